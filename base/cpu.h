@@ -1,0 +1,20 @@
+/* base/cpu.h: which instruction set the kernels may use. */
+#ifndef BASE_CPU_H
+#define BASE_CPU_H
+
+#include <stdbool.h>
+
+typedef enum base_isa {
+    BASE_ISA_SCALAR, /* plain C */
+    BASE_ISA_AVX2,   /* AVX2 + FMA + F16C */
+    BASE_ISA_AVX512, /* AVX-512 F/BW/VL/DQ + VNNI */
+    BASE_ISA_COUNT
+} base_isa;
+
+/* Best set that processor and operating system support. */
+base_isa base_isa_detect(void);
+const char *base_isa_name(base_isa isa);
+/* "scalar", "avx2", "avx512"; false for any other text. */
+bool base_isa_parse(const char *text, base_isa *isa);
+
+#endif
