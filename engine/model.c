@@ -1,0 +1,560 @@
+/* engine/model.c: load a llama-architecture GGUF into packed matrices.
+ *
+ * Query, key and value rows are packed as one matrix, gate and up rows as another: one pass over the activations instead of
+ * three and two. Row order of Q and K is the file's (GGUF stores them for rotation of adjacent pairs). An adapter (LoRA, Hu et al.
+ * 2021: W' = W + (alpha/r) B A) is merged here, so that it costs nothing later: an adapted matrix is repacked as Q8_0.
+ * Not here: running the model (core.c), other architectures.
+ */
+#include "engine/model.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/hash.h"
+#include "base/mem.h"
+
+/* Bounds on what a file may claim; far above any model that fits this engine. */
+enum { LAYERS_MAX = 512, CHANNELS_MAX = 65536, VOCABULARY_MAX = 4 << 20, CONTEXT_LIMIT = 1 << 24 };
+
+static base_status read_size(const gguf_file *file, const char *key, size_t max, size_t *out,
+                             base_error *err)
+{
+    uint64_t value = 0;
+    if (!gguf_get_u64(file, key, &value)) {
+        return base_fail(err, BASE_CORRUPT, "%s: key %s is missing", gguf_path(file), key);
+    }
+    if (value == 0 || value > max) {
+        return base_fail(err, BASE_CORRUPT, "%s: key %s has the impossible value %llu",
+                         gguf_path(file), key, (unsigned long long)value);
+    }
+    *out = (size_t)value;
+    return BASE_OK;
+}
+
+static base_status read_shape(core_model *model, base_error *err)
+{
+    const gguf_file *file = model->file;
+    core_shape *shape = &model->shape;
+    gguf_text architecture;
+    if (!gguf_get_text(file, "general.architecture", &architecture)) {
+        return base_fail(err, BASE_CORRUPT, "%s: key general.architecture is missing",
+                         gguf_path(file));
+    }
+    if (architecture.size != 5 || memcmp(architecture.data, "llama", 5) != 0) {
+        return base_fail(err, BASE_UNSUPPORTED,
+                         "%s: architecture '%.*s' is not supported (supported: llama)",
+                         gguf_path(file), (int)(architecture.size < 64 ? architecture.size : 64),
+                         architecture.data);
+    }
+    base_status status;
+    if ((status = read_size(file, "llama.block_count", LAYERS_MAX, &shape->layers, err)) ||
+        (status = read_size(file, "llama.embedding_length", CHANNELS_MAX, &shape->channels, err)) ||
+        (status = read_size(file, "llama.attention.head_count", 1024, &shape->heads, err)) ||
+        (status = read_size(file, "llama.feed_forward_length", 4 * CHANNELS_MAX,
+                            &shape->feed_forward, err)) ||
+        (status = read_size(file, "llama.context_length", CONTEXT_LIMIT, &shape->context_max,
+                            err))) {
+        return status;
+    }
+    uint64_t number = 0;
+    shape->kv_heads = gguf_get_u64(file, "llama.attention.head_count_kv", &number)
+                          ? (size_t)number
+                          : shape->heads;
+    if (shape->kv_heads == 0 || shape->heads % shape->kv_heads != 0 ||
+        shape->channels % shape->heads != 0) {
+        return base_fail(err, BASE_CORRUPT, "%s: %zu channels, %zu heads, %zu KV heads do not fit",
+                         gguf_path(file), shape->channels, shape->heads, shape->kv_heads);
+    }
+    shape->head_size = shape->channels / shape->heads;
+    if (gguf_get_u64(file, "llama.attention.key_length", &number)) {
+        shape->head_size = (size_t)number;
+    }
+    size_t rotated = gguf_get_u64(file, "llama.rope.dimension_count", &number) ? (size_t)number
+                                                                               : shape->head_size;
+    if (shape->head_size == 0 || shape->head_size > 512 || shape->head_size % 2 != 0 ||
+        rotated != shape->head_size) {
+        return base_fail(err, BASE_UNSUPPORTED, "%s: head size %zu with %zu rotated dimensions",
+                         gguf_path(file), shape->head_size, rotated);
+    }
+    double real = 0;
+    shape->rms_eps = gguf_get_f64(file, "llama.attention.layer_norm_rms_epsilon", &real)
+                         ? (float)real
+                         : 1e-5f;
+    shape->rope_base = gguf_get_f64(file, "llama.rope.freq_base", &real) ? (float)real : 10000.0f;
+    gguf_text scaling;
+    if (gguf_get_text(file, "llama.rope.scaling.type", &scaling) &&
+        !(scaling.size == 4 && memcmp(scaling.data, "none", 4) == 0)) {
+        return base_fail(err, BASE_UNSUPPORTED, "%s: RoPE scaling '%.*s' is not supported",
+                         gguf_path(file), (int)(scaling.size < 64 ? scaling.size : 64),
+                         scaling.data);
+    }
+    return BASE_OK;
+}
+
+/* Find a tensor and check its shape [rows, columns]; rows 1 also accepts a vector. */
+static base_status find(const gguf_file *file, const char *name, size_t rows, size_t columns,
+                        const gguf_tensor **out, base_error *err)
+{
+    const gguf_tensor *tensor = gguf_find_tensor(file, name);
+    if (!tensor) {
+        return base_fail(err, BASE_CORRUPT, "%s: tensor %s is missing", gguf_path(file), name);
+    }
+    if (tensor->shape[0] != columns || tensor->shape[1] != rows || tensor->shape[2] != 1 ||
+        tensor->shape[3] != 1) {
+        return base_fail(err, BASE_CORRUPT,
+                         "%s: tensor %s has shape [%llu, %llu], expected [%zu, %zu]",
+                         gguf_path(file), name, (unsigned long long)tensor->shape[1],
+                         (unsigned long long)tensor->shape[0], rows, columns);
+    }
+    if (!kernel_source_known(tensor->type)) {
+        return base_fail(err, BASE_UNSUPPORTED, "%s: tensor %s has the unknown quantisation %u",
+                         gguf_path(file), name, tensor->type);
+    }
+    size_t row_bytes = kernel_source_row_bytes(tensor->type, columns);
+    if (row_bytes == 0 || tensor->size < row_bytes * rows) {
+        return base_fail(err, BASE_CORRUPT, "%s: tensor %s: %zu columns do not fit %s",
+                         gguf_path(file), name, columns, kernel_source_name(tensor->type));
+    }
+    *out = tensor;
+    return BASE_OK;
+}
+
+static base_status load_vector(const gguf_file *file, const char *name, size_t columns,
+                               const float **out, base_error *err)
+{
+    const gguf_tensor *tensor;
+    base_status status = find(file, name, 1, columns, &tensor, err);
+    if (status) {
+        return status;
+    }
+    if (tensor->type != KERNEL_SRC_F32 || (uintptr_t)tensor->data % sizeof(float) != 0) {
+        return base_fail(err, BASE_UNSUPPORTED, "%s: tensor %s must be F32", gguf_path(file), name);
+    }
+    *out = (const float *)(const void *)tensor->data;
+    return BASE_OK;
+}
+
+/* One part of a stacked matrix: `rows` rows of tensor `name`. */
+typedef struct part {
+    const char *name; /* without "blk.N." and ".weight" */
+    size_t rows;
+} part;
+
+/* An opened LoRA file; file NULL means none. */
+typedef struct adapter {
+    gguf_file *file;
+    float alpha;
+    size_t merged; /* tensors that found a place */
+} adapter;
+
+static base_status adapter_open(adapter *a, const char *path, base_error *err)
+{
+    base_status status = gguf_open(path, &a->file, err);
+    if (status) {
+        return status;
+    }
+    gguf_text type = {0}, kind = {0}, architecture = {0};
+    double alpha = 0;
+    gguf_get_text(a->file, "general.type", &type);
+    gguf_get_text(a->file, "adapter.type", &kind);
+    gguf_get_text(a->file, "general.architecture", &architecture);
+    if (type.size != 7 || memcmp(type.data, "adapter", 7) != 0 || kind.size != 4 ||
+        memcmp(kind.data, "lora", 4) != 0) {
+        return base_fail(err, BASE_INVALID, "%s: not a LoRA adapter", path);
+    }
+    if (architecture.size != 5 || memcmp(architecture.data, "llama", 5) != 0) {
+        return base_fail(err, BASE_INVALID, "%s: adapter for architecture '%.*s', the model is llama",
+                         path, (int)(architecture.size < 64 ? architecture.size : 64),
+                         architecture.data ? architecture.data : "");
+    }
+    if (!gguf_get_f64(a->file, "adapter.lora.alpha", &alpha) || !(alpha > 0)) {
+        return base_fail(err, BASE_CORRUPT, "%s: adapter.lora.alpha is missing", path);
+    }
+    a->alpha = (float)alpha;
+    return BASE_OK;
+}
+
+/* weights [rows, columns] += (alpha/r) B A of the adapter, if it has this tensor. *touched tells. */
+static base_status adapter_add(adapter *a, const char *tensor_name, float *weights, size_t rows,
+                               size_t columns, bool *touched, base_error *err)
+{
+    char name[160];
+    *touched = false;
+    if (!a->file) {
+        return BASE_OK;
+    }
+    snprintf(name, sizeof name, "%s.lora_a", tensor_name);
+    const gguf_tensor *down = gguf_find_tensor(a->file, name);
+    snprintf(name, sizeof name, "%s.lora_b", tensor_name);
+    const gguf_tensor *up = gguf_find_tensor(a->file, name);
+    if (!down && !up) {
+        return BASE_OK;
+    }
+    size_t rank = down ? (size_t)down->shape[1] : 0;
+    if (!down || !up || rank == 0 || rank > 1024 || down->shape[0] != columns ||
+        up->shape[0] != rank || up->shape[1] != rows || !kernel_source_known(down->type) ||
+        !kernel_source_known(up->type) || !kernel_source_row_bytes(down->type, columns) ||
+        !kernel_source_row_bytes(up->type, rank)) {
+        return base_fail(err, BASE_INVALID,
+                         "%s: adapter tensors of %s do not fit the model's [%zu, %zu]",
+                         gguf_path(a->file), tensor_name, rows, columns);
+    }
+    float *factor_a = base_calloc(rank, columns * sizeof(float));
+    float *factor_b = base_calloc(rank, sizeof(float));
+    if (!factor_a || !factor_b) {
+        base_free(factor_a);
+        base_free(factor_b);
+        return base_fail(err, BASE_NO_MEMORY, "%s: no memory to merge", gguf_path(a->file));
+    }
+    size_t a_bytes = kernel_source_row_bytes(down->type, columns);
+    size_t b_bytes = kernel_source_row_bytes(up->type, rank);
+    for (size_t r = 0; r < rank; r++) {
+        kernel_source_dequantise_row(down->type, down->data + r * a_bytes, columns,
+                                     factor_a + r * columns);
+    }
+    float scale = a->alpha / (float)rank;
+    for (size_t n = 0; n < rows; n++) {
+        kernel_source_dequantise_row(up->type, up->data + n * b_bytes, rank, factor_b);
+        float *row = weights + n * columns;
+        for (size_t r = 0; r < rank; r++) {
+            float weight = scale * factor_b[r];
+            const float *source = factor_a + r * columns;
+            for (size_t k = 0; k < columns; k++) {
+                row[k] += weight * source[k];
+            }
+        }
+    }
+    base_free(factor_a);
+    base_free(factor_b);
+    a->merged++;
+    *touched = true;
+    return BASE_OK;
+}
+
+/* Q8_0 as GGUF defines it: per 32 columns an f16 scale d = max|w|/127 and 32 signed codes. */
+static void quantise_q8_0(const float *values, size_t columns, uint8_t *out)
+{
+    for (size_t block = 0; block < columns / 32; block++, out += 34) {
+        const float *v = values + block * 32;
+        float largest = 0;
+        for (int i = 0; i < 32; i++) {
+            largest = fmaxf(largest, fabsf(v[i]));
+        }
+        uint16_t half = kernel_float_to_half(largest / 127.0f);
+        float scale = kernel_half_to_float(half);
+        memcpy(out, &half, sizeof half);
+        for (int i = 0; i < 32; i++) {
+            float code = scale > 0 ? rintf(v[i] / scale) : 0;
+            out[2 + i] = (uint8_t)(int8_t)fmaxf(-127.0f, fminf(127.0f, code));
+        }
+    }
+}
+
+/* Rows of one tensor as f32 with the adapter merged, then as Q8_0 (f32 where columns do not fit its blocks). */
+static base_status adapt(const gguf_file *file, adapter *a, const gguf_tensor *tensor,
+                         const char *name, size_t rows, size_t columns, uint8_t **raw,
+                         uint32_t *type, base_error *err)
+{
+    *raw = NULL;
+    float *values = base_calloc(rows, columns * sizeof *values);
+    if (!values) {
+        return base_fail(err, BASE_NO_MEMORY, "%s: no memory for %s", gguf_path(file), name);
+    }
+    size_t bytes = kernel_source_row_bytes(tensor->type, columns);
+    for (size_t n = 0; n < rows; n++) {
+        kernel_source_dequantise_row(tensor->type, tensor->data + n * bytes, columns,
+                                     values + n * columns);
+    }
+    bool touched = false;
+    base_status status = adapter_add(a, name, values, rows, columns, &touched, err);
+    if (status || !touched) {
+        base_free(values);
+        return status;
+    }
+    if (columns % 32 != 0) {
+        *type = KERNEL_SRC_F32;
+        *raw = (uint8_t *)values;
+        return BASE_OK;
+    }
+    *type = KERNEL_SRC_Q8_0;
+    bytes = kernel_source_row_bytes(*type, columns);
+    *raw = base_calloc(rows, bytes);
+    for (size_t n = 0; *raw && n < rows; n++) {
+        quantise_q8_0(values + n * columns, columns, *raw + n * bytes);
+    }
+    base_free(values);
+    return *raw ? BASE_OK
+                : base_fail(err, BASE_NO_MEMORY, "%s: no memory for %s", gguf_path(file), name);
+}
+
+/* Load the parts' rows: neighbours of one type become one packed matrix. */
+static base_status load_linear(const gguf_file *file, adapter *a, size_t layer, const part *parts,
+                               size_t part_count, size_t columns, core_linear *out,
+                               base_error *err)
+{
+    const uint8_t *raw[3] = {0};
+    uint8_t *adapted[3] = {0};
+    uint32_t type[3];
+    size_t rows = 0;
+    base_status status = BASE_OK;
+    BASE_ASSERT(part_count >= 1 && part_count <= 3);
+    for (size_t i = 0; i < part_count && !status; i++) {
+        const gguf_tensor *tensor;
+        char name[128];
+        snprintf(name, sizeof name, "blk.%zu.%s.weight", layer, parts[i].name);
+        status = find(file, name, parts[i].rows, columns, &tensor, err);
+        if (!status) {
+            raw[i] = tensor->data;
+            type[i] = tensor->type;
+            rows += parts[i].rows;
+        }
+        if (!status && a->file) {
+            status = adapt(file, a, tensor, name, parts[i].rows, columns, &adapted[i], &type[i],
+                           err);
+            raw[i] = adapted[i] ? adapted[i] : raw[i];
+        }
+    }
+    bool same = !status;
+    for (size_t i = 1; i < part_count && same; i++) {
+        same = type[i] == type[0];
+    }
+    if (same && part_count > 1) {
+        size_t row_bytes = kernel_source_row_bytes(type[0], columns);
+        uint8_t *stacked = base_calloc(rows, row_bytes), *to = stacked;
+        if (!stacked) {
+            status = base_fail(err, BASE_NO_MEMORY, "%s: no memory for layer %zu",
+                               gguf_path(file), layer);
+        } else {
+            for (size_t i = 0; i < part_count; i++) {
+                memcpy(to, raw[i], parts[i].rows * row_bytes);
+                to += parts[i].rows * row_bytes;
+            }
+            out->part_count = 1;
+            status = kernel_matrix_pack(&out->parts[0], type[0], stacked, rows, columns, false, err);
+        }
+        base_free(stacked);
+    } else {
+        for (size_t i = 0; i < part_count && !status; i++) {
+            out->part_count = i + 1;
+            status = kernel_matrix_pack(&out->parts[i], type[i], raw[i], parts[i].rows, columns,
+                                        adapted[i] == NULL, err);
+        }
+    }
+    for (size_t i = 0; i < part_count; i++) {
+        base_free(adapted[i]);
+    }
+    return status;
+}
+
+static base_status load_layer(core_model *model, adapter *a, size_t index, base_error *err)
+{
+    const core_shape *s = &model->shape;
+    core_layer *layer = &model->layers[index];
+    size_t q_rows = s->heads * s->head_size, kv_rows = s->kv_heads * s->head_size;
+    const part qkv[] = {{"attn_q", q_rows}, {"attn_k", kv_rows}, {"attn_v", kv_rows}};
+    const part output[] = {{"attn_output", s->channels}};
+    const part gate_up[] = {{"ffn_gate", s->feed_forward}, {"ffn_up", s->feed_forward}};
+    const part down[] = {{"ffn_down", s->channels}};
+    char name[64];
+    base_status status;
+    snprintf(name, sizeof name, "blk.%zu.attn_norm.weight", index);
+    if ((status = load_vector(model->file, name, s->channels, &layer->attention_norm, err))) {
+        return status;
+    }
+    snprintf(name, sizeof name, "blk.%zu.ffn_norm.weight", index);
+    if ((status = load_vector(model->file, name, s->channels, &layer->feed_forward_norm, err)) ||
+        (status = load_linear(model->file, a, index, qkv, 3, s->channels, &layer->qkv, err)) ||
+        (status = load_linear(model->file, a, index, output, 1, q_rows, &layer->output, err)) ||
+        (status = load_linear(model->file, a, index, gate_up, 2, s->channels, &layer->gate_up,
+                              err)) ||
+        (status = load_linear(model->file, a, index, down, 1, s->feed_forward, &layer->down, err))) {
+        return status;
+    }
+    return BASE_OK;
+}
+
+/* theta_i = base^(-2i/D), divided by the file's per-dimension factors where it has them (Llama 3). */
+static base_status load_frequencies(core_model *model, base_error *err)
+{
+    size_t half = model->shape.head_size / 2;
+    model->frequencies = base_calloc(half, sizeof(float));
+    if (!model->frequencies) {
+        return base_fail(err, BASE_NO_MEMORY, "no memory for RoPE frequencies");
+    }
+    const float *factors = NULL;
+    if (gguf_find_tensor(model->file, "rope_freqs.weight")) {
+        base_status status = load_vector(model->file, "rope_freqs.weight", half, &factors, err);
+        if (status) {
+            return status;
+        }
+    }
+    for (size_t i = 0; i < half; i++) {
+        double theta = pow((double)model->shape.rope_base,
+                           -2.0 * (double)i / (double)model->shape.head_size);
+        model->frequencies[i] = (float)(factors ? theta / (double)factors[i] : theta);
+    }
+    return BASE_OK;
+}
+
+/* The bytes of a whole model need not be read to name it: names, types, shapes and both ends of every tensor. */
+static void hash_file(base_sha256 *hash, const gguf_file *file)
+{
+    enum { ENDS = 4096 };
+    for (size_t i = 0; i < gguf_tensor_count(file); i++) {
+        const gguf_tensor *tensor = gguf_tensor_at(file, i);
+        base_sha256_add(hash, tensor->name.data, tensor->name.size);
+        base_sha256_add(hash, &tensor->type, sizeof tensor->type);
+        base_sha256_add(hash, tensor->shape, sizeof tensor->shape);
+        size_t ends = tensor->size < ENDS ? tensor->size : ENDS;
+        base_sha256_add(hash, tensor->data, ends);
+        base_sha256_add(hash, tensor->data + tensor->size - ends, ends);
+    }
+    for (size_t i = 0; i < gguf_key_count(file); i++) {
+        gguf_text key;
+        char value[256];
+        gguf_key_at(file, i, &key, value, sizeof value);
+        base_sha256_add(hash, key.data, key.size);
+        base_sha256_add(hash, value, strlen(value));
+    }
+}
+
+static base_status load(core_model *model, adapter *a, base_error *err)
+{
+    base_status status = read_shape(model, err);
+    if (status) {
+        return status;
+    }
+    core_shape *s = &model->shape;
+    const gguf_tensor *embedding = gguf_find_tensor(model->file, "token_embd.weight");
+    s->vocabulary = embedding ? (size_t)embedding->shape[1] : 0;
+    if (s->vocabulary == 0 || s->vocabulary > VOCABULARY_MAX) {
+        return base_fail(err, BASE_CORRUPT, "%s: tensor token_embd.weight is missing or absurd",
+                         gguf_path(model->file));
+    }
+    if ((status = find(model->file, "token_embd.weight", s->vocabulary, s->channels, &embedding,
+                       err)) ||
+        (status = kernel_matrix_pack(&model->embedding, embedding->type, embedding->data,
+                                     s->vocabulary, s->channels, true, err)) ||
+        (status = load_vector(model->file, "output_norm.weight", s->channels, &model->output_norm,
+                              err)) ||
+        (status = load_frequencies(model, err))) {
+        return status;
+    }
+    s->tied_output = gguf_find_tensor(model->file, "output.weight") == NULL;
+    if (!s->tied_output) {
+        const gguf_tensor *output;
+        if ((status = find(model->file, "output.weight", s->vocabulary, s->channels, &output,
+                           err)) ||
+            (status = kernel_matrix_pack(&model->output, output->type, output->data, s->vocabulary,
+                                         s->channels, true, err))) {
+            return status;
+        }
+    }
+    model->layers = base_calloc(s->layers, sizeof *model->layers);
+    if (!model->layers) {
+        return base_fail(err, BASE_NO_MEMORY, "no memory for %zu layers", s->layers);
+    }
+    for (size_t i = 0; i < s->layers; i++) {
+        if ((status = load_layer(model, a, i, err))) {
+            return status;
+        }
+    }
+    if (a->file && 2 * a->merged != gguf_tensor_count(a->file)) {
+        return base_fail(err, BASE_INVALID, "%s: adapter has %zu tensors, only %zu fit this model",
+                         gguf_path(a->file), gguf_tensor_count(a->file), 2 * a->merged);
+    }
+    base_sha256 hash;
+    base_sha256_begin(&hash);
+    hash_file(&hash, model->file);
+    if (a->file) {
+        hash_file(&hash, a->file);
+    }
+    base_sha256_end(&hash, model->hash);
+    return BASE_OK;
+}
+
+base_status core_model_open(const char *path, const char *adapter_path, core_model **out,
+                            base_error *err)
+{
+    core_model *model = base_calloc(1, sizeof *model);
+    adapter a = {0};
+    if (!model) {
+        return base_fail(err, BASE_NO_MEMORY, "no memory for a model");
+    }
+    base_status status = gguf_open(path, &model->file, err);
+    if (!status && adapter_path) {
+        status = adapter_open(&a, adapter_path, err);
+    }
+    if (!status) {
+        status = load(model, &a, err);
+    }
+    gguf_close(a.file);
+    if (status) {
+        core_model_close(model);
+        return status;
+    }
+    *out = model;
+    return BASE_OK;
+}
+
+static void linear_free(core_linear *linear)
+{
+    for (size_t i = 0; i < linear->part_count; i++) {
+        kernel_matrix_free(&linear->parts[i]);
+    }
+}
+
+void core_model_close(core_model *model)
+{
+    if (!model) {
+        return;
+    }
+    for (size_t i = 0; model->layers && i < model->shape.layers; i++) {
+        linear_free(&model->layers[i].qkv);
+        linear_free(&model->layers[i].output);
+        linear_free(&model->layers[i].gate_up);
+        linear_free(&model->layers[i].down);
+    }
+    kernel_matrix_free(&model->embedding);
+    kernel_matrix_free(&model->output);
+    base_free(model->layers);
+    base_free(model->frequencies);
+    gguf_close(model->file);
+    base_free(model);
+}
+
+const core_shape *core_model_shape(const core_model *model)
+{
+    return &model->shape;
+}
+
+const gguf_file *core_model_file(const core_model *model)
+{
+    return model->file;
+}
+
+const uint8_t *core_model_hash(const core_model *model)
+{
+    return model->hash;
+}
+
+static size_t linear_bytes(const core_linear *linear)
+{
+    size_t bytes = 0;
+    for (size_t i = 0; i < linear->part_count; i++) {
+        bytes += linear->parts[i].bytes;
+    }
+    return bytes;
+}
+
+size_t core_model_weight_bytes(const core_model *model)
+{
+    size_t bytes = model->shape.tied_output ? model->embedding.bytes : model->output.bytes;
+    for (size_t i = 0; i < model->shape.layers; i++) {
+        const core_layer *layer = &model->layers[i];
+        bytes += linear_bytes(&layer->qkv) + linear_bytes(&layer->output) +
+                 linear_bytes(&layer->gate_up) + linear_bytes(&layer->down);
+    }
+    return bytes;
+}
