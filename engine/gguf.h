@@ -23,11 +23,13 @@ typedef struct gguf_tensor {
     size_t dimensions;      /* 1..4 */
     uint64_t shape[4];      /* shape[0] = columns (fastest), unused = 1 */
     const uint8_t *data;    /* inside the map */
-    size_t size;            /* bytes, checked to lie inside the file */
+    size_t size;            /* bytes, checked to lie inside the file; 0 for an unknown type */
 } gguf_tensor;
 
 /* Errors: BASE_NOT_FOUND, BASE_CORRUPT (wrong magic, truncated, absurd counts, tensor past the end), BASE_VERSION. */
 base_status gguf_open(const char *path, gguf_file **out, base_error *err);
+/* The same from memory that outlives the file (tests, fuzzing); name stands for the path in messages. */
+base_status gguf_open_memory(const char *name, const void *data, size_t size, gguf_file **out, base_error *err);
 void gguf_close(gguf_file *file);
 const char *gguf_path(const gguf_file *file);
 
