@@ -23,7 +23,10 @@ void base_time_format(int64_t time_us, char out[BASE_TIME_TEXT_MAX]);
 void base_time_format_date(int64_t time_us, char out[BASE_TIME_TEXT_MAX]); /* "2024-05-01" */
 
 int64_t base_time_from_civil(int year, int month, int day); /* midnight UTC; month 1..12, day 1..31 */
+/* The civil date of a time in UTC; returns the microseconds into that day. */
+int64_t base_time_to_civil(int64_t time_us, int *year, int *month, int *day);
 int base_time_year(int64_t time_us);
+int base_days_in_month(int year, int month); /* month 1..12 */
 
 /* The wall clock. Only cli/ calls it; everything below gets times passed in. */
 int64_t base_time_now(void);
