@@ -73,7 +73,7 @@ static base_status read_shape(core_model *model, base_error *err)
     size_t rotated = gguf_get_u64(file, "llama.rope.dimension_count", &number) ? (size_t)number
                                                                                : shape->head_size;
     if (shape->head_size == 0 || shape->head_size > 512 || shape->head_size % 2 != 0 ||
-        rotated != shape->head_size) {
+        rotated != shape->head_size || shape->kv_heads * shape->head_size > CORE_KV_WIDTH_MAX) {
         return base_fail(err, BASE_UNSUPPORTED, "%s: head size %zu with %zu rotated dimensions",
                          gguf_path(file), shape->head_size, rotated);
     }

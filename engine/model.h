@@ -4,6 +4,8 @@
 
 #include "engine/core.h"
 
+enum { CORE_KV_WIDTH_MAX = 8192 }; /* G*D of the widest model that loads */
+
 /* Rows of one to three tensors that read the same input. Tensors of one type are packed as one matrix; mixed types (Q4_K_M files) stay apart,
  * so that nothing is rounded twice. */
 typedef struct core_linear {

@@ -1,0 +1,156 @@
+/* engine/engine.h: the public face of the engine. A loaded engine (models, shared) and a session (one running window over a store).
+ *
+ * The loop (session.c, start reading there): every token's next-token entropy goes through the innovation test; when it fires, memory is
+ * queried with what is being asked and said now, and the best episodes are spliced into the window as keys and values with
+ * ln(strength) as attention bias; only the few tokens that must see them are run again.
+ *
+ * Thread rule: an engine may serve one session at a time (encoder and scratch are shared); times and seeds are passed in.
+ */
+#ifndef ENGINE_ENGINE_H
+#define ENGINE_ENGINE_H
+
+#include "engine/core.h"
+#include "engine/encoder.h"
+#include "engine/innovation.h"
+#include "engine/sample.h"
+#include "engine/tokenizer.h"
+#include "retrieval/retrieval.h"
+#include "store/store.h"
+
+typedef struct engine engine;
+typedef struct engine_session engine_session;
+
+typedef struct engine_options {
+    const char *model_path;
+    const char *encoder_path; /* folder; NULL = no encoder (no memory possible) */
+    const char *adapter_path; /* NULL = none */
+    size_t threads;           /* 0 = all cores */
+    bool reference;           /* f32 activations and f32 KV: slow, for checks */
+} engine_options;
+
+base_status engine_open(const engine_options *options, engine **out, base_error *err);
+void engine_close(engine *e);
+const core_model *engine_model(const engine *e);
+const tokenizer *engine_tokenizer(const engine *e);
+encoder *engine_encoder(const engine *e); /* NULL when opened without */
+base_pool *engine_pool(const engine *e);
+double engine_load_ms(const engine *e);
+const char *engine_model_name(const engine *e); /* file name without folder */
+
+/* How memory enters (contract: --arm). */
+typedef enum engine_arm {
+    ENGINE_ARM_NONE,   /* no memory */
+    ENGINE_ARM_PROMPT, /* bolt-on RAG: top-k texts in the prompt, once, before generation */
+    ENGINE_ARM_STATIC, /* in-loop splice without decay or supersession */
+    ENGINE_ARM_FULL,   /* everything */
+    ENGINE_ARM_ORACLE, /* the given episodes are spliced, nothing is retrieved (evaluation) */
+    ENGINE_ARM_COUNT
+} engine_arm;
+const char *engine_arm_name(engine_arm arm);
+bool engine_arm_parse(const char *text, engine_arm *arm);
+
+/* When memory is consulted (ablations of evaluation; the default is innovation). */
+typedef enum engine_trigger { ENGINE_TRIGGER_INNOVATION, ENGINE_TRIGGER_ONCE, ENGINE_TRIGGER_ALWAYS } engine_trigger;
+
+typedef struct engine_session_options {
+    store *store;         /* borrowed; NULL = no memory */
+    retrieval *retrieval; /* borrowed; NULL iff store is */
+    engine_arm arm;
+    engine_trigger trigger;
+    int64_t now_us, as_of_us, about_us; /* about BASE_TIME_NONE = off; as_of BASE_TIME_MAX is cut to now */
+    sample_options sampling;
+    innovation_options innovation;
+    size_t window_slots;     /* capacity, 0 = min(model context, 4096) */
+    size_t memories_max;     /* resident at once, 0 = default */
+    size_t memory_slots_max; /* resident tokens, 0 = default */
+    float score_min;         /* below it nothing is spliced and an answer abstains; NAN = the calibrated default */
+    bool no_bias;            /* ablation: strength is not added in attention */
+    bool no_kv_disk;         /* ablation: never read KV from disk */
+    bool keep_writes;        /* collect uses and new KV for engine_session_write */
+    const uint64_t *oracle;  /* [oracle_count] for ENGINE_ARM_ORACLE */
+    size_t oracle_count;
+    /* Called for every piece of answer text as it is final (whole code points); may be NULL. */
+    void (*on_text)(void *argument, const char *text, size_t size);
+    void *on_text_argument;
+} engine_session_options;
+
+void engine_session_defaults(engine_session_options *options);
+
+base_status engine_session_open(engine *e, const engine_session_options *options, engine_session **out, base_error *err);
+void engine_session_close(engine_session *s);
+/* Change the clock and cuts between answers (chat: /asof). */
+void engine_session_set_time(engine_session *s, int64_t now_us, int64_t as_of_us, int64_t about_us);
+
+/* --- what happened: the trace of one answer ---------------------------------------------------------------------------- */
+
+typedef struct engine_token {
+    int32_t id;
+    float surprise_nats; /* -ln p of the token that was chosen */
+    float entropy_nats;  /* of the distribution it was drawn from */
+    bool event;          /* memory was consulted before it */
+    bool answer;         /* false: token of the prompt */
+} engine_token;
+
+typedef enum engine_kv { ENGINE_KV_COMPUTED, ENGINE_KV_DISK } engine_kv;
+
+typedef struct engine_memory {
+    uint64_t id;
+    float score, similarity, strength, logit_bias;
+    size_t tokens;
+    engine_kv kv;
+    float attention_mass; /* share of attention over the answer's tokens so far, filled at the end */
+} engine_memory;
+
+enum { ENGINE_EVENT_MEMORIES_MAX = 8 };
+typedef struct engine_event {
+    size_t at_token; /* index into tokens: the token that comes next */
+    bool in_answer;  /* phase */
+    float score, threshold; /* entropy and threshold in nats */
+    double query_ms, splice_ms;
+    char *query; /* text that was looked up */
+    engine_memory memories[ENGINE_EVENT_MEMORIES_MAX];
+    size_t memory_count;
+} engine_event;
+
+typedef struct engine_citation {
+    store_episode episode; /* owned */
+    float attention_mass;
+    bool words; /* its text holds the answer's content words */
+} engine_citation;
+
+typedef struct engine_answer {
+    char *text; /* NUL-terminated */
+    bool abstained;
+    float best_score; /* of retrieval at the start of the answer */
+    engine_token *tokens;
+    size_t token_count;
+    engine_event *events;
+    size_t event_count;
+    engine_citation *citations;
+    size_t citation_count;
+    size_t prefill_tokens, decode_tokens, rerun_tokens, lookups;
+    double prefill_ms, decode_ms, retrieval_ms, splice_ms;
+} engine_answer;
+void engine_answer_free(engine_answer *answer);
+
+/* The sentence that stands for "memory does not hold it". */
+#define ENGINE_ABSTAIN_TEXT "Memory does not hold the answer to this."
+
+/* Answer a question behind whatever the session holds. max_tokens: of the answer. Errors: BASE_LIMIT when question and answer cannot fit
+ * the window; the session stays usable. Same store, seed and times give the same answer. */
+base_status engine_ask(engine_session *s, const char *question, size_t max_tokens, engine_answer *answer, base_error *err);
+
+/* Plain continuation of text, no chat template; memory only if the session has a store. */
+base_status engine_generate(engine_session *s, const char *prompt, size_t max_tokens, engine_answer *answer, base_error *err);
+
+/* The same loop, teacher-forced (evaluation): after `question` (NULL: none), the answer is `text`; calls `look` before every token with the
+ * logits [V] that the loop would sample from. */
+typedef void engine_look(void *argument, size_t index, int32_t token, const float *logits, size_t vocabulary);
+base_status engine_force(engine_session *s, const char *question, const char *text, engine_look *look, void *argument,
+                         engine_answer *answer, base_error *err);
+
+/* Commit the uses that counted and the KV that was computed, if the writer lock is free within the store's lock_wait; else they are dropped and
+ * counted (semantics §7). Never an error for the answer. */
+void engine_session_write(engine_session *s);
+
+#endif

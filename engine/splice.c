@@ -1,0 +1,196 @@
+/* engine/splice.c: bookkeeping of live tokens and residents over a core stream. See splice.h. */
+#include "engine/splice.h"
+
+#include <string.h>
+
+#include "base/mem.h"
+
+base_status splice_open(core_stream *stream_take, splice_window *w, base_error *err)
+{
+    *w = (splice_window){.stream = stream_take};
+    w->tokens = base_calloc(core_slots_max(stream_take), sizeof *w->tokens);
+    if (!w->tokens) {
+        splice_close(w);
+        return base_fail(err, BASE_NO_MEMORY, "no memory for a window");
+    }
+    return BASE_OK;
+}
+
+void splice_close(splice_window *w)
+{
+    core_stream_close(w->stream);
+    base_free(w->tokens);
+    *w = (splice_window){0};
+}
+
+void splice_clear(splice_window *w)
+{
+    core_stream_clear(w->stream);
+    w->resident_count = 0;
+}
+
+size_t splice_slots(const splice_window *w)
+{
+    return core_slots(w->stream);
+}
+
+size_t splice_free_slots(const splice_window *w)
+{
+    return core_slots_max(w->stream) - core_slots(w->stream);
+}
+
+base_status splice_run(splice_window *w, const int32_t *tokens, size_t count, float *logits,
+                       size_t rows, base_error *err)
+{
+    size_t at = core_slots(w->stream);
+    base_status status = core_run(w->stream, tokens, count, logits, rows, err);
+    if (!status) {
+        memmove(w->tokens + at, tokens, count * sizeof *tokens);
+    }
+    return status;
+}
+
+/* Memories at or behind slot `at` start `shift` slots later (earlier if negative). */
+static void shift_residents(splice_window *w, size_t at, ptrdiff_t shift)
+{
+    for (size_t i = 0; i < w->resident_count; i++) {
+        if (w->residents[i].at >= at) {
+            w->residents[i].at = (size_t)((ptrdiff_t)w->residents[i].at + shift);
+        }
+    }
+}
+
+static void assert_live(const splice_window *w, size_t at, size_t count)
+{
+    for (size_t i = 0; i < w->resident_count; i++) {
+        const splice_resident *r = &w->residents[i];
+        BASE_ASSERT(r->at + r->count <= at || r->at >= at + count);
+    }
+}
+
+void splice_remove_live(splice_window *w, size_t at, size_t count)
+{
+    size_t slots = core_slots(w->stream);
+    assert_live(w, at, count);
+    core_window_remove(w->stream, at, count);
+    memmove(w->tokens + at, w->tokens + at + count, (slots - at - count) * sizeof *w->tokens);
+    shift_residents(w, at, -(ptrdiff_t)count);
+}
+
+void splice_truncate(splice_window *w, size_t at)
+{
+    splice_remove_live(w, at, core_slots(w->stream) - at);
+}
+
+base_status splice_run_again(splice_window *w, size_t at, float *logits, base_error *err)
+{
+    size_t count = core_slots(w->stream) - at;
+    BASE_ASSERT(count > 0);
+    splice_truncate(w, at);
+    /* Truncation leaves the ids behind `at` in place, and the same slots are filled again. */
+    return core_run(w->stream, w->tokens + at, count, logits, logits ? 1 : 0, err);
+}
+
+static uint32_t free_owner(const splice_window *w)
+{
+    for (uint32_t owner = 1; owner <= SPLICE_RESIDENTS_MAX; owner++) {
+        bool taken = false;
+        for (size_t i = 0; i < w->resident_count; i++) {
+            taken = taken || w->residents[i].owner == owner;
+        }
+        if (!taken) {
+            return owner;
+        }
+    }
+    return 0;
+}
+
+base_status splice_insert(splice_window *w, size_t at, uint64_t episode, const void *block,
+                          size_t count, float strength, float bias, base_error *err)
+{
+    uint32_t owner = free_owner(w);
+    size_t slots = core_slots(w->stream);
+    if (owner == 0) {
+        return base_fail(err, BASE_LIMIT, "%d memories are resident already", SPLICE_RESIDENTS_MAX);
+    }
+    base_status status = core_window_insert(w->stream, at, count, block, bias, owner, err);
+    if (status) {
+        return status;
+    }
+    shift_residents(w, at, (ptrdiff_t)count);
+    memmove(w->tokens + at + count, w->tokens + at, (slots - at) * sizeof *w->tokens);
+    for (size_t i = 0; i < count; i++) {
+        w->tokens[at + i] = -1;
+    }
+    w->residents[w->resident_count++] = (splice_resident){
+        .episode = episode, .at = at, .count = count, .strength = strength, .owner = owner};
+    return BASE_OK;
+}
+
+void splice_evict(splice_window *w, size_t resident)
+{
+    BASE_ASSERT(resident < w->resident_count);
+    splice_resident gone = w->residents[resident];
+    size_t slots = core_slots(w->stream);
+    splice_collect(w);
+    core_window_remove(w->stream, gone.at, gone.count);
+    memmove(w->tokens + gone.at, w->tokens + gone.at + gone.count,
+            (slots - gone.at - gone.count) * sizeof *w->tokens);
+    w->residents[resident] = w->residents[--w->resident_count];
+    shift_residents(w, gone.at + gone.count, -(ptrdiff_t)gone.count);
+}
+
+const splice_resident *splice_find(const splice_window *w, uint64_t episode)
+{
+    for (size_t i = 0; i < w->resident_count; i++) {
+        if (w->residents[i].episode == episode) {
+            return &w->residents[i];
+        }
+    }
+    return NULL;
+}
+
+size_t splice_resident_slots(const splice_window *w)
+{
+    size_t slots = 0;
+    for (size_t i = 0; i < w->resident_count; i++) {
+        slots += w->residents[i].count;
+    }
+    return slots;
+}
+
+size_t splice_weakest(const splice_window *w)
+{
+    /* A newcomer has had no chance to be used: it counts as used a little, so that age alone does not protect. */
+    const double fresh_mass = 0.05;
+    size_t weakest = SIZE_MAX;
+    double least = 0;
+    for (size_t i = 0; i < w->resident_count; i++) {
+        const splice_resident *r = &w->residents[i];
+        double use = r->mass_tokens > 0 ? r->mass / r->mass_tokens : fresh_mass;
+        double worth = (double)r->strength * (use + 1e-6);
+        if (weakest == SIZE_MAX || worth < least) {
+            weakest = i;
+            least = worth;
+        }
+    }
+    return weakest;
+}
+
+void splice_watch(splice_window *w, bool on)
+{
+    splice_collect(w);
+    core_mass_watch(w->stream, on ? w->mass : NULL, SPLICE_RESIDENTS_MAX + 1,
+                    on ? &w->mass_tokens : NULL);
+}
+
+void splice_collect(splice_window *w)
+{
+    for (size_t i = 0; i < w->resident_count; i++) {
+        splice_resident *r = &w->residents[i];
+        r->mass += (double)w->mass[r->owner];
+        r->mass_tokens += (double)w->mass_tokens;
+    }
+    memset(w->mass, 0, sizeof w->mass);
+    w->mass_tokens = 0;
+}
