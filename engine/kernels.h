@@ -42,6 +42,10 @@ typedef struct kernel_matrix {
     void *scales;   /* packed scales and mins for P4/P8, else NULL */
     bool owns_data;
     size_t bytes;   /* of data + scales: what one pass reads */
+    /* P4 and P8 only */
+    bool has_min;         /* w = scale*q + min, else scale*q */
+    bool scales_f32;      /* scales and mins in f32, else f16 */
+    size_t scale_columns; /* columns that share a scale: 16 or 32 */
 } kernel_matrix;
 
 /* GGUF tensor types that kernel_matrix_pack accepts (numbers as in the GGUF specification). */
@@ -56,6 +60,9 @@ const char *kernel_source_name(uint32_t type); /* "Q4_1", "?" when unknown */
 size_t kernel_source_row_bytes(uint32_t type, size_t columns);
 /* Dequantise one row exactly as the format defines it: out [columns] f32. */
 void kernel_source_dequantise_row(uint32_t type, const void *row, size_t columns, float *out);
+/* Round f32 values to Q8_0 blocks: out [columns/32 * 34 bytes]; columns a multiple of 32, values finite, |x| < 2^23 (f16 scale).
+ * For matrices that are made at run time (merged adapters, tests). */
+void kernel_source_quantise_q8_0(const float *x, size_t columns, void *out);
 
 /* Build a matrix from raw rows [rows, columns] of a file. keep_plain: do not copy F32/F16/BF16 (data is borrowed and must outlive it).
  * Errors: BASE_UNSUPPORTED, BASE_NO_MEMORY. */

@@ -1,0 +1,86 @@
+/* engine/kernels_internal.h: what the files of the kernels share: packed layout, rounded activations, one table per set.
+ *
+ * Packed layout of P4 and P8. Rows stand in groups of KERNEL_GROUP = 16 (the last group is filled up with zeros), columns in
+ * blocks of 32; blocks of a group are consecutive, so a product reads memory strictly forwards. Inside a block, 32-bit word
+ * [g][r] holds four neighbouring columns of row r, so that one vector register holds the same four columns of 16 rows
+ * and one broadcast of four activations multiplies them all: no sums across lanes.
+ *
+ *   P8  512 bytes: byte [g][r][j], g = 0..7, r = 0..15, j = 0..3 = q + 128 of column 4g + j of row r
+ *   P4  256 bytes: byte [g][r][j], g = 0..3: low nibble column 4g + j, high nibble column 16 + 4g + j;
+ *                  nibble = q + 8 in matrices without minimum, q with one
+ *   scales, a separate array, per group and block: [16] scales (for scale_columns = 16: [2][16]), then [16] mins if has_min;
+ *                  f16 where the format stores f16, else f32
+ *
+ * so that w = scale*q + min. P8 always means q = code - 128; KERNEL_P4 means q = code - 8 without, code with a minimum.
+ */
+#ifndef ENGINE_KERNELS_INTERNAL_H
+#define ENGINE_KERNELS_INTERNAL_H
+
+#include "base/mem.h"
+#include "engine/kernels.h"
+
+#define KERNEL_GROUP 16
+#define KERNEL_BLOCK 32
+#define KERNEL_P4_BYTES (KERNEL_GROUP * KERNEL_BLOCK / 2)
+#define KERNEL_P8_BYTES (KERNEL_GROUP * KERNEL_BLOCK)
+
+/* 32 columns of a quantised row: w = scale[j/16]*q[j] + min. */
+typedef struct kernel_source_block {
+    int8_t q[32];
+    float scale[2];
+    float min;
+} kernel_source_block;
+/* Columns [32*block, 32*block + 32) of a quantised row. */
+void kernel_source_decode(uint32_t type, const uint8_t *row, size_t block, kernel_source_block *out);
+bool kernel_source_has_min(uint32_t type);
+
+static inline float kernel_bf16_to_float(uint16_t bits)
+{
+    union {
+        uint32_t u;
+        float f;
+    } value = {(uint32_t)bits << 16};
+    return value.f;
+}
+
+/* 32 activations rounded to 8 bits: x ~ scale*q, |q| <= 127. A row of K is K/32 of these. */
+typedef struct kernel_act_block {
+    float scale;
+    float scaled_sum;  /* scale * sum(q): multiplies the minimum */
+    int32_t bias_low;  /* -128 * sum(q[0..15]): takes the code offset of P8 out again */
+    int32_t bias_high; /* -128 * sum(q[16..31]) */
+    int8_t q[KERNEL_BLOCK];
+} kernel_act_block;
+_Static_assert(sizeof(kernel_act_block) == 48, "four numbers and 32 codes, no padding");
+
+/* All largest magnitudes below this count as zero, so that 127/largest is finite. */
+#define KERNEL_ACT_TINY 0x1p-100F
+
+/* Matrix products of one instruction set. out points at row 0 of the matrix and token 0 of the call; group g
+ * writes out[t*out_stride + n] for its rows n < N. x holds `tokens` rows, one after the other. */
+typedef struct kernel_ops {
+    const kernel_table *table;
+    /* Round one row: max |x| per 32 columns / 127, to nearest even. Same bits in every set. x finite. */
+    void (*quantise)(kernel_act_block *out, const float *x, size_t columns);
+    void (*packed_q8)(const kernel_matrix *w, size_t group, const kernel_act_block *x, size_t tokens, float *out,
+                      size_t out_stride);
+    void (*packed_f32)(const kernel_matrix *w, size_t group, const float *x, size_t tokens, float *out,
+                       size_t out_stride);
+    /* F32, F16, BF16 */
+    void (*plain)(const kernel_matrix *w, size_t group, const float *x, size_t tokens, float *out, size_t out_stride);
+} kernel_ops;
+
+extern const kernel_ops kernel_scalar_ops;
+#if defined(KERNEL_X86)
+extern const kernel_ops kernel_avx2_ops;
+extern const kernel_ops kernel_avx512_ops;
+#endif
+
+/* Bytes of scales and mins of one block of one group. */
+static inline size_t kernel_scale_bytes(const kernel_matrix *w)
+{
+    size_t values = KERNEL_GROUP * (KERNEL_BLOCK / w->scale_columns + (w->has_min ? 1U : 0U));
+    return values * (w->scales_f32 ? sizeof(float) : sizeof(uint16_t));
+}
+
+#endif
