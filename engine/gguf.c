@@ -8,9 +8,10 @@
  *   tensor: name text | dimensions u32 | shape u64[dimensions] | type u32 | offset u64
  *   padding to `general.alignment` (32 unless the key says otherwise) | tensor data
  *
- * Every number of the file is checked against the bytes that are left before it is used, and every count against a cap;
- * nothing is allocated in proportion to a count that the file could not hold. Values are not copied: a key remembers
- * where its value stands. Not read: version 1 (32-bit counts), big-endian files, arrays of arrays.
+ * Every number of the file is checked against the bytes that are left before it is used, and every
+ * count against a cap; nothing is allocated in proportion to a count that the file could not hold.
+ * Values are not copied: a key remembers where its value stands. Not read: version 1 (32-bit
+ * counts), big-endian files, arrays of arrays.
  */
 #include "engine/gguf.h"
 
@@ -79,7 +80,7 @@ struct gguf_file {
     name_table key_table, tensor_table;
 };
 
-/* --- names ------------------------------------------------------------------------------------- */
+/* --- names ------------------------------------------------------------------------------------ */
 
 /* FNV-1a (Fowler, Noll, Vo). */
 static uint64_t hash_name(gguf_text name)
@@ -107,7 +108,8 @@ static base_status table_create(name_table *table, size_t count, base_error *err
                         : base_fail(err, BASE_NO_MEMORY, "out of memory for a model file");
 }
 
-/* The slot that holds the name, or the free one where it belongs. `names` yields the name of an index. */
+/* The slot that holds the name, or the free one where it belongs. `names` yields the name of an
+ * index. */
 typedef gguf_text name_of(const gguf_file *file, size_t index);
 
 static gguf_text key_name(const gguf_file *file, size_t index)
@@ -130,7 +132,7 @@ static uint32_t *table_slot(const gguf_file *file, const name_table *table, name
     return &table->slots[at];
 }
 
-/* --- bounded reading --------------------------------------------------------------------------- */
+/* --- bounded reading -------------------------------------------------------------------------- */
 
 typedef struct reader {
     gguf_file *file;
@@ -204,7 +206,7 @@ static base_status read_text(reader *r, uint64_t size_max, gguf_text *text)
     return BASE_OK;
 }
 
-/* --- keys -------------------------------------------------------------------------------------- */
+/* --- keys ------------------------------------------------------------------------------------- */
 
 static base_status read_array(reader *r, key_entry *key)
 {
@@ -292,9 +294,11 @@ static base_status read_key(reader *r, size_t index)
     return BASE_OK;
 }
 
-/* --- tensors ----------------------------------------------------------------------------------- */
+/* --- tensors ---------------------------------------------------------------------------------- */
 
-/* Values in a block and bytes of it, by type number; 0 = a number that the specification does not define (any more). */
+/* Values in a block and its bytes, by type number; 0 = a number that the specification leaves
+ * out. */
+/* clang-format off */
 static const struct {
     uint16_t values, bytes;
 } tensor_blocks[] = {
@@ -306,6 +310,7 @@ static const struct {
     [27] = {1, 8},     [28] = {1, 8},     [29] = {256, 56},  [30] = {1, 2},     [34] = {256, 54},
     [35] = {256, 66},  [39] = {32, 17},
 };
+/* clang-format on */
 
 /* Bytes of a tensor; 0 when its type is unknown, so that a reader can still list it. */
 static base_status tensor_size(const reader *r, const gguf_tensor *tensor, size_t at, size_t *size)
@@ -391,7 +396,8 @@ static base_status read_alignment(reader *r, size_t *alignment)
     return BASE_OK;
 }
 
-/* Put every tensor at its place in the data section, which begins at the next multiple of the alignment. */
+/* Put every tensor at its place in the data section, which begins at the next multiple of the
+ * alignment. */
 static base_status place_tensors(reader *r, const uint64_t *offsets)
 {
     gguf_file *file = r->file;
@@ -419,7 +425,7 @@ static base_status place_tensors(reader *r, const uint64_t *offsets)
     return BASE_OK;
 }
 
-/* --- opening ----------------------------------------------------------------------------------- */
+/* --- opening ---------------------------------------------------------------------------------- */
 
 static base_status read_header(reader *r, uint64_t *tensor_count, uint64_t *key_count)
 {
@@ -448,7 +454,8 @@ static base_status read_header(reader *r, uint64_t *tensor_count, uint64_t *key_
     if (status) {
         return status;
     }
-    /* The smallest key is an empty name, a type and one byte; the smallest tensor has one dimension. */
+    /* The smallest key is an empty name, a type and one byte; the smallest tensor has one
+     * dimension. */
     if (*tensor_count > GGUF_TENSORS_MAX || *tensor_count > left(r) / 32) {
         return corrupt(r, at, "absurd number of tensors");
     }
@@ -581,7 +588,7 @@ const gguf_tensor *gguf_find_tensor(const gguf_file *file, const char *name)
     return slot == 0 ? NULL : &file->tensors[slot - 1];
 }
 
-/* --- values ------------------------------------------------------------------------------------ */
+/* --- values ----------------------------------------------------------------------------------- */
 
 static const key_entry *find_key(const gguf_file *file, const char *name, bool is_array)
 {
@@ -593,7 +600,8 @@ static const key_entry *find_key(const gguf_file *file, const char *name, bool i
     return &file->keys[slot - 1];
 }
 
-/* An integer of the file as sign and magnitude, so that u64 and i64 both fit. False for other types. */
+/* An integer of the file as sign and magnitude, so that u64 and i64 both fit. False for other
+ * types. */
 static bool load_integer(uint32_t type, const uint8_t *p, bool *negative, uint64_t *bits)
 {
     int64_t value = 0;
@@ -732,7 +740,7 @@ bool gguf_array_f64(const gguf_file *file, const char *key, size_t index, double
            load_real(entry->type, entry->value + index * value_bytes[entry->type], value);
 }
 
-/* --- listing ----------------------------------------------------------------------------------- */
+/* --- listing ---------------------------------------------------------------------------------- */
 
 size_t gguf_key_count(const gguf_file *file)
 {

@@ -1,8 +1,10 @@
-/* engine/innovation.h: when to consult memory. An adaptive test on the entropy of the next-token distribution (semantics §4).
+/* engine/innovation.h: when to consult memory. An adaptive test on the entropy of the next-token
+ * distribution (semantics §4).
  *
- * Fires when the entropy exceeds a threshold that starts at 3.0 nats and follows a target event rate by stochastic quantile tracking
- * (theta += eta * (rate_of_exceeding - target)), at most once in `gap` tokens. Frozen on spliced tokens: recall must not teach it that
- * recalled text is normal. Surprise and whitened surprise are kept for the trace and for writing.
+ * Fires when the entropy exceeds a threshold that starts at 3.0 nats and follows a target event
+ * rate by stochastic quantile tracking (theta += eta * (rate_of_exceeding - target)), at most once
+ * in `gap` tokens. Frozen on spliced tokens: recall must not teach it that recalled text is normal.
+ * Surprise and whitened surprise are kept for the trace and for writing.
  */
 #ifndef ENGINE_INNOVATION_H
 #define ENGINE_INNOVATION_H
@@ -25,7 +27,8 @@ typedef struct innovation {
 } innovation;
 
 void innovation_begin(innovation *state, const innovation_options *options);
-/* One position: entropy of the distribution of the token that comes next. Returns whether an event fires. */
+/* One position: entropy of the distribution of the token that comes next. Returns whether an event
+ * fires. */
 bool innovation_observe(innovation *state, float entropy_nats);
 /* The caller consulted memory for another reason (start of an answer): restarts the gap. */
 void innovation_forced(innovation *state);

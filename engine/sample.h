@@ -17,7 +17,8 @@ typedef struct sample_options {
 } sample_options;
 
 typedef struct sample_state sample_state;
-base_status sample_create(const sample_options *options, size_t vocabulary, sample_state **out, base_error *err);
+base_status sample_create(const sample_options *options, size_t vocabulary, sample_state **out,
+                          base_error *err);
 void sample_free(sample_state *s);
 /* logits [V] f32, finite; not changed. Ties go to the smaller id. Allocates nothing. */
 int32_t sample_next(sample_state *s, const float *logits);
