@@ -1,7 +1,8 @@
-/* base/date.c: civil dates and RFC 3339 text. The dates that running text speaks of are read by base/date_text.c.
+/* base/date.c: civil dates and RFC 3339 text. The dates that running text speaks of are read by
+ * base/date_text.c.
  *
- * Days are counted by the usual shift of the year's start to March (Hinnant, "chrono-compatible low-level date
- * algorithms", 2013: days_from_civil and civil_from_days).
+ * Days are counted by the usual shift of the year's start to March (Hinnant, "chrono-compatible
+ * low-level date algorithms", 2013: days_from_civil and civil_from_days).
  */
 #include "base/date.h"
 
@@ -12,7 +13,8 @@
 
 #define SECOND_US INT64_C(1000000)
 
-/* --- civil dates ---------------------------------------------------------------------------------- */
+/* --- civil dates
+ * ---------------------------------------------------------------------------------- */
 
 static int64_t days_from_civil(int64_t year, int month, int day)
 {
@@ -31,8 +33,7 @@ static void civil_from_days(int64_t days, int64_t *year, int *month, int *day)
     int64_t day_of_era = days - era * 146097;
     int64_t year_of_era =
         (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146096) / 365;
-    int64_t day_of_year =
-        day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    int64_t day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     int64_t shifted = (5 * day_of_year + 2) / 153;
     *day = (int)(day_of_year - (153 * shifted + 2) / 5 + 1);
     *month = (int)(shifted < 10 ? shifted + 3 : shifted - 9);
@@ -92,7 +93,8 @@ int64_t base_time_now(void)
     return (int64_t)now.tv_sec * SECOND_US + now.tv_nsec / 1000;
 }
 
-/* --- RFC 3339 ------------------------------------------------------------------------------------- */
+/* --- RFC 3339
+ * ------------------------------------------------------------------------------------- */
 
 /* count digits at text[*at]; false when there are fewer. */
 static bool take_digits(const char *text, size_t length, size_t *at, size_t count, int *value)
@@ -122,8 +124,8 @@ static bool take_char(const char *text, size_t length, size_t *at, char c)
     return false;
 }
 
-/* What follows 'T': hh:mm:ss[.fraction](Z|+hh:mm|-hh:mm). *out gets microseconds relative to midnight UTC of
- * the date before it. */
+/* What follows 'T': hh:mm:ss[.fraction](Z|+hh:mm|-hh:mm). *out gets microseconds relative to
+ * midnight UTC of the date before it. */
 static bool take_clock_time(const char *text, size_t length, size_t *at, int64_t *out_us)
 {
     int hour, minute, second;
@@ -231,8 +233,8 @@ void base_time_format(int64_t time_us, char out[BASE_TIME_TEXT_MAX])
     split_days(time_us, &rest);
     int64_t seconds = rest / SECOND_US;
     size_t used = strlen(out);
-    int n = snprintf(out + used, BASE_TIME_TEXT_MAX - used, "T%02d:%02d:%02d", (int)(seconds / 3600),
-                     (int)(seconds / 60 % 60), (int)(seconds % 60));
+    int n = snprintf(out + used, BASE_TIME_TEXT_MAX - used, "T%02d:%02d:%02d",
+                     (int)(seconds / 3600), (int)(seconds / 60 % 60), (int)(seconds % 60));
     used += (size_t)n;
     if (rest % SECOND_US != 0) {
         n = snprintf(out + used, BASE_TIME_TEXT_MAX - used, ".%06d", (int)(rest % SECOND_US));

@@ -1,11 +1,10 @@
 /* base/date_text.c: the times that running text speaks of.
  *
- * base_date_intervals reads left to right with a small lexer (words, numbers, dashes, other signs) and a
- * grammar of calendar words only:
- *     item  := [lead] atom [connector atom]
- *     atom  := [early|mid|late] (year | decade | century | month year | date)
- *     lead  := before | after | since | until | from | between ...
- * It does not resolve relative times ("last year", "three days ago"): it has no clock.
+ * base_date_intervals reads left to right with a small lexer (words, numbers, dashes, other signs)
+ * and a grammar of calendar words only: item  := [lead] atom [connector atom] atom  :=
+ * [early|mid|late] (year | decade | century | month year | date) lead  := before | after | since |
+ * until | from | between ... It does not resolve relative times ("last year", "three days ago"): it
+ * has no clock.
  */
 #include <stdbool.h>
 #include <string.h>
@@ -17,17 +16,18 @@
 #define YEAR_MIN 1000
 #define YEAR_MAX 2199
 
-/* --- lexer ---------------------------------------------------------------------------------------- */
+/* --- lexer
+ * ---------------------------------------------------------------------------------------- */
 
 typedef enum token_kind { TOKEN_END, TOKEN_WORD, TOKEN_NUMBER, TOKEN_DASH, TOKEN_OTHER } token_kind;
 
 typedef struct token {
     token_kind kind;
     size_t start, end;
-    uint32_t sign;  /* TOKEN_OTHER: the code point */
-    int value;      /* TOKEN_NUMBER of at most 6 digits */
-    size_t digits;  /* TOKEN_NUMBER */
-    char word[16];  /* TOKEN_WORD in lower case; "" when longer or not ASCII */
+    uint32_t sign; /* TOKEN_OTHER: the code point */
+    int value;     /* TOKEN_NUMBER of at most 6 digits */
+    size_t digits; /* TOKEN_NUMBER */
+    char word[16]; /* TOKEN_WORD in lower case; "" when longer or not ASCII */
 } token;
 
 typedef struct reader {
@@ -124,8 +124,8 @@ static bool sign_is(const token *t, uint32_t sign)
     return t->kind == TOKEN_OTHER && t->sign == sign;
 }
 
-/* 1..12 for a month's name or usual abbreviation; 0 otherwise. "may" counts only when a number stands beside it, which
- * the callers make sure of. */
+/* 1..12 for a month's name or usual abbreviation; 0 otherwise. "may" counts only when a number
+ * stands beside it, which the callers make sure of. */
 static int month_of(const token *t)
 {
     static const char *const names[12] = {"january",   "february", "march",    "april",
@@ -146,9 +146,11 @@ static int month_of(const token *t)
     return strcmp(t->word, "sept") == 0 ? 9 : 0;
 }
 
-/* --- atoms ---------------------------------------------------------------------------------------- */
+/* --- atoms
+ * ---------------------------------------------------------------------------------------- */
 
-/* A stretch without its surroundings. year 0: a month or day whose year stands behind the connector. */
+/* A stretch without its surroundings. year 0: a month or day whose year stands behind the
+ * connector. */
 typedef struct atom {
     int year, month, day; /* month, day 0 when not named */
     int years;            /* length in years when month is 0: 1, 10, 100 */
@@ -191,10 +193,12 @@ static base_interval atom_interval(const atom *a)
 
 static bool is_year(const token *t)
 {
-    return t->kind == TOKEN_NUMBER && t->digits == 4 && t->value >= YEAR_MIN && t->value <= YEAR_MAX;
+    return t->kind == TOKEN_NUMBER && t->digits == 4 && t->value >= YEAR_MIN &&
+           t->value <= YEAR_MAX;
 }
 
-/* A number that is part of a larger thing ("1.1999", "$1500", "v2010", "2010a", "1999.5") is no year. */
+/* A number that is part of a larger thing ("1.1999", "$1500", "v2010", "2010a", "1999.5") is no
+ * year. */
 static bool stands_alone(const reader *r, const token *t)
 {
     if (t->start > 0) {
@@ -218,8 +222,8 @@ static bool stands_alone(const reader *r, const token *t)
 static size_t skip_ordinal(const reader *r, size_t at, bool *found)
 {
     token t = lex(r, at);
-    *found = t.start == at && (word_is(&t, "st") || word_is(&t, "nd") || word_is(&t, "rd") ||
-                               word_is(&t, "th"));
+    *found = t.start == at &&
+             (word_is(&t, "st") || word_is(&t, "nd") || word_is(&t, "rd") || word_is(&t, "th"));
     return *found ? t.end : at;
 }
 
@@ -228,12 +232,13 @@ static bool day_fits(const atom *a)
     return a->day >= 1 && a->day <= base_days_in_month(a->year ? a->year : 2000, a->month);
 }
 
-/* 2021-03-05, 2021-03, 2021/03/05; t is the year. A two-digit number that can only be a year ("1999-04" read as
- * 1999 to 2004) is left to the range rule. */
+/* 2021-03-05, 2021-03, 2021/03/05; t is the year. A two-digit number that can only be a year
+ * ("1999-04" read as 1999 to 2004) is left to the range rule. */
 static bool parse_iso(const reader *r, const token *t, atom *out)
 {
     token sep = lex(r, t->end);
-    if (sep.start != t->end || !(sign_is(&sep, '/') || (sep.kind == TOKEN_DASH && sep.sign == '-'))) {
+    if (sep.start != t->end ||
+        !(sign_is(&sep, '/') || (sep.kind == TOKEN_DASH && sep.sign == '-'))) {
         return false;
     }
     token month = lex(r, sep.end);
@@ -250,11 +255,13 @@ static bool parse_iso(const reader *r, const token *t, atom *out)
         out->end = day.end;
         return day_fits(out);
     }
-    /* 2003-04 is April or the season 2003/04; only the month after the year's own digits is in doubt. */
+    /* 2003-04 is April or the season 2003/04; only the month after the year's own digits is in
+     * doubt. */
     return month.value != (t->value + 1) % 100;
 }
 
-/* 03/2021, 05/03/2021; t is the first number. With two small numbers the order of day and month is not known: the year counts. */
+/* 03/2021, 05/03/2021; t is the first number. With two small numbers the order of day and month is
+ * not known: the year counts. */
 static bool parse_slashed(const reader *r, const token *t, atom *out)
 {
     token s1 = lex(r, t->end);
@@ -282,12 +289,11 @@ static bool parse_slashed(const reader *r, const token *t, atom *out)
         out->month = t->value;
         out->day = n2.value;
     }
-    return out->month == 0 ||
-           (out->month >= 1 && out->month <= 12 && day_fits(out));
+    return out->month == 0 || (out->month >= 1 && out->month <= 12 && day_fits(out));
 }
 
-/* Month [day][,] [year]; t is the month's name. Without a year it is an atom only with a day or before a connector,
- * which the caller checks by year == 0. */
+/* Month [day][,] [year]; t is the month's name. Without a year it is an atom only with a day or
+ * before a connector, which the caller checks by year == 0. */
 static bool parse_month_first(const reader *r, const token *t, atom *out)
 {
     *out = (atom){.month = month_of(t), .years = 1, .end = t->end};
@@ -349,7 +355,8 @@ static bool parse_day_first(const reader *r, const token *t, atom *out)
     return day_fits(out);
 }
 
-/* "18th century": the hundred years that the words mean (1700-1799 here; the calendar's 1701-1800 differs by a year). */
+/* "18th century": the hundred years that the words mean (1700-1799 here; the calendar's 1701-1800
+ * differs by a year). */
 static bool parse_century(const reader *r, const token *t, atom *out)
 {
     bool ordinal;
@@ -416,7 +423,8 @@ static bool parse_atom(const reader *r, size_t at, atom *out)
     return found;
 }
 
-/* --- leads, connectors, the scan ------------------------------------------------------------------ */
+/* --- leads, connectors, the scan
+ * ------------------------------------------------------------------ */
 
 typedef enum lead {
     LEAD_NONE,
@@ -432,8 +440,8 @@ static lead lead_of(const token *t)
     static const struct {
         const char *word;
         lead kind;
-    } table[] = {{"before", LEAD_BEFORE}, {"prior", LEAD_BEFORE},  {"after", LEAD_AFTER},
-                 {"since", LEAD_SINCE},   {"from", LEAD_SINCE},    {"until", LEAD_UNTIL},
+    } table[] = {{"before", LEAD_BEFORE}, {"prior", LEAD_BEFORE},   {"after", LEAD_AFTER},
+                 {"since", LEAD_SINCE},   {"from", LEAD_SINCE},     {"until", LEAD_UNTIL},
                  {"till", LEAD_UNTIL},    {"between", LEAD_BETWEEN}};
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
         if (word_is(t, table[i].word)) {
@@ -443,12 +451,13 @@ static lead lead_of(const token *t)
     return LEAD_NONE;
 }
 
-/* Words that may stand between a lead and its date: "from about the year 1999", "prior to", "up to". */
+/* Words that may stand between a lead and its date: "from about the year 1999", "prior to", "up
+ * to". */
 static bool keeps_lead(const token *t)
 {
-    static const char *const words[] = {"the",  "year",  "years", "about", "around",        "circa",
-                                        "to",   "in",    "c",     "ca",    "approximately", "at",
-                                        "least"};
+    static const char *const words[] = {"the",           "year", "years", "about", "around",
+                                        "circa",         "to",   "in",    "c",     "ca",
+                                        "approximately", "at",   "least"};
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
         if (word_is(t, words[i])) {
             return true;
@@ -459,8 +468,8 @@ static bool keeps_lead(const token *t)
 
 static bool is_open_word(const token *t)
 {
-    return word_is(t, "present") || word_is(t, "now") || word_is(t, "today") || word_is(t, "date") ||
-           word_is(t, "onwards") || word_is(t, "onward");
+    return word_is(t, "present") || word_is(t, "now") || word_is(t, "today") ||
+           word_is(t, "date") || word_is(t, "onwards") || word_is(t, "onward");
 }
 
 static int64_t shift_years(int64_t time_us, int years)
@@ -474,8 +483,8 @@ static int64_t shift_years(int64_t time_us, int years)
     return base_time_from_civil(year, month, day) + rest_us;
 }
 
-/* Second half of a range behind atom a: "to 1827", "-04", "until present". False when none follows; a is completed
- * with the year of the second half where it had none. */
+/* Second half of a range behind atom a: "to 1827", "-04", "until present". False when none follows;
+ * a is completed with the year of the second half where it had none. */
 static bool parse_range(const reader *r, atom *a, lead before, base_interval *out, size_t *end)
 {
     token c = lex(r, a->end);
@@ -498,11 +507,12 @@ static bool parse_range(const reader *r, atom *a, lead before, base_interval *ou
         return true;
     }
     /* 1999-04, 1999/04 seasons and shortened years */
-    if ((dash || slash) && a->year != 0 && a->month == 0 && n.kind == TOKEN_NUMBER && n.digits == 2 &&
-        n.start == c.end && n.value != a->year % 100) {
+    if ((dash || slash) && a->year != 0 && a->month == 0 && n.kind == TOKEN_NUMBER &&
+        n.digits == 2 && n.start == c.end && n.value != a->year % 100) {
         int century = a->year - a->year % 100;
         if (n.value < a->year % 100 && n.value != (a->year + 1) % 100) {
-            return false; /* 1999-00 is a turn of the century; 1999-04 is not read as 1999 to 2004 */
+            return false; /* 1999-00 is a turn of the century; 1999-04 is not read as 1999 to 2004
+                           */
         }
         atom b = {.year = century + n.value + (n.value < a->year % 100 ? 100 : 0), .years = 1};
         *out = (base_interval){atom_interval(a).from_us, atom_to(&b)};

@@ -1,5 +1,5 @@
-/* base/text.c: UTF-8 as RFC 3629 defines it. Overlong forms, surrogates and values above U+10FFFF are
- * invalid; an invalid byte is consumed alone, so that decoding always makes progress.
+/* base/text.c: UTF-8 as RFC 3629 defines it. Overlong forms, surrogates and values above U+10FFFF
+ * are invalid; an invalid byte is consumed alone, so that decoding always makes progress.
  */
 #include "base/text.h"
 
@@ -7,7 +7,8 @@
 
 #define INVALID_CODE_POINT UINT32_C(0xFFFFFFFF)
 
-/* Length of the sequence that a lead byte announces; 0 for a continuation byte or one that UTF-8 never holds. */
+/* Length of the sequence that a lead byte announces; 0 for a continuation byte or one that UTF-8
+ * never holds. */
 static size_t sequence_length(uint8_t lead)
 {
     if (lead < 0x80) {
@@ -101,8 +102,8 @@ size_t base_utf8_cut(const char *text, size_t length, size_t limit)
     if (limit >= length) {
         return length;
     }
-    /* The byte at the cut begins the rest: step back over at most three continuation bytes. Text that has more
-     * of them in a row is not UTF-8, and any cut is as good as another. */
+    /* The byte at the cut begins the rest: step back over at most three continuation bytes. Text
+     * that has more of them in a row is not UTF-8, and any cut is as good as another. */
     for (size_t back = 0; back <= 3 && back <= limit; back++) {
         if (((uint8_t)text[limit - back] & 0xC0) != 0x80) {
             return limit - back;

@@ -37,18 +37,35 @@ static void test_base_time_parse_reads_known_instants(void **state)
     assert_int_equal(parse("2016-12-31T23:59:60Z"), parse("2017-01-01"));
 }
 
-/* Goal: anything else is refused with a text. Method: impossible dates, missing parts, trailing bytes. */
+/* Goal: anything else is refused with a text. Method: impossible dates, missing parts, trailing
+ * bytes. */
 static void test_base_time_parse_refuses_impossible_and_malformed(void **state)
 {
     (void)state;
-    static const char *const bad[] = {
-        "",           "2024-13-01",          "2024-02-30",           "2023-02-29",
-        "1900-02-29", "2024-00-10",          "2024-01-00",           "24-01-01",
-        "2024/01/01", "2024-1-1",            "2024-01-01T",          "2024-01-01T10:00Z",
-        "2024-01-01T24:00:00Z",              "2024-01-01T10:60:00Z", "2024-01-01T10:00:61Z",
-        "2024-01-01T10:00:60Z",              "2024-01-01T10:00:00",  "2024-01-01T10:00:00+2:00",
-        "2024-01-01T10:00:00.Z",             "2024-01-01 ",          "2024-01-01T10:00:00ZZ",
-        "tomorrow",   "-2024-01-01",         "20240101"};
+    static const char *const bad[] = {"",
+                                      "2024-13-01",
+                                      "2024-02-30",
+                                      "2023-02-29",
+                                      "1900-02-29",
+                                      "2024-00-10",
+                                      "2024-01-00",
+                                      "24-01-01",
+                                      "2024/01/01",
+                                      "2024-1-1",
+                                      "2024-01-01T",
+                                      "2024-01-01T10:00Z",
+                                      "2024-01-01T24:00:00Z",
+                                      "2024-01-01T10:60:00Z",
+                                      "2024-01-01T10:00:61Z",
+                                      "2024-01-01T10:00:60Z",
+                                      "2024-01-01T10:00:00",
+                                      "2024-01-01T10:00:00+2:00",
+                                      "2024-01-01T10:00:00.Z",
+                                      "2024-01-01 ",
+                                      "2024-01-01T10:00:00ZZ",
+                                      "tomorrow",
+                                      "-2024-01-01",
+                                      "20240101"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         int64_t t = 42;
         base_error err = {0};
@@ -58,7 +75,8 @@ static void test_base_time_parse_refuses_impossible_and_malformed(void **state)
     }
 }
 
-/* Goal: format and parse are inverse. Method: 20,000 drawn instants of the years 1 to 9999, seed 7. */
+/* Goal: format and parse are inverse. Method: 20,000 drawn instants of the years 1 to 9999, seed 7.
+ */
 static void test_base_time_format_round_trips(void **state)
 {
     (void)state;
@@ -154,7 +172,8 @@ static void test_base_date_intervals_open_ends_reach_forty_years(void **state)
     expect("from 2010 on", "2010-01-01/2050-01-01");
 }
 
-/* Goal: numbers that are no dates stay out. Method: prices, versions, ids, decimals, impossible days. */
+/* Goal: numbers that are no dates stay out. Method: prices, versions, ids, decimals, impossible
+ * days. */
 static void test_base_date_intervals_leaves_other_numbers_alone(void **state)
 {
     (void)state;
@@ -178,12 +197,13 @@ static void test_base_date_intervals_are_distinct_and_bounded(void **state)
     assert_int_equal(base_date_intervals(text, strlen(text), two, 0), 0);
 }
 
-/* Goal: any bytes are safe and give ordered intervals. Method: 20,000 drawn strings of calendar scraps, seed 11. */
+/* Goal: any bytes are safe and give ordered intervals. Method: 20,000 drawn strings of calendar
+ * scraps, seed 11. */
 static void test_base_date_intervals_survives_arbitrary_bytes(void **state)
 {
     (void)state;
-    static const char *const scraps[] = {"1999", "-", "–",    "March", " ",    "5",     "/",
-                                         "2021", ",", "th",   "early", "from", "to",    "between",
+    static const char *const scraps[] = {"1999", "-", "–",    "March", " ",    "5",       "/",
+                                         "2021", ",", "th",   "early", "from", "to",      "between",
                                          "and",  "s", "\xE2", "\xFF",  "31",   "century", "."};
     base_rng rng;
     base_rng_seed(&rng, 11);

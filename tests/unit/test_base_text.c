@@ -1,4 +1,5 @@
-/* UTF-8: every code point survives, every malformed form of RFC 3629 §3 is named at its byte, cuts never split. */
+/* UTF-8: every code point survives, every malformed form of RFC 3629 §3 is named at its byte, cuts
+ * never split. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -30,7 +31,8 @@ static void test_base_utf8_every_scalar_value_round_trips(void **state)
     }
 }
 
-/* Goal: malformed input is found at its offset. Method: one example of each forbidden form behind two good bytes. */
+/* Goal: malformed input is found at its offset. Method: one example of each forbidden form behind
+ * two good bytes. */
 static void test_base_utf8_check_names_the_first_bad_byte(void **state)
 {
     (void)state;
@@ -55,7 +57,8 @@ static void test_base_utf8_check_names_the_first_bad_byte(void **state)
     assert_int_equal(base_utf8_check("", 0), 0);
 }
 
-/* Goal: a cut never splits a code point and never passes the limit. Method: all limits of a mixed text. */
+/* Goal: a cut never splits a code point and never passes the limit. Method: all limits of a mixed
+ * text. */
 static void test_base_utf8_cut_falls_between_code_points(void **state)
 {
     (void)state;
