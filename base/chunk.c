@@ -3,10 +3,9 @@
  *
  * Three steps, each over byte offsets only, so that nothing is copied and nothing can be lost:
  *   1. lines are classified (blank, heading, list item, code fence, "Key: value", wrapped prose);
- *   2. units are laid down by their *starts*; a unit ends where the next begins, so white space and
- * blank lines belong to the unit before them and the units partition the text by construction;
- *   3. units are joined greedily to about token_target; a unit above token_max is cut into even
- * pieces.
+ *   2. units are laid down by their *starts*; a unit ends where the next begins, so white space
+ *      and blank lines belong to the unit before them, and the units partition the text;
+ *   3. units are joined greedily to about token_target; one above token_max is cut evenly.
  *
  * It does not parse Markdown or reStructuredText: tables, nested lists and block quotes are just
  * lines.
@@ -25,11 +24,11 @@
 #define WRAP_BYTES_MIN \
     45 /* a line at least this long may be wrapped prose; chosen: 60 % of 72 columns */
 #define HEADING_BYTES_MAX 60
-#define PIECE_LETTERS_MAX 24 /* a longer run of letters (base64, hashes) may be cut after so many \
+#define PIECE_LETTERS_MAX \
+    24 /* a longer run of letters (base64, hashes) may be cut after so many \
                               */
 
-/* --- tokens
- * --------------------------------------------------------------------------------------- */
+/* --- tokens ---------------------------------------------------------------------------------- */
 
 static bool is_blank(char c)
 {
@@ -92,8 +91,7 @@ size_t base_token_estimate(const char *text, size_t length)
     return (tenths + 9) / 10; /* rounded up: sums of parts never fall below the whole */
 }
 
-/* --- lines
- * ---------------------------------------------------------------------------------------- */
+/* --- lines ----------------------------------------------------------------------------------- */
 
 typedef struct line {
     size_t start, end; /* content without leading and trailing blanks; start == end when blank */
@@ -196,8 +194,7 @@ static bool line_is_record(const char *text, const line *l)
     return date || clock;
 }
 
-/* --- headings
- * ------------------------------------------------------------------------------------- */
+/* --- headings -------------------------------------------------------------------------------- */
 
 typedef struct heading {
     size_t start, end; /* its words */
@@ -291,8 +288,7 @@ static bool heading_at(const char *text, size_t length, const line *l, bool afte
     return after_blank && heading_short(text, length, l, out);
 }
 
-/* --- sentences
- * ------------------------------------------------------------------------------------ */
+/* --- sentences ------------------------------------------------------------------------------- */
 
 /* Letters before a full stop that does not end a sentence. Common English and Latin short forms. */
 static bool is_abbreviation(const char *word, size_t size)
@@ -420,8 +416,7 @@ static size_t next_sentence(const char *text, size_t at, size_t run_end)
     return run_end;
 }
 
-/* --- units
- * ---------------------------------------------------------------------------------------- */
+/* --- units ----------------------------------------------------------------------------------- */
 
 typedef struct unit {
     size_t start;
@@ -522,8 +517,7 @@ static base_status find_units(const char *text, size_t length, unit_list *list, 
     return BASE_OK;
 }
 
-/* --- spans
- * ---------------------------------------------------------------------------------------- */
+/* --- spans ----------------------------------------------------------------------------------- */
 
 typedef struct span_list {
     base_span *items;

@@ -13,8 +13,7 @@
 
 #define SECOND_US INT64_C(1000000)
 
-/* --- civil dates
- * ---------------------------------------------------------------------------------- */
+/* --- civil dates ----------------------------------------------------------------------------- */
 
 static int64_t days_from_civil(int64_t year, int month, int day)
 {
@@ -93,8 +92,7 @@ int64_t base_time_now(void)
     return (int64_t)now.tv_sec * SECOND_US + now.tv_nsec / 1000;
 }
 
-/* --- RFC 3339
- * ------------------------------------------------------------------------------------- */
+/* --- RFC 3339 -------------------------------------------------------------------------------- */
 
 /* count digits at text[*at]; false when there are fewer. */
 static bool take_digits(const char *text, size_t length, size_t *at, size_t count, int *value)

@@ -1,10 +1,12 @@
 /* base/date_text.c: the times that running text speaks of.
  *
  * base_date_intervals reads left to right with a small lexer (words, numbers, dashes, other signs)
- * and a grammar of calendar words only: item  := [lead] atom [connector atom] atom  :=
- * [early|mid|late] (year | decade | century | month year | date) lead  := before | after | since |
- * until | from | between ... It does not resolve relative times ("last year", "three days ago"): it
- * has no clock.
+ * and a grammar of calendar words only:
+ *     item  := [lead] atom [connector atom]
+ *     atom  := [early|mid|late] (year | decade | century | month year | date)
+ *     lead  := before | after | since | until | from | between ...
+ *
+ * It does not resolve relative times ("last year", "three days ago"): it has no clock.
  */
 #include <stdbool.h>
 #include <string.h>
@@ -16,8 +18,7 @@
 #define YEAR_MIN 1000
 #define YEAR_MAX 2199
 
-/* --- lexer
- * ---------------------------------------------------------------------------------------- */
+/* --- lexer ----------------------------------------------------------------------------------- */
 
 typedef enum token_kind { TOKEN_END, TOKEN_WORD, TOKEN_NUMBER, TOKEN_DASH, TOKEN_OTHER } token_kind;
 
@@ -146,8 +147,7 @@ static int month_of(const token *t)
     return strcmp(t->word, "sept") == 0 ? 9 : 0;
 }
 
-/* --- atoms
- * ---------------------------------------------------------------------------------------- */
+/* --- atoms ----------------------------------------------------------------------------------- */
 
 /* A stretch without its surroundings. year 0: a month or day whose year stands behind the
  * connector. */
@@ -423,8 +423,7 @@ static bool parse_atom(const reader *r, size_t at, atom *out)
     return found;
 }
 
-/* --- leads, connectors, the scan
- * ------------------------------------------------------------------ */
+/* --- leads, connectors, the scan ------------------------------------------------------------- */
 
 typedef enum lead {
     LEAD_NONE,
