@@ -1,4 +1,5 @@
-/* base/file.h: whole files, read-only maps, durable replacement, folders. Paths are UTF-8, NUL-terminated. */
+/* base/file.h: whole files, read-only maps, durable replacement, folders. Paths are UTF-8,
+ * NUL-terminated. */
 #ifndef BASE_FILE_H
 #define BASE_FILE_H
 
@@ -21,8 +22,8 @@ void base_map_close(base_map *map);
 /* Read a whole file (or "-" = standard input) into buffer; BASE_LIMIT if larger than size_max. */
 base_status base_file_read(const char *path, size_t size_max, base_buffer *out, base_error *err);
 
-/* Replace path durably: write path.tmp, fsync, rename, fsync the folder. After BASE_OK the new content
- * survives power loss; on error the old file is still there whole. mode e.g. 0600. */
+/* Replace path durably: write path.tmp, fsync, rename, fsync the folder. After BASE_OK the new
+ * content survives power loss; on error the old file is still there whole. mode e.g. 0600. */
 base_status base_file_replace(const char *path, const void *data, size_t size, unsigned mode,
                               base_error *err);
 
@@ -39,8 +40,9 @@ typedef struct base_file_info {
 } base_file_info;
 base_status base_file_stat(const char *path, base_file_info *info, base_error *err);
 
-/* All regular files below path (or path itself), sorted by byte order, hidden names and symlinked folders left
- * out. The caller frees each name and the array with base_free. BASE_LIMIT above 10 million files. */
+/* All regular files below path (or path itself), sorted by byte order, hidden names and symlinked
+ * folders left out. The caller frees each name and the array with base_free. BASE_LIMIT above 10
+ * million files. */
 base_status base_dir_walk(const char *path, char ***files, size_t *count, base_error *err);
 
 /* "a" + "/" + "b" into out; BASE_LIMIT if it does not fit. */

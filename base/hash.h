@@ -1,4 +1,5 @@
-/* base/hash.h: CRC-32C for records (Castagnoli polynomial, RFC 3720 B.4) and SHA-256 (FIPS 180-4) for content. */
+/* base/hash.h: CRC-32C for records (Castagnoli polynomial, RFC 3720 B.4) and SHA-256 (FIPS 180-4)
+ * for content. */
 #ifndef BASE_HASH_H
 #define BASE_HASH_H
 

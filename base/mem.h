@@ -1,7 +1,7 @@
 /* base/mem.h: the project's allocator, growable buffers with a cap, checked size arithmetic.
  *
- * All heap memory of the project passes through here, so that tests can fail the n-th allocation and
- * count what decode allocates (it must be nothing).
+ * All heap memory of the project passes through here, so that tests can fail the n-th allocation
+ * and count what decode allocates (it must be nothing).
  */
 #ifndef BASE_MEM_H
 #define BASE_MEM_H
@@ -19,7 +19,8 @@ void base_free(void *pointer);
 char *base_strdup(const char *text);
 char *base_strndup(const char *text, size_t length);
 
-/* 64-byte aligned, zeroed; released by base_free_aligned. Large blocks are backed lazily by the kernel. */
+/* 64-byte aligned, zeroed; released by base_free_aligned. Large blocks are backed lazily by the
+ * kernel. */
 void *base_alloc_aligned(size_t size);
 void base_free_aligned(void *pointer);
 
@@ -31,7 +32,8 @@ size_t base_mem_count(void); /* allocations made so far in this process, all thr
 bool base_size_mul(size_t a, size_t b, size_t *product);
 bool base_size_add(size_t a, size_t b, size_t *sum);
 
-/* Growable byte buffer with a mandatory cap. data[size] is always NUL once something was appended. */
+/* Growable byte buffer with a mandatory cap. data[size] is always NUL once something was appended.
+ * */
 typedef struct base_buffer {
     char *data;
     size_t size;

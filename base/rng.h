@@ -1,4 +1,5 @@
-/* base/rng.h: the one seeded generator, xoshiro256** seeded by splitmix64 (Blackman & Vigna 2018). */
+/* base/rng.h: the one seeded generator, xoshiro256** seeded by splitmix64 (Blackman & Vigna 2018).
+ * */
 #ifndef BASE_RNG_H
 #define BASE_RNG_H
 

@@ -1,4 +1,5 @@
-/* base/status.h: one list of result codes for the whole project, and the error text that goes with one.
+/* base/status.h: one list of result codes for the whole project, and the error text that goes with
+ * one.
  *
  * Every function that can fail returns base_status; BASE_OK is 0. At folder boundaries the last
  * parameter is `base_error *err` (may be NULL): it says what failed, with which object, and the
@@ -45,12 +46,13 @@ typedef struct base_error {
 const char *base_status_name(base_status status);
 const char *base_status_text(base_status status);
 
-/* Record a failure and return its code, so that `return base_fail(err, BASE_INVALID, "...")` reads well.
- * err may be NULL. The text is cut at the size of base_error.text. */
+/* Record a failure and return its code, so that `return base_fail(err, BASE_INVALID, "...")` reads
+ * well. err may be NULL. The text is cut at the size of base_error.text. */
 base_status base_fail(base_error *err, base_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* The same from errno: chooses the code (ENOSPC, EACCES, ENOENT, ENOMEM ...) and appends strerror. */
+/* The same from errno: chooses the code (ENOSPC, EACCES, ENOENT, ENOMEM ...) and appends strerror.
+ * */
 base_status base_fail_errno(base_error *err, int system_errno, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
@@ -58,7 +60,8 @@ base_status base_fail_errno(base_error *err, int system_errno, const char *forma
 base_status base_error_prefix(base_error *err, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
-/* Assertions are for programmer errors. BASE_ASSERT stays on in release; _HOT only in debug builds. */
+/* Assertions are for programmer errors. BASE_ASSERT stays on in release; _HOT only in debug builds.
+ * */
 _Noreturn void base_assert_failed(const char *expression, const char *file, int line);
 #define BASE_ASSERT(x) ((x) ? (void)0 : base_assert_failed(#x, __FILE__, __LINE__))
 #ifdef NDEBUG

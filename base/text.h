@@ -6,8 +6,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Decode one code point at text[0..length). Returns bytes used (1..4) and the code point; an invalid byte gives 1 and
- * 0xFFFFFFFF (overlong forms, surrogates and > U+10FFFF are invalid). length >= 1. */
+/* Decode one code point at text[0..length). Returns bytes used (1..4) and the code point; an
+ * invalid byte gives 1 and 0xFFFFFFFF (overlong forms, surrogates and > U+10FFFF are invalid).
+ * length >= 1. */
 size_t base_utf8_decode(const char *text, size_t length, uint32_t *code_point);
 /* Encode; returns bytes written (1..4). code_point <= 0x10FFFF. */
 size_t base_utf8_encode(uint32_t code_point, char out[4]);

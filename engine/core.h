@@ -1,11 +1,14 @@
-/* engine/core.h: the model core. A loaded model (immutable, shared) and a stream (one running sequence with its window).
+/* engine/core.h: the model core. A loaded model (immutable, shared) and a stream (one running
+ * sequence with its window).
  *
- * The *window* of a stream is an array of slots in position order: fixed prefix and sinks | older live tokens | memories | newer live
- * tokens. A slot's position is its index, so positions are contiguous over the slots that are present (semantics §5); an insert or
- * a removal shifts what stands behind it. Each slot holds, per layer, its key before rotation, its rotated key, and its value.
- * Keys are always rotated from the stored pre-RoPE form, never re-rotated.
+ * The *window* of a stream is an array of slots in position order: fixed prefix and sinks | older
+ * live tokens | memories | newer live tokens. A slot's position is its index, so positions are
+ * contiguous over the slots that are present (semantics §5); an insert or a removal shifts what
+ * stands behind it. Each slot holds, per layer, its key before rotation, its rotated key, and its
+ * value. Keys are always rotated from the stored pre-RoPE form, never re-rotated.
  *
- * Knows nothing of stores, retrieval or text. Thread rule: a model may be shared; a stream belongs to one thread at a time.
+ * Knows nothing of stores, retrieval or text. Thread rule: a model may be shared; a stream belongs
+ * to one thread at a time.
  */
 #ifndef ENGINE_CORE_H
 #define ENGINE_CORE_H
@@ -28,18 +31,23 @@ typedef struct core_shape {
     bool tied_output; /* logits use the embedding matrix */
 } core_shape;
 
-/* Load a GGUF model (architecture `llama`; others are refused by name). The file stays mapped. adapter_path: GGUF LoRA merged into the
- * weights at load (NULL = none; merged matrices become P8 with per-32 scales, documented); refused by name if made for another model.
- * Errors: BASE_NOT_FOUND, BASE_CORRUPT (place named), BASE_UNSUPPORTED, BASE_NO_MEMORY. */
-base_status core_model_open(const char *path, const char *adapter_path, core_model **out, base_error *err);
+/* Load a GGUF model (architecture `llama`; others are refused by name). The file stays mapped.
+ * adapter_path: GGUF LoRA merged into the weights at load (NULL = none; merged matrices become P8
+ * with per-32 scales, documented); refused by name if made for another model. Errors:
+ * BASE_NOT_FOUND, BASE_CORRUPT (place named), BASE_UNSUPPORTED, BASE_NO_MEMORY. */
+base_status core_model_open(const char *path, const char *adapter_path, core_model **out,
+                            base_error *err);
 void core_model_close(core_model *model);
 const core_shape *core_model_shape(const core_model *model);
-const gguf_file *core_model_file(const core_model *model); /* metadata: tokenizer, chat template; lives with the model */
-/* SHA-256 over the model file's metadata and tensor table plus sampled tensor bytes (and the adapter's): names it in KV tags. Cheap. */
+/* metadata: tokenizer, chat template; lives with the model */
+const gguf_file *core_model_file(const core_model *model);
+/* SHA-256 over the model file's metadata and tensor table plus sampled tensor bytes (and the
+ * adapter's): names it in KV tags. Cheap. */
 const uint8_t *core_model_hash(const core_model *model); /* [32] */
-size_t core_model_weight_bytes(const core_model *model); /* bytes of weights that one decode step reads */
+/* bytes of weights that one decode step reads */
+size_t core_model_weight_bytes(const core_model *model);
 
-/* --- stream ------------------------------------------------------------------------------------------------------------ */
+/* --- stream ----------------------------------------------------------------------------------- */
 
 typedef struct core_stream_options {
     size_t slots_max;    /* capacity of the window; 0 = the model's context */
@@ -51,34 +59,39 @@ typedef struct core_stream_options {
 
 /* Bytes that core_stream_open will take, all of it allocated there: the step allocates nothing. */
 size_t core_stream_bytes(const core_model *model, const core_stream_options *options);
-base_status core_stream_open(const core_model *model, const core_stream_options *options, core_stream **out, base_error *err);
+base_status core_stream_open(const core_model *model, const core_stream_options *options,
+                             core_stream **out, base_error *err);
 void core_stream_close(core_stream *stream);
 void core_stream_clear(core_stream *stream); /* empty window */
 
 size_t core_slots(const core_stream *stream);     /* slots present */
 size_t core_slots_max(const core_stream *stream);
 
-/* Run T tokens (any T; cut into batches inside) at the end of the window: each becomes a slot and attends to everything before it and itself,
- * with the slots' biases. logits: NULL, or [rows, V] f32 for the last `rows` tokens (rows <= T).
- * Errors: BASE_LIMIT when the window is full (nothing run), BASE_INVALID for an id outside the vocabulary. */
-base_status core_run(core_stream *stream, const int32_t *tokens, size_t token_count, float *logits, size_t rows,
-                     base_error *err);
+/* Run T tokens (any T; cut into batches inside) at the end of the window: each becomes a slot and
+ * attends to everything before it and itself, with the slots' biases. logits: NULL, or [rows, V]
+ * f32 for the last `rows` tokens (rows <= T). Errors: BASE_LIMIT when the window is full (nothing
+ * run), BASE_INVALID for an id outside the vocabulary. */
+base_status core_run(core_stream *stream, const int32_t *tokens, size_t token_count, float *logits,
+                     size_t rows, base_error *err);
 
 /* Remove slots [at, at + count); later slots move down and are rotated to their new positions. */
 void core_window_remove(core_stream *stream, size_t at, size_t count);
 
-/* A block of keys and values outside any window: [layers][2][count][G*D] f16 or f32, keys before rotation, keys then values per layer. */
+/* A block of keys and values outside any window: [layers][2][count][G*D] f16 or f32, keys before
+ * rotation, keys then values per layer. */
 size_t core_block_bytes(const core_stream *stream, size_t count);
 /* Copy slots [at, at+count) out, in the stream's KV type. */
 void core_block_read(const core_stream *stream, size_t at, size_t count, void *block);
-/* Insert a block before slot `at`; later slots move up and are rotated to their new positions. bias: ln(strength), added to the attention
- * logits of these slots in every layer and head; owner: tag for attention mass, > 0. Errors: BASE_LIMIT (window full). */
-base_status core_window_insert(core_stream *stream, size_t at, size_t count, const void *block, float bias, uint32_t owner,
-                               base_error *err);
+/* Insert a block before slot `at`; later slots move up and are rotated to their new positions.
+ * bias: ln(strength), added to the attention logits of these slots in every layer and head; owner:
+ * tag for attention mass, > 0. Errors: BASE_LIMIT (window full). */
+base_status core_window_insert(core_stream *stream, size_t at, size_t count, const void *block,
+                               float bias, uint32_t owner, base_error *err);
 void core_window_set_bias(core_stream *stream, size_t at, size_t count, float bias);
 
-/* Attention mass: while on, every core_run adds, for each owner < owners, the share of attention that its slots received, averaged over
- * layers and heads, per token run. mass [owners] accumulates; *tokens counts the tokens that contributed. NULL switches off. */
+/* Attention mass: while on, every core_run adds, for each owner < owners, the share of attention
+ * that its slots received, averaged over layers and heads, per token run. mass [owners]
+ * accumulates; *tokens counts the tokens that contributed. NULL switches off. */
 void core_mass_watch(core_stream *stream, float *mass, size_t owners, size_t *tokens);
 
 #endif

@@ -1,10 +1,13 @@
-/* engine/engine.h: the public face of the engine. A loaded engine (models, shared) and a session (one running window over a store).
+/* engine/engine.h: the public face of the engine. A loaded engine (models, shared) and a session
+ * (one running window over a store).
  *
- * The loop (session.c, start reading there): every token's next-token entropy goes through the innovation test; when it fires, memory is
- * queried with what is being asked and said now, and the best episodes are spliced into the window as keys and values with
- * ln(strength) as attention bias; only the few tokens that must see them are run again.
+ * The loop (session.c, start reading there): every token's next-token entropy goes through the
+ * innovation test; when it fires, memory is queried with what is being asked and said now, and the
+ * best episodes are spliced into the window as keys and values with ln(strength) as attention bias;
+ * only the few tokens that must see them are run again.
  *
- * Thread rule: an engine may serve one session at a time (encoder and scratch are shared); times and seeds are passed in.
+ * Thread rule: an engine may serve one session at a time (encoder and scratch are shared); times
+ * and seeds are passed in.
  */
 #ifndef ENGINE_ENGINE_H
 #define ENGINE_ENGINE_H
@@ -50,20 +53,28 @@ const char *engine_arm_name(engine_arm arm);
 bool engine_arm_parse(const char *text, engine_arm *arm);
 
 /* When memory is consulted (ablations of evaluation; the default is innovation). */
-typedef enum engine_trigger { ENGINE_TRIGGER_INNOVATION, ENGINE_TRIGGER_ONCE, ENGINE_TRIGGER_ALWAYS } engine_trigger;
+typedef enum engine_trigger {
+    ENGINE_TRIGGER_INNOVATION,
+    ENGINE_TRIGGER_ONCE,
+    ENGINE_TRIGGER_ALWAYS
+} engine_trigger;
 
 typedef struct engine_session_options {
     store *store;         /* borrowed; NULL = no memory */
     retrieval *retrieval; /* borrowed; NULL iff store is */
     engine_arm arm;
     engine_trigger trigger;
-    int64_t now_us, as_of_us, about_us; /* about BASE_TIME_NONE = off; as_of BASE_TIME_MAX is cut to now */
+    /* about BASE_TIME_NONE = off; as_of BASE_TIME_MAX is cut to now */
+    int64_t now_us, as_of_us, about_us;
     sample_options sampling;
     innovation_options innovation;
     size_t window_slots;     /* capacity, 0 = min(model context, 4096) */
     size_t memories_max;     /* resident at once, 0 = default */
     size_t memory_slots_max; /* resident tokens, 0 = default */
-    float score_min;         /* below it nothing is spliced and an answer abstains; NAN = the calibrated default */
+    /* below it nothing is spliced and an answer abstains; NAN = the calibrated default */
+    float score_min;
+    /* engine_ask answers ENGINE_ABSTAIN_TEXT when nothing scores score_min */
+    bool may_abstain;
     bool no_bias;            /* ablation: strength is not added in attention */
     bool no_kv_disk;         /* ablation: never read KV from disk */
     bool keep_writes;        /* collect uses and new KV for engine_session_write */
@@ -76,12 +87,13 @@ typedef struct engine_session_options {
 
 void engine_session_defaults(engine_session_options *options);
 
-base_status engine_session_open(engine *e, const engine_session_options *options, engine_session **out, base_error *err);
+base_status engine_session_open(engine *e, const engine_session_options *options,
+                                engine_session **out, base_error *err);
 void engine_session_close(engine_session *s);
 /* Change the clock and cuts between answers (chat: /asof). */
 void engine_session_set_time(engine_session *s, int64_t now_us, int64_t as_of_us, int64_t about_us);
 
-/* --- what happened: the trace of one answer ---------------------------------------------------------------------------- */
+/* --- what happened: the trace of one answer --------------------------------------------------- */
 
 typedef struct engine_token {
     int32_t id;
@@ -98,7 +110,8 @@ typedef struct engine_memory {
     float score, similarity, strength, logit_bias;
     size_t tokens;
     engine_kv kv;
-    float attention_mass; /* share of attention over the answer's tokens so far, filled at the end */
+    /* share of attention over the answer's tokens so far, filled at the end */
+    float attention_mass;
 } engine_memory;
 
 enum { ENGINE_EVENT_MEMORIES_MAX = 8 };
@@ -133,24 +146,29 @@ typedef struct engine_answer {
 } engine_answer;
 void engine_answer_free(engine_answer *answer);
 
-/* The sentence that stands for "memory does not hold it". */
+/* What an abstaining answer says. */
 #define ENGINE_ABSTAIN_TEXT "Memory does not hold the answer to this."
 
-/* Answer a question behind whatever the session holds. max_tokens: of the answer. Errors: BASE_LIMIT when question and answer cannot fit
- * the window; the session stays usable. Same store, seed and times give the same answer. */
-base_status engine_ask(engine_session *s, const char *question, size_t max_tokens, engine_answer *answer, base_error *err);
+/* Answer a question behind whatever the session holds. max_tokens: of the answer. Errors:
+ * BASE_LIMIT when question and answer cannot fit the window; the session stays usable. Same store,
+ * seed and times give the same answer. */
+base_status engine_ask(engine_session *s, const char *question, size_t max_tokens,
+                       engine_answer *answer, base_error *err);
 
 /* Plain continuation of text, no chat template; memory only if the session has a store. */
-base_status engine_generate(engine_session *s, const char *prompt, size_t max_tokens, engine_answer *answer, base_error *err);
+base_status engine_generate(engine_session *s, const char *prompt, size_t max_tokens,
+                            engine_answer *answer, base_error *err);
 
-/* The same loop, teacher-forced (evaluation): after `question` (NULL: none), the answer is `text`; calls `look` before every token with the
- * logits [V] that the loop would sample from. */
-typedef void engine_look(void *argument, size_t index, int32_t token, const float *logits, size_t vocabulary);
-base_status engine_force(engine_session *s, const char *question, const char *text, engine_look *look, void *argument,
-                         engine_answer *answer, base_error *err);
+/* The same loop, teacher-forced (evaluation): after `question` (NULL: none), the answer is `text`;
+ * calls `look` before every token with the logits [V] that the loop would sample from. */
+typedef void engine_look(void *argument, size_t index, int32_t token, const float *logits,
+                         size_t vocabulary);
+base_status engine_force(engine_session *s, const char *question, const char *text,
+                         engine_look *look, void *argument, engine_answer *answer, base_error *err);
 
-/* Commit the uses that counted and the KV that was computed, if the writer lock is free within the store's lock_wait; else they are dropped and
- * counted (semantics §7). Never an error for the answer. */
+/* Commit the uses that counted and the KV that was computed, if the writer lock is free within the
+ * store's lock_wait; else they are dropped and counted (semantics §7). Never an error for the
+ * answer. */
 void engine_session_write(engine_session *s);
 
 #endif

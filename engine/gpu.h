@@ -1,7 +1,9 @@
-/* engine/gpu.h: the device behind `--device cuda`, as a C header. engine/gpu_none.c always links; engine/cuda/ implements it with CUDA.
+/* engine/gpu.h: the device behind `--device cuda`, as a C header. engine/gpu_none.c always links;
+ * engine/cuda/ implements it with CUDA.
  *
- * A gpu_model is a copy of a core_model's weights in device memory, still quantised; a gpu_stream is the device twin of core_stream with the
- * same meaning of window, slots, bias and blocks. Every kernel has its CPU twin in engine/kernels_scalar.c / core as definition.
+ * A gpu_model is a copy of a core_model's weights in device memory, still quantised; a gpu_stream
+ * is the device twin of core_stream with the same meaning of window, slots, bias and blocks. Every
+ * kernel has its CPU twin in engine/kernels_scalar.c / core as definition.
  */
 #ifndef ENGINE_GPU_H
 #define ENGINE_GPU_H
@@ -33,18 +35,24 @@ typedef struct gpu_stream_options {
     size_t slots_max; /* 0 = the model's context */
     size_t batch_max; /* prefill T, 0 = 512 */
 } gpu_stream_options;
-base_status gpu_stream_open(gpu_model *model, const gpu_stream_options *options, gpu_stream **out, base_error *err);
+base_status gpu_stream_open(gpu_model *model, const gpu_stream_options *options, gpu_stream **out,
+                            base_error *err);
 void gpu_stream_close(gpu_stream *stream);
 void gpu_stream_clear(gpu_stream *stream);
 size_t gpu_slots(const gpu_stream *stream);
 
-/* As core_run, core_window_remove, core_block_read, core_window_insert: host pointers; blocks are f16. */
-base_status gpu_run(gpu_stream *stream, const int32_t *tokens, size_t token_count, float *logits, size_t rows, base_error *err);
+/* As core_run, core_window_remove, core_block_read, core_window_insert: host pointers; blocks are
+ * f16. */
+base_status gpu_run(gpu_stream *stream, const int32_t *tokens, size_t token_count, float *logits,
+                    size_t rows, base_error *err);
 base_status gpu_window_remove(gpu_stream *stream, size_t at, size_t count, base_error *err);
-base_status gpu_block_read(const gpu_stream *stream, size_t at, size_t count, void *block, base_error *err);
-base_status gpu_window_insert(gpu_stream *stream, size_t at, size_t count, const void *block, float bias, base_error *err);
+base_status gpu_block_read(const gpu_stream *stream, size_t at, size_t count, void *block,
+                           base_error *err);
+base_status gpu_window_insert(gpu_stream *stream, size_t at, size_t count, const void *block,
+                              float bias, base_error *err);
 
-/* One greedy decode step entirely on the device: feed `token`, get the next one with its statistics; no logits leave the device. */
+/* One greedy decode step entirely on the device: feed `token`, get the next one with its
+ * statistics; no logits leave the device. */
 typedef struct gpu_step {
     int32_t token;
     float surprise_nats, entropy_nats;

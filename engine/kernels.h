@@ -1,14 +1,17 @@
-/* engine/kernels.h: the arithmetic of the model. Shapes, the weight formats, and the run-time dispatch table.
+/* engine/kernels.h: the arithmetic of the model. Shapes, the weight formats, and the run-time
+ * dispatch table.
  *
- * Axis letters, project-wide: B batch, T tokens, C channels, H query heads, G KV heads, D head size, S slots (keys), N output rows,
- * K input columns, V vocabulary. All matrices are row-major.
+ * Axis letters, project-wide: B batch, T tokens, C channels, H query heads, G KV heads, D head
+ * size, S slots (keys), N output rows, K input columns, V vocabulary. All matrices are row-major.
  *
- * engine/kernels_scalar.c is the readable definition of every kernel; kernels_avx2.c and kernels_avx512.c must agree with it within
- * the tolerance that tests/unit/test_kernels_*.c states with its reason. One file = one instruction set.
+ * engine/kernels_scalar.c is the readable definition of every kernel; kernels_avx2.c and
+ * kernels_avx512.c must agree with it within the tolerance that tests/unit/test_kernels_*.c states
+ * with its reason. One file = one instruction set.
  *
- * Determinism: for T <= 16 a row of the result does not depend on T or on the number of threads (semantics §6), so that
- * running tokens again, verifying drafts, and stepping one by one give the same bits. Every kernel computes an output element
- * in one fixed order of additions; threads only share out whole output elements.
+ * Determinism: for T <= 16 a row of the result does not depend on T or on the number of threads
+ * (semantics §6), so that running tokens again, verifying drafts, and stepping one by one give the
+ * same bits. Every kernel computes an output element in one fixed order of additions; threads only
+ * share out whole output elements.
  *
  * Kernels cannot fail: no allocation, no I/O; shapes are asserted.
  */
@@ -23,16 +26,23 @@
 #include "base/status.h"
 #include "base/thread.h"
 
-/* --- weights ---------------------------------------------------------------------------------------------------------
- * Every tensor type of a file is turned at load into one of four forms, exactly (no second rounding; where a product of scales does
- * not fit f16 the scales are kept in f32):
+/* --- weights -------------------------------------------------------------------------------------
+ * Every tensor type of a file is turned at load into one of four forms, exactly (no second
+ * rounding; where a product of scales does not fit f16 the scales are kept in f32):
  *   F32   float
  *   H16   f16 or bf16 kept as it is, widened in registers
  *   P4    4-bit codes q, per 32 columns: w = scale*q + min     (Q4_0, Q4_1, Q4_K)
  *   P8    8-bit codes q, per 16 or 32 columns: w = scale*q + min (Q5_0, Q5_1, Q8_0, Q5_K, Q6_K)
- * P4 and P8 are packed for the instruction set in use (rows interleaved); kernel_matrix_pack documents the layout.
+ * P4 and P8 are packed for the instruction set in use (rows interleaved); kernel_matrix_pack
+ * documents the layout.
  */
-typedef enum kernel_format { KERNEL_F32, KERNEL_F16, KERNEL_BF16, KERNEL_P4, KERNEL_P8 } kernel_format;
+typedef enum kernel_format {
+    KERNEL_F32,
+    KERNEL_F16,
+    KERNEL_BF16,
+    KERNEL_P4,
+    KERNEL_P8
+} kernel_format;
 
 typedef struct kernel_matrix {
     kernel_format format;
@@ -50,8 +60,16 @@ typedef struct kernel_matrix {
 
 /* GGUF tensor types that kernel_matrix_pack accepts (numbers as in the GGUF specification). */
 typedef enum kernel_source_type {
-    KERNEL_SRC_F32 = 0, KERNEL_SRC_F16 = 1, KERNEL_SRC_Q4_0 = 2, KERNEL_SRC_Q4_1 = 3, KERNEL_SRC_Q5_0 = 6,
-    KERNEL_SRC_Q5_1 = 7, KERNEL_SRC_Q8_0 = 8, KERNEL_SRC_Q4_K = 12, KERNEL_SRC_Q5_K = 13, KERNEL_SRC_Q6_K = 14,
+    KERNEL_SRC_F32 = 0,
+    KERNEL_SRC_F16 = 1,
+    KERNEL_SRC_Q4_0 = 2,
+    KERNEL_SRC_Q4_1 = 3,
+    KERNEL_SRC_Q5_0 = 6,
+    KERNEL_SRC_Q5_1 = 7,
+    KERNEL_SRC_Q8_0 = 8,
+    KERNEL_SRC_Q4_K = 12,
+    KERNEL_SRC_Q5_K = 13,
+    KERNEL_SRC_Q6_K = 14,
     KERNEL_SRC_BF16 = 30
 } kernel_source_type;
 bool kernel_source_known(uint32_t type);
@@ -60,31 +78,35 @@ const char *kernel_source_name(uint32_t type); /* "Q4_1", "?" when unknown */
 size_t kernel_source_row_bytes(uint32_t type, size_t columns);
 /* Dequantise one row exactly as the format defines it: out [columns] f32. */
 void kernel_source_dequantise_row(uint32_t type, const void *row, size_t columns, float *out);
-/* Round f32 values to Q8_0 blocks: out [columns/32 * 34 bytes]; columns a multiple of 32, values finite, |x| < 2^23 (f16 scale).
- * For matrices that are made at run time (merged adapters, tests). */
+/* Round f32 values to Q8_0 blocks: out [columns/32 * 34 bytes]; columns a multiple of 32, values
+ * finite, |x| < 2^23 (f16 scale). For matrices that are made at run time (merged adapters, tests).
+ * */
 void kernel_source_quantise_q8_0(const float *x, size_t columns, void *out);
 
-/* Build a matrix from raw rows [rows, columns] of a file. keep_plain: do not copy F32/F16/BF16 (data is borrowed and must outlive it).
- * Errors: BASE_UNSUPPORTED, BASE_NO_MEMORY. */
-base_status kernel_matrix_pack(kernel_matrix *matrix, uint32_t source_type, const void *raw, size_t rows, size_t columns,
-                               bool keep_plain, base_error *err);
+/* Build a matrix from raw rows [rows, columns] of a file. keep_plain: do not copy F32/F16/BF16
+ * (data is borrowed and must outlive it). Errors: BASE_UNSUPPORTED, BASE_NO_MEMORY. */
+base_status kernel_matrix_pack(kernel_matrix *matrix, uint32_t source_type, const void *raw,
+                               size_t rows, size_t columns, bool keep_plain, base_error *err);
 /* From f32 values, kept as F32 (data borrowed). */
-void kernel_matrix_borrow_f32(kernel_matrix *matrix, const float *data, size_t rows, size_t columns);
-/* Row n dequantised: out [columns] f32 (embedding lookup; equals kernel_source_dequantise_row bit for bit for exact packs). */
+void kernel_matrix_borrow_f32(kernel_matrix *matrix, const float *data, size_t rows,
+                              size_t columns);
+/* Row n dequantised: out [columns] f32 (embedding lookup; equals kernel_source_dequantise_row bit
+ * for bit for exact packs). */
 void kernel_matrix_row(const kernel_matrix *matrix, size_t row, float *out);
 void kernel_matrix_free(kernel_matrix *matrix);
 
-/* How activations enter a P4/P8 product: rounded to 8 bits per 32 columns (fast), or as f32 (reference, slow). */
+/* How activations enter a P4/P8 product: rounded to 8 bits per 32 columns (fast), or as f32
+ * (reference, slow). */
 typedef enum kernel_activations { KERNEL_ACT_Q8, KERNEL_ACT_F32 } kernel_activations;
 
 /* Scratch bytes that kernel_matmul needs for this T and K. */
 size_t kernel_matmul_scratch(size_t tokens, size_t columns);
-/* out [T, N] = x [T, K] * W^T. scratch: kernel_matmul_scratch bytes, 64-aligned. out must not overlap x.
- * out_stride: floats between rows of out (>= N). */
-void kernel_matmul(base_pool *pool, const kernel_matrix *w, const float *x, size_t tokens, float *out,
-                   size_t out_stride, kernel_activations activations, void *scratch);
+/* out [T, N] = x [T, K] * W^T. scratch: kernel_matmul_scratch bytes, 64-aligned. out must not
+ * overlap x. out_stride: floats between rows of out (>= N). */
+void kernel_matmul(base_pool *pool, const kernel_matrix *w, const float *x, size_t tokens,
+                   float *out, size_t out_stride, kernel_activations activations, void *scratch);
 
-/* --- the rest, through a table per instruction set --------------------------------------------------------------------- */
+/* --- the rest, through a table per instruction set -------------------------------------------- */
 
 /* Keys and values of a window, one layer: rows of G*D, as f16 or f32 (KV type). */
 typedef struct kernel_kv {
@@ -99,9 +121,12 @@ typedef struct kernel_table {
     /* out [C] = x * rsqrt(mean(x^2) + eps) * weight  (Zhang & Sennrich 2019, eq. 4) */
     void (*rmsnorm)(float *out, const float *x, const float *weight, size_t channels, float eps);
     /* out [C] = (x - mean) / sqrt(var + eps) * weight + bias  (Ba et al. 2016) */
-    void (*layernorm)(float *out, const float *x, const float *weight, const float *bias, size_t channels, float eps);
-    /* Rotate pairs in place. x [heads, D]; cos/sin [D/2]. neox: pairs (i, i+D/2), else (2i, 2i+1)  (Su et al. 2021, eq. 34) */
-    void (*rope)(float *x, size_t heads, size_t head_size, const float *cosine, const float *sine, bool neox);
+    void (*layernorm)(float *out, const float *x, const float *weight, const float *bias,
+                      size_t channels, float eps);
+    /* Rotate pairs in place. x [heads, D]; cos/sin [D/2]. neox: pairs (i, i+D/2), else (2i, 2i+1)
+     * (Su et al. 2021, eq. 34) */
+    void (*rope)(float *x, size_t heads, size_t head_size, const float *cosine, const float *sine,
+                 bool neox);
     /* x += y */
     void (*add)(float *x, const float *y, size_t count);
     /* gate = silu(gate) * up  (SwiGLU, Shazeer 2020) */
@@ -112,23 +137,31 @@ typedef struct kernel_table {
     float (*dot)(const float *a, const float *b, size_t count);
     void (*to_half)(uint16_t *out, const float *x, size_t count); /* round to nearest even */
     void (*from_half)(float *out, const uint16_t *x, size_t count);
-    /* Attention of `query_count` query heads that share one KV head (grouped-query), over slots [0, S):
+    /* Attention of `query_count` query heads that share one KV head (grouped-query), over slots [0,
+     * S):
      *   score_j = scale * q.k_j + bias_j ; p = softmax(score) ; out = sum_j p_j v_j
-     * q [query_count, D] (row stride q_stride), kv offset to the head's column, bias [S] or NULL, out [query_count, D] (stride q_stride),
-     * scores: scratch [query_count, S]; on return it holds the normalised p (for attention mass).
-     * The maximum is taken over all S first, then l += p_j and out += p_j*v_j run slot by slot in order, so that a slot with bias -INF
-     * gives bit for bit the result of its absence. */
-    void (*attention)(float *out, const float *q, size_t query_count, size_t q_stride, const kernel_kv *kv, size_t kv_offset,
-                      size_t slots, size_t head_size, float scale, const float *bias, float *scores);
-    /* Statistics of one row of logits: log-sum-exp, entropy of softmax (nats), index of the maximum. */
-    void (*logit_stats)(const float *logits, size_t vocabulary, float *log_sum_exp, float *entropy, size_t *argmax);
+     * q [query_count, D] (row stride q_stride), kv offset to the head's column, bias [S] or NULL,
+     * out [query_count, D] (stride q_stride), scores: scratch [query_count, S]; on return it holds
+     * the normalised p (for attention mass). The maximum is taken over all S first, then l += p_j
+     * and out += p_j*v_j run slot by slot in order, so that a slot with bias -INF gives bit for bit
+     * the result of its absence. */
+    void (*attention)(float *out, const float *q, size_t query_count, size_t q_stride,
+                      const kernel_kv *kv, size_t kv_offset, size_t slots, size_t head_size,
+                      float scale, const float *bias, float *scores);
+    /* Statistics of one row of logits: log-sum-exp, entropy of softmax (nats), index of the
+     * maximum. */
+    void (*logit_stats)(const float *logits, size_t vocabulary, float *log_sum_exp, float *entropy,
+                        size_t *argmax);
 } kernel_table;
 
-/* Choose the instruction set for the whole process, before threads start: the best available, at most `limit`. Also fixes the packing
- * that kernel_matrix_pack uses, so call it before loading a model. Returns the choice. */
+/* Choose the instruction set for the whole process, before threads start: the best available, at
+ * most `limit`. Also fixes the packing that kernel_matrix_pack uses, so call it before loading a
+ * model. Returns the choice. */
 base_isa kernel_select(base_isa limit);
-const kernel_table *kernel_get(void);                  /* the selected table (selects the best one when none is yet) */
-const kernel_table *kernel_table_for(base_isa isa);    /* for tests; NULL if not compiled in or not runnable here */
+/* the selected table (selects the best one when none is yet) */
+const kernel_table *kernel_get(void);
+/* for tests; NULL if not compiled in or not runnable here */
+const kernel_table *kernel_table_for(base_isa isa);
 
 /* IEEE half conversions, single values. */
 float kernel_half_to_float(uint16_t half);

@@ -1,4 +1,5 @@
-/* engine/model.h: inside of a loaded model, shared by engine/model.c (loading) and engine/core.c (running). */
+/* engine/model.h: inside of a loaded model, shared by engine/model.c (loading) and engine/core.c
+ * (running). */
 #ifndef ENGINE_MODEL_H
 #define ENGINE_MODEL_H
 
@@ -6,8 +7,8 @@
 
 enum { CORE_KV_WIDTH_MAX = 8192 }; /* G*D of the widest model that loads */
 
-/* Rows of one to three tensors that read the same input. Tensors of one type are packed as one matrix; mixed types (Q4_K_M files) stay apart,
- * so that nothing is rounded twice. */
+/* Rows of one to three tensors that read the same input. Tensors of one type are packed as one
+ * matrix; mixed types (Q4_K_M files) stay apart, so that nothing is rounded twice. */
 typedef struct core_linear {
     kernel_matrix parts[3];
     size_t part_count;

@@ -1,9 +1,11 @@
-/* engine/splice.h: a window that knows which slots are live tokens and which are spliced memories (semantics §5).
+/* engine/splice.h: a window that knows which slots are live tokens and which are spliced memories
+ * (semantics §5).
  *
  *   fixed prefix | older live tokens | memories | newer live tokens
  *
- * Keeps the token id of every live slot, so that tokens can be run again after something was spliced before them, and the list of residents.
- * Positions are indices (core.h), so an insert or an eviction closes up by itself.
+ * Keeps the token id of every live slot, so that tokens can be run again after something was
+ * spliced before them, and the list of residents. Positions are indices (core.h), so an insert or
+ * an eviction closes up by itself.
  */
 #ifndef ENGINE_SPLICE_H
 #define ENGINE_SPLICE_H
@@ -37,26 +39,32 @@ void splice_clear(splice_window *w);
 size_t splice_slots(const splice_window *w);
 size_t splice_free_slots(const splice_window *w);
 
-/* Run live tokens at the end; logits [rows, V] of the last rows, or NULL. BASE_LIMIT when they do not fit. */
-base_status splice_run(splice_window *w, const int32_t *tokens, size_t count, float *logits, size_t rows, base_error *err);
+/* Run live tokens at the end; logits [rows, V] of the last rows, or NULL. BASE_LIMIT when they do
+ * not fit. */
+base_status splice_run(splice_window *w, const int32_t *tokens, size_t count, float *logits,
+                       size_t rows, base_error *err);
 
 /* Drop slots [at, end of window). No memory may lie there. */
 void splice_truncate(splice_window *w, size_t at);
 
-/* Run the live tokens of slots [at, end) again, because something before them changed. logits [V] of the last one, or NULL. No memory may lie
- * there; at < slots. */
+/* Run the live tokens of slots [at, end) again, because something before them changed. logits [V]
+ * of the last one, or NULL. No memory may lie there; at < slots. */
 base_status splice_run_again(splice_window *w, size_t at, float *logits, base_error *err);
 
-/* Put an episode's block before slot `at`. bias = ln(strength) (0 for no bias). BASE_LIMIT: window or resident table full. */
-base_status splice_insert(splice_window *w, size_t at, uint64_t episode, const void *block, size_t count, float strength,
-                          float bias, base_error *err);
+/* Put an episode's block before slot `at`. bias = ln(strength) (0 for no bias). BASE_LIMIT: window
+ * or resident table full. */
+base_status splice_insert(splice_window *w, size_t at, uint64_t episode, const void *block,
+                          size_t count, float strength, float bias, base_error *err);
 void splice_evict(splice_window *w, size_t resident);
-/* Remove live slots [at, at+count) (oldest turns when a chat runs full). No memory may lie there. */
+/* Remove live slots [at, at+count) (oldest turns when a chat runs full). No memory may lie there.
+ * */
 void splice_remove_live(splice_window *w, size_t at, size_t count);
 
-const splice_resident *splice_find(const splice_window *w, uint64_t episode); /* NULL when not resident */
+/* NULL when not resident */
+const splice_resident *splice_find(const splice_window *w, uint64_t episode);
 size_t splice_resident_slots(const splice_window *w);
-/* The resident to give way: least strength x (use + a little for the newcomers); SIZE_MAX when there is none. */
+/* The resident to give way: least strength x (use + a little for the newcomers); SIZE_MAX when
+ * there is none. */
 size_t splice_weakest(const splice_window *w);
 
 /* Attention mass over the tokens run while on goes to the residents' sums. Off at the start. */

@@ -1,20 +1,24 @@
-/* store/store.h: the on-disk eidetic memory. LMDB records are the truth; the SQLite catalogue (FTS5) is derived.
+/* store/store.h: the on-disk eidetic memory. LMDB records are the truth; the SQLite catalogue
+ * (FTS5) is derived.
  *
  * Caveats first
  * - Local disk only: LMDB's memory map and SQLite's locks are not safe on network file systems.
- * - One writer at a time, across processes; any number of readers. Do not use a handle after fork().
- * - A long-lived read transaction keeps deleted pages alive; readers here are short (one call) or explicit snapshots.
- * - Acknowledged means: store_commit returned BASE_OK, after fsync. No NOSYNC, NOMETASYNC, WRITEMAP.
+ * - One writer at a time, across processes; any number of readers. Do not use a handle after
+ *   fork().
+ * - A long-lived read transaction keeps deleted pages alive; readers here are short (one call) or
+ *   explicit snapshots.
+ * - Acknowledged means: store_commit returned BASE_OK, after fsync. No NOSYNC, NOMETASYNC,
+ *   WRITEMAP.
  *
  * A store is a folder (0700, files 0600):
  *   data.mdb, lock.mdb      LMDB environment: the truth
- *   catalog.sqlite          derived: FTS5 over episode text, carries the last commit id that it contains
- *   index/                  derived: owned by retrieval/, which keeps the last commit id in its manifest
+ *   catalog.sqlite derived: FTS5 over episode text, carries the last commit id that it contains
+ *   index/ derived: owned by retrieval/, which keeps the last commit id in its manifest
  * Record formats (little-endian, version byte, CRC-32C) are specified in store/record.h.
  *
- * Names: a *source* is where documents come from; a *document* is (source, external id), with one or more *versions*;
- * a version is cut into *episodes*, which together are its text, byte for byte. Ids are never used again.
- * Episode and commit ids grow with every commit, starting at 1.
+ * Names: a *source* is where documents come from; a *document* is (source, external id), with one
+ * or more *versions*; a version is cut into *episodes*, which together are its text, byte for byte.
+ * Ids are never used again. Episode and commit ids grow with every commit, starting at 1.
  */
 #ifndef STORE_STORE_H
 #define STORE_STORE_H
@@ -38,18 +42,23 @@ typedef struct store_options {
     unsigned lock_wait_ms;  /* how long store_begin waits for the writer lock; 0 = for ever */
 } store_options;
 
-/* Open a store folder. Derived catalogue is brought up to the last commit (or rebuilt) here, unless read_only, when
- * missing entries are served by scanning. Errors: BASE_NOT_FOUND (no store there and !create), BASE_VERSION (made by a newer
- * version), BASE_CORRUPT, BASE_PERMISSION, BASE_IO. */
-base_status store_open(const char *path, const store_options *options, store **out, base_error *err);
+/* Open a store folder. Derived catalogue is brought up to the last commit (or rebuilt) here, unless
+ * read_only, when missing entries are served by scanning. Errors: BASE_NOT_FOUND (no store there
+ * and !create), BASE_VERSION (made by a newer version), BASE_CORRUPT, BASE_PERMISSION, BASE_IO. */
+base_status store_open(const char *path, const store_options *options, store **out,
+                       base_error *err);
 void store_close(store *s);
 const char *store_path(const store *s);
 bool store_is_read_only(const store *s);
 uint64_t store_last_commit(store *s); /* id of the last commit visible now, 0 for an empty store */
 
-/* --- what an episode is ------------------------------------------------------------------------------------------ */
+/* --- what an episode is ----------------------------------------------------------------------- */
 
-typedef enum store_kind { STORE_DOCUMENT = 0, STORE_TURN_USER = 1, STORE_TURN_ASSISTANT = 2 } store_kind;
+typedef enum store_kind {
+    STORE_DOCUMENT = 0,
+    STORE_TURN_USER = 1,
+    STORE_TURN_ASSISTANT = 2
+} store_kind;
 
 /* One episode as read. Texts are NUL-terminated copies owned by the struct: store_episode_free. */
 typedef struct store_episode {
@@ -71,19 +80,21 @@ typedef struct store_episode {
     size_t vector_dim;
     /* state, changes over time */
     int64_t superseded_at_us; /* BASE_TIME_MAX while nothing replaces it */
-    uint64_t superseded_by;   /* episode id, 0 = none (or the replacing version has no counterpart) */
+    /* episode id, 0 = none (or the replacing version has no counterpart) */
+    uint64_t superseded_by;
     uint64_t use_count;
 } store_episode;
 void store_episode_free(store_episode *episode);
 
-/* --- writing ----------------------------------------------------------------------------------------------------- */
+/* --- writing ---------------------------------------------------------------------------------- */
 
 typedef struct store_txn store_txn;
 
-/* Begin the one write transaction. now_us is the clock of this commit. BASE_BUSY after lock_wait_ms. */
+/* Begin the one write transaction. now_us is the clock of this commit. BASE_BUSY after
+ * lock_wait_ms. */
 base_status store_begin(store *s, int64_t now_us, store_txn **txn, base_error *err);
-/* Durable when BASE_OK. The catalogue follows (its failure is logged and healed at the next open, never an error here).
- * The handle is gone in every case. */
+/* Durable when BASE_OK. The catalogue follows (its failure is logged and healed at the next open,
+ * never an error here). The handle is gone in every case. */
 base_status store_commit(store_txn *txn, base_error *err);
 void store_abort(store_txn *txn);
 
@@ -95,7 +106,8 @@ typedef struct store_new_span {
 
 typedef struct store_new_document {
     const char *source;      /* required, not empty */
-    const char *external_id; /* NULL or "": the content hash stands in, so equal content is one document */
+    /* NULL or "": the content hash stands in, so equal content is one document */
+    const char *external_id;
     const char *title;       /* may be "" */
     const char *text;        /* whole extracted text, valid UTF-8 without NUL */
     size_t text_size;
@@ -108,47 +120,60 @@ typedef struct store_new_document {
     const char *encoder;     /* name and hash of the encoder that made the vectors */
 } store_new_document;
 
-typedef enum store_put_result { STORE_PUT_NEW, STORE_PUT_UNCHANGED, STORE_PUT_NEW_VERSION } store_put_result;
+typedef enum store_put_result {
+    STORE_PUT_NEW,
+    STORE_PUT_UNCHANGED,
+    STORE_PUT_NEW_VERSION
+} store_put_result;
 
-/* Would this content be a change? Same (source, external id) with the same text, title and times: STORE_PUT_UNCHANGED. Lets
- * ingest skip encoding. Reads only. */
-base_status store_peek_document(store *s, const store_new_document *doc, store_put_result *result, base_error *err);
-
-/* Put a document or a new version of it. A new version with a later observed_at closes the current one (superseded_at =
- * the newer observed_at); an older version that arrives late is closed on arrival by its successor in time. Ties: commit order.
- * superseded_by of an old episode is the episode of the replacing version that is nearest in position (same section and
- * ordinal first). An episode whose text stands word for word in the new version is also closed and linked to its copy, which carries
- * on its uses. Nothing is deleted. *first_id, *count: the new episodes (0 when unchanged).
- * Errors: BASE_INVALID (spans do not partition, not UTF-8, vector_dim differs from the store's), BASE_DISK_FULL,
- * BASE_LIMIT (map full): the transaction must be aborted. */
-base_status store_put_document(store_txn *txn, const store_new_document *doc, store_put_result *result,
-                               uint64_t *first_id, size_t *count, base_error *err);
-
-/* A use that counted (attention mass >= 0.05): recorded with its time (semantics §2). */
-base_status store_put_use(store_txn *txn, uint64_t episode, int64_t time_us, float mass, base_error *err);
-
-/* Keys and values of an episode under a tag (semantics §5 "KV tag"): opaque bytes to the store, CRC-checked. */
-base_status store_put_kv(store_txn *txn, uint64_t episode, const uint8_t tag[32], const void *data, size_t size,
-                         base_error *err);
-
-/* Half-life of a source in seconds; INFINITY = does not decay. evidence: what it rests on (count of observations). */
-base_status store_put_half_life(store_txn *txn, const char *source, double half_life_s, uint64_t evidence,
+/* Would this content be a change? Same (source, external id) with the same text, title and times:
+ * STORE_PUT_UNCHANGED. Lets ingest skip encoding. Reads only. */
+base_status store_peek_document(store *s, const store_new_document *doc, store_put_result *result,
                                 base_error *err);
 
-/* Remove episodes for good from every record (text, vector, state, uses, KV, catalogue); the retrieval index must
- * drop them as well (retrieval_sync does, from the tombstone of this commit). Documents without episodes go too. */
+/* Put a document or a new version of it. A new version with a later observed_at closes the current
+ * one (superseded_at = the newer observed_at); an older version that arrives late is closed on
+ * arrival by its successor in time. Ties: commit order. superseded_by of an old episode is the
+ * episode of the replacing version that is nearest in position (same section and ordinal first). An
+ * episode whose text stands word for word in the new version is also closed and linked to its copy,
+ * which carries on its uses. Nothing is deleted. *first_id, *count: the new episodes (0 when
+ * unchanged). Errors: BASE_INVALID (spans do not partition, not UTF-8, vector_dim differs from the
+ * store's), BASE_DISK_FULL, BASE_LIMIT (map full): the transaction must be aborted. */
+base_status store_put_document(store_txn *txn, const store_new_document *doc,
+                               store_put_result *result, uint64_t *first_id, size_t *count,
+                               base_error *err);
+
+/* A use that counted (attention mass >= 0.05): recorded with its time (semantics §2). */
+base_status store_put_use(store_txn *txn, uint64_t episode, int64_t time_us, float mass,
+                          base_error *err);
+
+/* Keys and values of an episode under a tag (semantics §5 "KV tag"): opaque bytes to the store,
+ * CRC-checked. */
+base_status store_put_kv(store_txn *txn, uint64_t episode, const uint8_t tag[32], const void *data,
+                         size_t size, base_error *err);
+
+/* Half-life of a source in seconds; INFINITY = does not decay. evidence: what it rests on (count of
+ * observations). */
+base_status store_put_half_life(store_txn *txn, const char *source, double half_life_s,
+                                uint64_t evidence, base_error *err);
+
+/* Remove episodes for good from every record (text, vector, state, uses, KV, catalogue); the
+ * retrieval index must drop them as well (retrieval_sync does, from the tombstone of this commit).
+ * Documents without episodes go too. */
 typedef struct store_forget_receipt {
     uint64_t episodes, vectors, kv, fts, bytes;
 } store_forget_receipt;
-base_status store_forget(store_txn *txn, const uint64_t *ids, size_t count, store_forget_receipt *receipt,
-                         base_error *err);
-/* After a forget was committed: rewrite data.mdb and catalog.sqlite so that no freed page keeps the bytes (compacted copy swapped
- * in; SQLite secure_delete + VACUUM + WAL truncated). Readers of other processes reopen by the generation file. */
+base_status store_forget(store_txn *txn, const uint64_t *ids, size_t count,
+                         store_forget_receipt *receipt, base_error *err);
+/* After a forget was committed: rewrite data.mdb and catalog.sqlite so that no freed page keeps the
+ * bytes (compacted copy swapped in; SQLite secure_delete + VACUUM + WAL truncated). Readers of
+ * other processes reopen by the generation file. */
 base_status store_scrub(store *s, base_error *err);
 
-/* --- reading (each call is its own read transaction, consistent within itself) ------------------------------------- */
+/* --- reading (each call is its own read transaction, consistent within itself) ---------------- */
 
-base_status store_get(store *s, uint64_t id, store_episode *out, base_error *err); /* BASE_NOT_FOUND */
+/* BASE_NOT_FOUND */
+base_status store_get(store *s, uint64_t id, store_episode *out, base_error *err);
 
 /* The few fields that ranking needs, without text. */
 typedef struct store_brief {
@@ -162,15 +187,16 @@ typedef struct store_brief {
     double half_life_s;  /* of its source, INFINITY when not measured */
 } store_brief;
 /* Fill briefs[i] for ids[i]; an id that does not exist gets briefs[i].id = 0. */
-base_status store_get_briefs(store *s, const uint64_t *ids, size_t count, int64_t as_of_us, store_brief *briefs,
-                             base_error *err);
+base_status store_get_briefs(store *s, const uint64_t *ids, size_t count, int64_t as_of_us,
+                             store_brief *briefs, base_error *err);
 
 /* *data: copy of the KV bytes, base_free. BASE_NOT_FOUND, BASE_CORRUPT. */
-base_status store_get_kv(store *s, uint64_t episode, const uint8_t tag[32], void **data, size_t *size,
-                         base_error *err);
+base_status store_get_kv(store *s, uint64_t episode, const uint8_t tag[32], void **data,
+                         size_t *size, base_error *err);
 
-/* Visit every live episode with id > after in id order; text and vector pointers of the view are borrowed and valid during the
- * call only. Return false from visit to stop. damaged: ids whose record fails its checksum are skipped and counted. */
+/* Visit every live episode with id > after in id order; text and vector pointers of the view are
+ * borrowed and valid during the call only. Return false from visit to stop. damaged: ids whose
+ * record fails its checksum are skipped and counted. */
 typedef struct store_view {
     uint64_t id, document, commit;
     const char *text; /* not NUL-terminated */
@@ -179,29 +205,33 @@ typedef struct store_view {
     size_t vector_dim;
 } store_view;
 typedef bool store_visit(void *argument, const store_view *view);
-base_status store_scan(store *s, uint64_t after, store_visit *visit, void *argument, uint64_t *damaged,
-                       base_error *err);
+base_status store_scan(store *s, uint64_t after, store_visit *visit, void *argument,
+                       uint64_t *damaged, base_error *err);
 
 /* Ids forgotten by commits > after_commit, ascending; *ids freed by base_free. */
-base_status store_forgotten(store *s, uint64_t after_commit, uint64_t **ids, size_t *count, base_error *err);
+base_status store_forgotten(store *s, uint64_t after_commit, uint64_t **ids, size_t *count,
+                            base_error *err);
 
-/* All episodes of a document, newest version first, in order; *ids freed by base_free. version 0 = all versions. */
-base_status store_document_episodes(store *s, uint64_t document, uint32_t version, uint64_t **ids, size_t *count,
-                                    base_error *err);
+/* All episodes of a document, newest version first, in order; *ids freed by base_free. version 0 =
+ * all versions. */
+base_status store_document_episodes(store *s, uint64_t document, uint32_t version, uint64_t **ids,
+                                    size_t *count, base_error *err);
 
-/* Select ids for forget/export: source NULL = any; observed_at in [from_us, to_us) with BASE_TIME_NONE/MAX open. */
-base_status store_select(store *s, const char *source, int64_t from_us, int64_t to_us, uint64_t **ids, size_t *count,
-                         base_error *err);
+/* Select ids for forget/export: source NULL = any; observed_at in [from_us, to_us) with
+ * BASE_TIME_NONE/MAX open. */
+base_status store_select(store *s, const char *source, int64_t from_us, int64_t to_us,
+                         uint64_t **ids, size_t *count, base_error *err);
 
-/* BM25 over title and text through FTS5 (SQLite's bm25(), larger = better here). query_text is free text: terms are split
- * here, quoted, ORed; terms in more than half of a large store are dropped. Only episodes with observed_at <= as_of
- * (BASE_TIME_MAX = no cut). Writes at most k, best first. */
+/* BM25 over title and text through FTS5 (SQLite's bm25(), larger = better here). query_text is free
+ * text: terms are split here, quoted, ORed; terms in more than half of a large store are dropped.
+ * Only episodes with observed_at <= as_of (BASE_TIME_MAX = no cut). Writes at most k, best first.
+ * */
 typedef struct store_text_hit {
     uint64_t id;
     float bm25; /* >= 0 */
 } store_text_hit;
-base_status store_search_text(store *s, const char *query_text, size_t query_size, int64_t as_of_us, size_t k,
-                              store_text_hit *hits, size_t *count, base_error *err);
+base_status store_search_text(store *s, const char *query_text, size_t query_size, int64_t as_of_us,
+                              size_t k, store_text_hit *hits, size_t *count, base_error *err);
 
 typedef struct store_source_info {
     char *source;
@@ -211,27 +241,32 @@ typedef struct store_source_info {
 typedef struct store_stats {
     uint64_t episodes, documents, versions, superseded, kv_entries, uses;
     uint64_t last_commit;
-    uint64_t bytes_total, bytes_lmdb, bytes_catalog, bytes_index, bytes_text, bytes_vectors, bytes_kv;
-    uint64_t dropped_writes; /* uses and KV that were not written because the writer lock was taken */
+    uint64_t bytes_total, bytes_lmdb, bytes_catalog, bytes_index, bytes_text, bytes_vectors,
+        bytes_kv;
+    /* uses and KV that were not written because the writer lock was taken */
+    uint64_t dropped_writes;
     store_source_info *sources;
     size_t source_count;
 } store_stats;
 base_status store_get_stats(store *s, store_stats *out, base_error *err);
 void store_stats_free(store_stats *stats);
-base_status store_count_dropped(store *s, uint64_t count, base_error *err); /* adds to dropped_writes, best effort */
+/* adds to dropped_writes, best effort */
+base_status store_count_dropped(store *s, uint64_t count, base_error *err);
 
-/* Default half-life for sources without a measured one, for this handle only (--half-life); INFINITY to switch off. */
+/* Default half-life for sources without a measured one, for this handle only (--half-life);
+ * INFINITY to switch off. */
 void store_set_default_half_life(store *s, double half_life_s);
 
-/* --- strength (semantics §2), pure ---------------------------------------------------------------------------------- */
+/* --- strength (semantics §2), pure ------------------------------------------------------------ */
 
 #define STORE_STRENGTH_FLOOR 0.25
 #define STORE_STRENGTH_SUPERSEDED 0.1
 #define STORE_STRENGTH_SPLICE_MIN 0.02
-/* strength(tau) = v(tau) * max(floor, 2^(-(tau - r)/h)), in [0, 1]; 0 when not yet known at tau, or outside valid_from/to. */
+/* strength(tau) = v(tau) * max(floor, 2^(-(tau - r)/h)), in [0, 1]; 0 when not yet known at tau, or
+ * outside valid_from/to. */
 double store_strength(const store_brief *brief, int64_t as_of_us);
 
-/* --- verify and repair ------------------------------------------------------------------------------------------------ */
+/* --- verify and repair ------------------------------------------------------------------------ */
 
 typedef struct store_problem {
     char file[64]; /* "data.mdb", "catalog.sqlite" */
@@ -244,9 +279,12 @@ typedef struct store_verify_report {
     uint64_t repaired;
     uint64_t episodes_checked;
 } store_verify_report;
-/* Check every checksum and the agreement of the catalogue record by record. LMDB is walked in a child process; the child's death
- * is reported as damage. repair: rebuild the catalogue from the records; if data.mdb itself is damaged, salvage every record with
- * a valid checksum into a new environment, swap it in and list what is lost. Takes a path, not a handle: nothing may be open. */
-base_status store_verify(const char *path, bool repair, store_verify_report *report, base_error *err);
+/* Check every checksum and the agreement of the catalogue record by record. LMDB is walked in a
+ * child process; the child's death is reported as damage. repair: rebuild the catalogue from the
+ * records; if data.mdb itself is damaged, salvage every record with a valid checksum into a new
+ * environment, swap it in and list what is lost. Takes a path, not a handle: nothing may be open.
+ * */
+base_status store_verify(const char *path, bool repair, store_verify_report *report,
+                         base_error *err);
 
 #endif

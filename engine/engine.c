@@ -1,0 +1,110 @@
+/* engine/engine.c: load everything that sessions share: model, tokenizer, chat template, text
+ * encoder, threads. */
+#include "engine/session.h"
+
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+
+static const char *const arm_names[ENGINE_ARM_COUNT] = {"none", "prompt", "static", "full",
+                                                        "oracle"};
+
+const char *engine_arm_name(engine_arm arm)
+{
+    return (unsigned)arm < ENGINE_ARM_COUNT ? arm_names[arm] : "?";
+}
+
+bool engine_arm_parse(const char *text, engine_arm *arm)
+{
+    for (int i = 0; i < ENGINE_ARM_COUNT; i++) {
+        if (strcmp(text, arm_names[i]) == 0) {
+            *arm = (engine_arm)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+base_status engine_open(const engine_options *options, engine **out, base_error *err)
+{
+    double begin = base_clock_ms();
+    engine *e = base_calloc(1, sizeof *e);
+    if (!e) {
+        return base_fail(err, BASE_NO_MEMORY, "no memory for an engine");
+    }
+    base_status status;
+    if ((status = base_pool_create(options->threads, &e->pool, err)) ||
+        (status = core_model_open(options->model_path, options->adapter_path, &e->model, err)) ||
+        (status = tokenizer_open(core_model_file(e->model), &e->tokenizer, err))) {
+        engine_close(e);
+        return status;
+    }
+    if (tokenizer_vocabulary(e->tokenizer) > core_model_shape(e->model)->vocabulary) {
+        status = base_fail(err, BASE_CORRUPT, "%s: more tokens than embedding rows",
+                           options->model_path);
+        engine_close(e);
+        return status;
+    }
+    if (options->encoder_path &&
+        (status = encoder_open(options->encoder_path, e->pool, &e->encoder, err))) {
+        engine_close(e);
+        return status;
+    }
+    const char *slash = strrchr(options->model_path, '/');
+    e->model_name = base_strdup(slash ? slash + 1 : options->model_path);
+    if (!e->model_name) {
+        engine_close(e);
+        return base_fail(err, BASE_NO_MEMORY, "no memory for an engine");
+    }
+    e->stream_options = (core_stream_options){
+        .kv_f32 = options->reference,
+        .activations = options->reference ? KERNEL_ACT_F32 : KERNEL_ACT_Q8,
+        .pool = e->pool};
+    e->load_ms = base_clock_ms() - begin;
+    *out = e;
+    return BASE_OK;
+}
+
+void engine_close(engine *e)
+{
+    if (!e) {
+        return;
+    }
+    encoder_close(e->encoder);
+    tokenizer_close(e->tokenizer);
+    core_model_close(e->model);
+    base_pool_free(e->pool);
+    base_free(e->model_name);
+    base_free(e);
+}
+
+const core_model *engine_model(const engine *e)
+{
+    return e->model;
+}
+
+const tokenizer *engine_tokenizer(const engine *e)
+{
+    return e->tokenizer;
+}
+
+encoder *engine_encoder(const engine *e)
+{
+    return e->encoder;
+}
+
+base_pool *engine_pool(const engine *e)
+{
+    return e->pool;
+}
+
+double engine_load_ms(const engine *e)
+{
+    return e->load_ms;
+}
+
+const char *engine_model_name(const engine *e)
+{
+    return e->model_name;
+}

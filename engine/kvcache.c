@@ -1,0 +1,131 @@
+/* engine/kvcache.c: see kvcache.h. A second, small stream holds the fixed prefix; a block is run
+ * behind it, copied out, and dropped. */
+#include "engine/kvcache.h"
+
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/mem.h"
+
+enum { BLOB_VERSION = 1, BLOB_HEADER = 64 }; /* header padded so that the block stays aligned */
+
+struct kvcache {
+    core_stream *stream;
+    const prompt *prompt;
+    uint8_t tag[32];
+};
+
+static void make_tag(kvcache *c, const core_model *model, const core_stream_options *options)
+{
+    base_sha256 hash;
+    uint8_t numbers[12];
+    const char *core = "full", *chat = chat_name(c->prompt->chat);
+    base_put_u32(numbers, PROMPT_VERSION);
+    base_put_u32(numbers + 4, options->kv_f32);
+    base_put_u32(numbers + 8, (uint32_t)options->activations);
+    base_sha256_begin(&hash);
+    base_sha256_add(&hash, core_model_hash(model), 32);
+    base_sha256_add(&hash, core, strlen(core) + 1);
+    base_sha256_add(&hash, chat, strlen(chat) + 1);
+    base_sha256_add(&hash, numbers, sizeof numbers);
+    for (size_t i = 0; i < c->prompt->prefix.count; i++) {
+        base_put_u32(numbers, (uint32_t)c->prompt->prefix.ids[i]);
+        base_sha256_add(&hash, numbers, 4);
+    }
+    base_sha256_end(&hash, c->tag);
+}
+
+base_status kvcache_open(const core_model *model, const core_stream_options *options,
+                         const prompt *p, kvcache **out, base_error *err)
+{
+    kvcache *c = base_calloc(1, sizeof *c);
+    if (!c) {
+        return base_fail(err, BASE_NO_MEMORY, "no memory for the KV cache");
+    }
+    c->prompt = p;
+    core_stream_options own = *options;
+    own.slots_max = p->prefix.count + KVCACHE_BLOCK_MAX;
+    base_status status = core_stream_open(model, &own, &c->stream, err);
+    if (!status) {
+        status = core_run(c->stream, p->prefix.ids, p->prefix.count, NULL, 0, err);
+    }
+    if (status) {
+        kvcache_close(c);
+        return status;
+    }
+    make_tag(c, model, options);
+    *out = c;
+    return BASE_OK;
+}
+
+void kvcache_close(kvcache *c)
+{
+    if (c) {
+        core_stream_close(c->stream);
+        base_free(c);
+    }
+}
+
+const uint8_t *kvcache_tag(const kvcache *c)
+{
+    return c->tag;
+}
+
+static bool read_blob(const kvcache *c, store *s, uint64_t episode, kvcache_block *out)
+{
+    if (!s || store_get_kv(s, episode, c->tag, &out->blob, &out->blob_size, NULL) != BASE_OK) {
+        return false;
+    }
+    const uint8_t *bytes = out->blob;
+    if (out->blob_size > BLOB_HEADER && base_get_u32(bytes) == BLOB_VERSION) {
+        out->count = base_get_u32(bytes + 4);
+        out->block = bytes + BLOB_HEADER;
+        out->from_disk = true;
+        if (out->count > 0 && out->count <= KVCACHE_BLOCK_MAX &&
+            out->blob_size == BLOB_HEADER + core_block_bytes(c->stream, out->count)) {
+            return true;
+        }
+    }
+    base_free(out->blob);
+    *out = (kvcache_block){0};
+    return false;
+}
+
+static base_status compute(kvcache *c, const store_episode *episode, kvcache_block *out,
+                           base_error *err)
+{
+    chat_ids ids = {0};
+    double begin = base_clock_ms();
+    base_status status =
+        prompt_block(c->prompt, episode->title, episode->text, episode->text_size, &ids, err);
+    out->count = ids.count < KVCACHE_BLOCK_MAX ? ids.count : KVCACHE_BLOCK_MAX;
+    if (!status) {
+        status = core_run(c->stream, ids.ids, out->count, NULL, 0, err);
+    }
+    chat_ids_free(&ids);
+    if (status) {
+        return status;
+    }
+    size_t prefix = c->prompt->prefix.count;
+    out->blob_size = BLOB_HEADER + core_block_bytes(c->stream, out->count);
+    uint8_t *blob = base_calloc(1, out->blob_size);
+    if (blob) {
+        base_put_u32(blob, BLOB_VERSION);
+        base_put_u32(blob + 4, (uint32_t)out->count);
+        core_block_read(c->stream, prefix, out->count, blob + BLOB_HEADER);
+    }
+    core_window_remove(c->stream, prefix, out->count);
+    out->blob = blob;
+    out->block = blob + BLOB_HEADER;
+    out->compute_ms = base_clock_ms() - begin;
+    return blob ? BASE_OK : base_fail(err, BASE_NO_MEMORY, "no memory for keys and values");
+}
+
+base_status kvcache_get(kvcache *c, store *s, const store_episode *episode, kvcache_block *out,
+                        base_error *err)
+{
+    *out = (kvcache_block){0};
+    return read_blob(c, s, episode->id, out) ? BASE_OK : compute(c, episode, out, err);
+}

@@ -1,0 +1,40 @@
+/* engine/kvcache.h: keys and values of an episode: read from the store under this engine's tag,
+ * else computed behind the fixed prefix.
+ *
+ * KV tag = SHA-256 over (model and adapter hash, core and window, template name, wrapper version,
+ * token ids of the fixed prefix, KV type); it holds no date, question or history (semantics §5), so
+ * what is computed once serves every later question. Blob on disk: u32 version (1), u32 token
+ * count, then core_block bytes ([layers][2][count][G*D], keys before rotation).
+ */
+#ifndef ENGINE_KVCACHE_H
+#define ENGINE_KVCACHE_H
+
+#include "engine/core.h"
+#include "engine/prompt.h"
+#include "store/store.h"
+
+typedef struct kvcache kvcache;
+
+enum { KVCACHE_BLOCK_MAX = 256 }; /* tokens of one memory block; longer text is cut there */
+
+/* kv_f32 etc. as in core_stream_options; runs the fixed prefix once. All borrowed pointers must
+ * outlive it. */
+base_status kvcache_open(const core_model *model, const core_stream_options *options,
+                         const prompt *p, kvcache **out, base_error *err);
+void kvcache_close(kvcache *c);
+const uint8_t *kvcache_tag(const kvcache *c); /* [32] */
+
+typedef struct kvcache_block {
+    void *blob;        /* base_free; what store_put_kv takes */
+    size_t blob_size;
+    const void *block; /* inside blob: for core_window_insert */
+    size_t count;      /* tokens */
+    bool from_disk;
+    double compute_ms;
+} kvcache_block;
+
+/* s may be NULL (never from disk). A damaged or foreign blob is computed anew. */
+base_status kvcache_get(kvcache *c, store *s, const store_episode *episode, kvcache_block *out,
+                        base_error *err);
+
+#endif

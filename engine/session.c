@@ -1,0 +1,739 @@
+/* engine/session.c: the loop. Start reading here.
+ *
+ *   read the question, testing every token      -> prompt events
+ *   look up, splice at the turn boundary -> memories stand before the question, which is run again
+ *   (layout B), or before the
+ *                                                  header (layout S, long questions)
+ *   per token: entropy of the next -> event? -> look up, splice, run the last few tokens again ->
+ *   sample -> run
+ *
+ * Which memories and how they enter: recall.c. What is reported: answer.c. The rules are semantics
+ * §4 and §5; the numbers below are the splice study's.
+ */
+#include "engine/session.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+
+enum {
+    WINDOW_DEFAULT = 4096,
+    LAYOUT_B_MAX = 64,        /* longest user turn that is run again whole */
+    LONG_TEXT = 512,          /* longer user text splices at chunk boundaries too */
+    TAIL = 8,                 /* tokens run again in mid-sentence */
+    INSERT_BACK_MAX = 256,    /* farthest back that a memory is inserted in mid-sentence */
+    PROMPT_QUERY_TOKENS = 16, /* of running text in a prompt event's query */
+    ANSWER_QUERY_TOKENS = 8,  /* ... in an answer event's */
+    SHORT_ANSWER = 24,        /* up to here the question stays in the query */
+    PROMPT_QUERIES_MAX = 8,
+    HITS_MAX = 32,
+    MEMORIES_DEFAULT = 3,
+    MEMORY_SLOTS_DEFAULT = 320
+};
+
+/* --- open, close ------------------------------------------------------------------------------ */
+
+void engine_session_defaults(engine_session_options *options)
+{
+    *options = (engine_session_options){.arm = ENGINE_ARM_FULL,
+                                        .as_of_us = BASE_TIME_MAX,
+                                        .about_us = BASE_TIME_NONE,
+                                        .sampling = {.top_p = 1.0f},
+                                        .score_min = NAN};
+}
+
+static void set_option_defaults(engine_session *s)
+{
+    engine_session_options *o = &s->options;
+    size_t context = core_model_shape(s->e->model)->context_max;
+    if (o->window_slots == 0) {
+        o->window_slots = context < WINDOW_DEFAULT ? context : WINDOW_DEFAULT;
+    }
+    if (o->memories_max == 0) {
+        o->memories_max = MEMORIES_DEFAULT;
+    }
+    if (o->memories_max > SPLICE_RESIDENTS_MAX) {
+        o->memories_max = SPLICE_RESIDENTS_MAX;
+    }
+    if (o->memory_slots_max == 0) {
+        o->memory_slots_max = MEMORY_SLOTS_DEFAULT;
+    }
+    if (isnan(o->score_min)) {
+        o->score_min = RETRIEVAL_SCORE_ANSWERABLE;
+    }
+    if (o->as_of_us > o->now_us) {
+        o->as_of_us = o->now_us;
+    }
+    if (o->arm == ENGINE_ARM_NONE) {
+        o->store = NULL;
+    }
+}
+
+base_status engine_session_open(engine *e, const engine_session_options *options,
+                                engine_session **out, base_error *err)
+{
+    engine_session *s = base_calloc(1, sizeof *s);
+    if (!s) {
+        return base_fail(err, BASE_NO_MEMORY, "no memory for a session");
+    }
+    s->e = e;
+    s->options = *options;
+    set_option_defaults(s);
+    const core_shape *shape = core_model_shape(e->model);
+    core_stream_options stream_options = e->stream_options;
+    core_stream *stream = NULL;
+    stream_options.slots_max = s->options.window_slots;
+    base_status status = BASE_OK;
+    if (s->options.store && !e->encoder) {
+        status = base_fail(err, BASE_INVALID, "memory needs a text encoder");
+    }
+    size_t row = shape->vocabulary * sizeof(float);
+    if (!status) {
+        s->logits = base_alloc_aligned(SESSION_ROWS * row);
+        s->query_vector = base_calloc(e->encoder ? encoder_dim(e->encoder) : 1, sizeof(float));
+        if (!s->logits || !s->query_vector) {
+            status = base_fail(err, BASE_NO_MEMORY, "no memory for a session");
+        }
+    }
+    if (status || (status = chat_open(core_model_file(e->model), e->tokenizer, &s->chat, err)) ||
+        (status = prompt_open(s->chat, &s->prompt, err)) ||
+        (status = sample_create(&s->options.sampling, shape->vocabulary, &s->sampler, err)) ||
+        (status = core_stream_open(e->model, &stream_options, &stream, err)) ||
+        (status = splice_open(stream, &s->window, err)) ||
+        (s->options.store &&
+         (status = kvcache_open(e->model, &e->stream_options, &s->prompt, &s->kv, err)))) {
+        engine_session_close(s);
+        return status;
+    }
+    innovation_begin(&s->innovation, &s->options.innovation);
+    *out = s;
+    return BASE_OK;
+}
+
+void engine_session_close(engine_session *s)
+{
+    if (!s) {
+        return;
+    }
+    for (size_t i = 0; i < s->write_count; i++) {
+        base_free(s->writes[i].blob);
+    }
+    kvcache_close(s->kv);
+    splice_close(&s->window);
+    sample_free(s->sampler);
+    prompt_close(&s->prompt);
+    chat_close(s->chat);
+    base_buffer_free(&s->text);
+    base_free_aligned(s->logits);
+    base_free(s->query_vector);
+    base_free(s->writes);
+    base_free(s->question);
+    base_free(s);
+}
+
+void engine_session_set_time(engine_session *s, int64_t now_us, int64_t as_of_us, int64_t about_us)
+{
+    s->options.now_us = now_us;
+    s->options.as_of_us = as_of_us > now_us ? now_us : as_of_us;
+    s->options.about_us = about_us;
+}
+
+/* --- running tokens --------------------------------------------------------------------------- */
+
+static size_t vocabulary(const engine_session *s)
+{
+    return core_model_shape(s->e->model)->vocabulary;
+}
+
+/* Run live tokens; s->logits row 0 is the distribution after the last. */
+static base_status run(engine_session *s, const int32_t *ids, size_t count, base_error *err)
+{
+    double begin = base_clock_ms();
+    base_status status = splice_run(&s->window, ids, count, s->logits, count ? 1 : 0, err);
+    s->answer->prefill_ms += base_clock_ms() - begin;
+    s->answer->prefill_tokens += count;
+    return status;
+}
+
+static void stats(const engine_session *s, const float *logits, float *log_sum_exp, float *entropy)
+{
+    size_t argmax;
+    kernel_get()->logit_stats(logits, vocabulary(s), log_sum_exp, entropy, &argmax);
+}
+
+/* The text of the last `count` live tokens. */
+static base_status recent_text(engine_session *s, size_t count, base_buffer *out, base_error *err)
+{
+    size_t end = splice_slots(&s->window), begin = end;
+    while (begin > s->memory_at && count > 0) {
+        begin--;
+        count -= s->window.tokens[begin] >= 0;
+    }
+    for (size_t i = begin; i < end; i++) {
+        if (s->window.tokens[i] >= 0) {
+            base_status status =
+                tokenizer_decode(s->e->tokenizer, s->window.tokens[i], false, out);
+            if (status) {
+                return base_fail(err, status, "no memory for a query");
+            }
+        }
+    }
+    return BASE_OK;
+}
+
+/* --- memory in the middle of running text (answer events; long user text) --------------------- */
+
+/* Before the user turn, or 256 slots back if that is farther; never inside a header. */
+static size_t insertion_point(const engine_session *s)
+{
+    size_t end = splice_slots(&s->window);
+    size_t at = s->memory_at;
+    if (end - at > INSERT_BACK_MAX) {
+        at = end - INSERT_BACK_MAX;
+    }
+    return at > s->header_at && at < s->answer_at ? s->header_at : at;
+}
+
+/* An event fired before the next token: look up, splice one memory, run the last tokens again. */
+static base_status recall_here(engine_session *s, bool in_answer, float entropy, base_error *err)
+{
+    base_buffer query = {0};
+    retrieval_hit hits[HITS_MAX];
+    size_t hit_count = 0, spliced = 0;
+    engine_event *event = NULL;
+    size_t said = splice_slots(&s->window) - s->answer_at;
+    base_status status = BASE_OK;
+    if (in_answer && s->question && said <= SHORT_ANSWER) {
+        status = base_buffer_printf(&query, "%s ", s->question);
+    }
+    if (!status) {
+        status = recent_text(s, in_answer ? ANSWER_QUERY_TOKENS : PROMPT_QUERY_TOKENS, &query, err);
+    }
+    if (status || query.size == 0 ||
+        (status = session_event(s, in_answer, entropy, query.data, query.size, &event, err)) ||
+        (status = session_look_up(s, query.data, query.size, hits, &hit_count, HITS_MAX,
+                                  &event->query_ms, err)) ||
+        (status = session_splice(s, hits, hit_count, 1, insertion_point(s), event, &spliced,
+                                 err)) ||
+        spliced == 0) {
+        base_buffer_free(&query);
+        return status;
+    }
+    base_buffer_free(&query);
+    size_t end = splice_slots(&s->window);
+    size_t from = end - s->answer_at >= TAIL || !in_answer ? end - TAIL : s->header_at;
+    from = from > s->memory_at ? from : s->memory_at;
+    if (from == end) {
+        return BASE_OK;
+    }
+    double begin = base_clock_ms();
+    status = splice_run_again(&s->window, from, s->logits, err);
+    event->splice_ms += base_clock_ms() - begin;
+    s->answer->splice_ms += base_clock_ms() - begin;
+    s->answer->rerun_tokens += end - from;
+    return status;
+}
+
+/* --- the prompt ------------------------------------------------------------------------------- */
+
+/* Tokens of the prompt at which an event fired (how many had been read by then). */
+typedef struct prompt_events {
+    size_t read[PROMPT_QUERIES_MAX];
+    float entropy[PROMPT_QUERIES_MAX];
+    size_t count;
+} prompt_events;
+
+/* Read prompt tokens in chunks; note surprise and entropy of each; collect events. On entry and on
+ * return row 0 of the logits is the distribution of the next token (`known` false: there is none
+ * yet). */
+static base_status read_prompt(engine_session *s, const int32_t *ids, size_t count, bool known,
+                               prompt_events *events, base_error *err)
+{
+    size_t v = vocabulary(s);
+    bool long_text = count > LONG_TEXT;
+    float lse = 0, entropy = 0;
+    if (known) {
+        stats(s, s->logits, &lse, &entropy);
+    }
+    for (size_t done = 0; done < count;) {
+        size_t chunk = count - done < SESSION_ROWS ? count - done : SESSION_ROWS;
+        float first_logit = s->logits[ids[done]];
+        bool fired = false;
+        float fired_entropy = 0;
+        double begin = base_clock_ms();
+        base_status status =
+            splice_run(&s->window, ids + done, chunk, s->logits, chunk, err);
+        s->answer->prefill_ms += base_clock_ms() - begin;
+        s->answer->prefill_tokens += chunk;
+        for (size_t t = 0; t < chunk && !status; t++) {
+            float logit = t == 0 ? first_logit : s->logits[(t - 1) * v + (size_t)ids[done + t]];
+            status = session_note_token(s, ids[done + t], known ? lse - logit : 0.0f, entropy,
+                                        false, false, err);
+            known = true;
+            stats(s, s->logits + t * v, &lse, &entropy);
+            bool last = done + t + 1 == count;
+            if (!last && session_recalls(s) && s->options.trigger == ENGINE_TRIGGER_INNOVATION &&
+                innovation_observe(&s->innovation, entropy)) {
+                fired = true;
+                fired_entropy = entropy;
+                if (events->count < PROMPT_QUERIES_MAX) {
+                    events->read[events->count] = done + t + 1;
+                    events->entropy[events->count++] = entropy;
+                }
+            }
+        }
+        done += chunk;
+        memmove(s->logits, s->logits + (chunk - 1) * v, v * sizeof *s->logits);
+        if (!status && fired && long_text && done < count) {
+            status = recall_here(s, false, fired_entropy, err);
+            stats(s, s->logits, &lse, &entropy);
+        }
+        if (status) {
+            return status;
+        }
+    }
+    return BASE_OK;
+}
+
+/* The queries of the prompt's events and the one of the answer's start; all hits are ranked
+ * together. */
+static base_status look_up_prompt(engine_session *s, const int32_t *ids,
+                                  const prompt_events *events, size_t token_base,
+                                  retrieval_hit *hits, size_t *hit_count, engine_event **start,
+                                  base_error *err)
+{
+    base_status status = BASE_OK;
+    for (size_t i = 0; i < events->count && !status; i++) {
+        size_t read = events->read[i];
+        size_t from = read > PROMPT_QUERY_TOKENS ? read - PROMPT_QUERY_TOKENS : 0;
+        base_buffer query = {0};
+        engine_event *event = NULL;
+        /* Text that the question's own query holds already: the event is noted, the lookup is
+         * shared. */
+        bool new_text = from > 0 && s->question;
+        for (size_t t = from; t < read && !status && new_text; t++) {
+            status = tokenizer_decode(s->e->tokenizer, ids[t], false, &query);
+        }
+        if (!status) {
+            status = base_buffer_printf(&query, "%s%s", query.size ? " " : "",
+                                        s->question ? s->question : "");
+        }
+        if (!status) {
+            status = session_event(s, false, events->entropy[i], query.data, query.size, &event,
+                                   err);
+        }
+        if (!status) {
+            event->at_token = token_base + read;
+            if (event->at_token < s->answer->token_count) {
+                s->answer->tokens[event->at_token].event = true;
+            }
+        }
+        if (!status && new_text) {
+            status = session_look_up(s, query.data, query.size, hits, hit_count, HITS_MAX,
+                                     &event->query_ms, err);
+        }
+        base_buffer_free(&query);
+    }
+    if (!status) {
+        float lse, entropy;
+        stats(s, s->logits, &lse, &entropy);
+        status = session_event(s, true, entropy, s->question, strlen(s->question), start, err);
+    }
+    if (!status) {
+        innovation_forced(&s->innovation);
+        status = session_look_up(s, s->question, strlen(s->question), hits, hit_count, HITS_MAX,
+                                 &(*start)->query_ms, err);
+    }
+    return status;
+}
+
+/* Evaluation: the given episodes instead of a search. */
+static base_status look_up_oracle(engine_session *s, retrieval_hit *hits, size_t *hit_count,
+                                  engine_event **start, base_error *err)
+{
+    store_brief brief;
+    for (size_t i = 0; i < s->options.oracle_count && i < HITS_MAX; i++) {
+        base_status status = store_get_briefs(s->options.store, &s->options.oracle[i], 1,
+                                              s->options.as_of_us, &brief, err);
+        if (status) {
+            return status;
+        }
+        hits[(*hit_count)++] =
+            (retrieval_hit){.id = s->options.oracle[i],
+                            .score = 1.0f,
+                            .similarity = 1.0f,
+                            .strength = (float)store_strength(&brief, s->options.as_of_us)};
+    }
+    return session_event(s, true, 0, s->question, strlen(s->question), start, err);
+}
+
+/* Bolt-on retrieval: the texts themselves, once, before the question. */
+static base_status paste_notes(engine_session *s, const retrieval_hit *hits, size_t count,
+                               engine_event *event, chat_ids *ids, base_error *err)
+{
+    size_t wanted = 0;
+    while (wanted < count && wanted < s->options.memories_max &&
+           hits[wanted].score >= s->options.score_min) {
+        wanted++;
+    }
+    for (size_t i = wanted; i-- > 0;) {
+        store_episode episode;
+        size_t before = ids->count;
+        base_status status = store_get(s->options.store, hits[i].id, &episode, err);
+        if (status) {
+            return status;
+        }
+        status = prompt_block(&s->prompt, episode.title, episode.text, episode.text_size, ids, err);
+        store_episode_free(&episode);
+        if (status) {
+            return status;
+        }
+        event->memories[event->memory_count++] =
+            (engine_memory){.id = hits[i].id,
+                            .score = hits[i].score,
+                            .similarity = hits[i].similarity,
+                            .strength = 1.0f,
+                            .tokens = ids->count - before,
+                            .kv = ENGINE_KV_COMPUTED};
+    }
+    return BASE_OK;
+}
+
+/* Make the window fit a question of `count` tokens and its answer: memories of earlier turns go,
+ * then the oldest turns. */
+static base_status make_space(engine_session *s, size_t count, size_t max_tokens, base_error *err)
+{
+    size_t needed = count + max_tokens + s->prompt.user.count + s->prompt.header.count +
+                    (s->options.store ? s->options.memory_slots_max : 0) + TAIL;
+    if (!s->answered_before) {
+        needed += s->prompt.prefix.count;
+    }
+    while (s->window.resident_count > 0) {
+        splice_evict(&s->window, 0);
+    }
+    size_t prefix = s->answered_before ? s->prompt.prefix.count : 0;
+    size_t history = splice_slots(&s->window) - prefix;
+    size_t free_slots = splice_free_slots(&s->window);
+    if (needed > free_slots + history) {
+        return base_fail(
+            err, BASE_LIMIT,
+            "a question of %zu tokens and an answer of up to %zu do not fit the window "
+            "of %zu slots",
+            count, max_tokens, core_slots_max(s->window.stream));
+    }
+    if (needed > free_slots) {
+        splice_remove_live(&s->window, prefix, needed - free_slots);
+    }
+    return BASE_OK;
+}
+
+static base_status open_user_turn(engine_session *s, base_error *err)
+{
+    const chat_ids *ids = s->answered_before ? &s->prompt.user : &s->prompt.prefix;
+    base_status status = run(s, ids->ids, ids->count, err);
+    s->answered_before = true;
+    s->memory_at = s->header_at = s->answer_at = splice_slots(&s->window);
+    return status;
+}
+
+/* The header, with attention mass watched from here on: its last position predicts the answer's
+ * first token. */
+static base_status open_answer(engine_session *s, const chat_ids *question, base_error *err)
+{
+    base_status status = BASE_OK;
+    if (question) {
+        status = run(s, question->ids, question->count, err);
+    }
+    s->header_at = splice_slots(&s->window);
+    splice_watch(&s->window, true);
+    if (!status) {
+        status = run(s, s->prompt.header.ids, s->prompt.header.count, err);
+    }
+    s->answer_at = splice_slots(&s->window);
+    return status;
+}
+
+static bool has_memory(const engine_session *s)
+{
+    return s->options.store && store_last_commit(s->options.store) > 0;
+}
+
+/* Read the question, consult memory, open the answer. *abstain: memory holds nothing that scores
+ * enough. */
+static base_status take_question(engine_session *s, size_t max_tokens, bool *abstain,
+                                 base_error *err)
+{
+    chat_ids question = {0}, pasted = {0};
+    prompt_events events = {0};
+    retrieval_hit hits[HITS_MAX];
+    size_t hit_count = 0, spliced = 0, token_base = s->answer->token_count;
+    engine_event *start = NULL;
+    *abstain = false;
+    base_status status = prompt_question(&s->prompt, s->question, &question, err);
+    if (status || (status = make_space(s, question.count, max_tokens, err)) ||
+        (status = open_user_turn(s, err))) {
+        goto done;
+    }
+    bool paste = s->options.arm == ENGINE_ARM_PROMPT && has_memory(s);
+    if (!paste &&
+        (status = read_prompt(s, question.ids, question.count, true, &events, err))) {
+        goto done;
+    }
+    if (!has_memory(s)) {
+        status = open_answer(s, NULL, err);
+        goto done;
+    }
+    status = s->options.arm == ENGINE_ARM_ORACLE
+                 ? look_up_oracle(s, hits, &hit_count, &start, err)
+                 : look_up_prompt(s, question.ids, &events, token_base, hits, &hit_count, &start,
+                                  err);
+    if (status) {
+        goto done;
+    }
+    s->answer->best_score = hit_count ? hits[0].score : 0.0f;
+    if (s->options.may_abstain && s->answer->best_score < s->options.score_min) {
+        *abstain = true;
+        goto done;
+    }
+    if (paste) {
+        if (!(status = paste_notes(s, hits, hit_count, start, &pasted, err)) &&
+            !(status = chat_ids_append(&pasted, question.ids, question.count))) {
+            status = open_answer(s, &pasted, err);
+        }
+        goto done;
+    }
+    /* Layout B: memories, then the user turn again. Layout S: memories behind the user turn. */
+    bool layout_b = question.count <= LAYOUT_B_MAX;
+    size_t at = layout_b ? s->memory_at : splice_slots(&s->window);
+    if (!(status = session_splice(s, hits, hit_count, s->options.memories_max, at, start, &spliced,
+                                  err))) {
+        if (layout_b && spliced > 0) {
+            splice_truncate(&s->window, s->memory_at);
+            status = open_answer(s, &question, err);
+        } else {
+            status = open_answer(s, NULL, err);
+        }
+    }
+done:
+    chat_ids_free(&question);
+    chat_ids_free(&pasted);
+    return status;
+}
+
+/* --- the answer ------------------------------------------------------------------------------- */
+
+/* What stands in for the sampler when text is forced. */
+typedef struct forced {
+    const int32_t *ids;
+    size_t count;
+    engine_look *look;
+    void *argument;
+} forced;
+
+/* Does memory have to be consulted before the next token? The start of an answer was, by
+ * take_question. */
+static bool event_fires(engine_session *s, size_t index, float entropy)
+{
+    if (!session_recalls(s) || !has_memory(s)) {
+        return false;
+    }
+    switch (s->options.trigger) {
+    case ENGINE_TRIGGER_ALWAYS:
+        return index > 0;
+    case ENGINE_TRIGGER_ONCE:
+        return false;
+    default:
+        return innovation_observe(&s->innovation, entropy) && (index > 0 || !s->question);
+    }
+}
+
+static base_status generate(engine_session *s, size_t max_tokens, const forced *force,
+                            base_error *err)
+{
+    base_status status = BASE_OK;
+    size_t count = force ? force->count : max_tokens;
+    for (size_t n = 0; n < count && !status; n++) {
+        float lse, entropy;
+        stats(s, s->logits, &lse, &entropy);
+        bool event = event_fires(s, n, entropy);
+        if (event) {
+            if ((status = recall_here(s, true, entropy, err))) {
+                break;
+            }
+            stats(s, s->logits, &lse, &entropy);
+        }
+        int32_t id = force ? force->ids[n] : sample_next(s->sampler, s->logits);
+        if (force && force->look) {
+            force->look(force->argument, n, id, s->logits, vocabulary(s));
+        }
+        if (!force && tokenizer_is_end(s->e->tokenizer, id)) {
+            break;
+        }
+        bool start = n == 0 && s->question && session_recalls(s) && has_memory(s);
+        status = session_note_token(s, id, lse - s->logits[id], entropy, event || start, true, err);
+        if (!status) {
+            status = session_note_text(s, id, false, err);
+        }
+        if (!status) {
+            double begin = base_clock_ms();
+            status = splice_run(&s->window, &id, 1, s->logits, 1, err);
+            s->answer->decode_ms += base_clock_ms() - begin;
+            s->answer->decode_tokens++;
+        }
+    }
+    return status;
+}
+
+static base_status begin_answer(engine_session *s, const char *question, engine_answer *answer,
+                                base_error *err)
+{
+    *answer = (engine_answer){0};
+    s->answer = answer;
+    s->token_capacity = s->event_capacity = 0;
+    s->text_sent = 0;
+    base_buffer_clear(&s->text);
+    base_free(s->question);
+    s->question = NULL;
+    if (question && !(s->question = base_strdup(question))) {
+        return base_fail(err, BASE_NO_MEMORY, "no memory for a question");
+    }
+    return BASE_OK;
+}
+
+static base_status end_answer(engine_session *s, base_status status, base_error *err)
+{
+    splice_watch(&s->window, false);
+    if (!status) {
+        status = session_note_text(s, -1, true, err);
+    }
+    if (!status) {
+        status = session_finish_answer(s, err);
+    }
+    if (status) {
+        engine_answer_free(s->answer);
+        splice_clear(&s->window); /* whatever stands there is half a turn */
+        s->answered_before = false;
+    }
+    s->answer = NULL;
+    return status;
+}
+
+base_status engine_ask(engine_session *s, const char *question, size_t max_tokens,
+                       engine_answer *answer, base_error *err)
+{
+    bool abstain = false;
+    base_status status = begin_answer(s, question, answer, err);
+    if (!status) {
+        status = take_question(s, max_tokens, &abstain, err);
+    }
+    if (!status && abstain) {
+        answer->abstained = true;
+        status = base_buffer_append_text(&s->text, ENGINE_ABSTAIN_TEXT);
+        splice_clear(&s->window);
+        s->answered_before = false;
+    } else if (!status) {
+        status = generate(s, max_tokens, NULL, err);
+    }
+    return end_answer(s, status, err);
+}
+
+/* Text without turns: BOS where the model wants one, then the text; memories go to its start. */
+static base_status take_text(engine_session *s, const int32_t *ids, size_t count, base_error *err)
+{
+    int32_t bos = tokenizer_bos(s->e->tokenizer);
+    bool known = false;
+    prompt_events events = {0};
+    splice_clear(&s->window);
+    s->answered_before = false;
+    base_status status = BASE_OK;
+    if (bos >= 0 && tokenizer_adds_bos(s->e->tokenizer)) {
+        status = run(s, &bos, 1, err);
+        known = true;
+    }
+    s->memory_at = s->header_at = s->answer_at = splice_slots(&s->window);
+    if (!status && count > 0) {
+        status = session_recalls(s) ? read_prompt(s, ids, count, known, &events, err)
+                                    : run(s, ids, count, err);
+    }
+    s->answer_at = s->header_at = splice_slots(&s->window);
+    splice_watch(&s->window, true);
+    return status;
+}
+
+base_status engine_generate(engine_session *s, const char *text, size_t max_tokens,
+                            engine_answer *answer, base_error *err)
+{
+    int32_t *ids = NULL;
+    size_t count = 0;
+    base_status status = begin_answer(s, NULL, answer, err);
+    if (!status) {
+        status = tokenizer_encode(s->e->tokenizer, text, strlen(text), &ids, &count, err);
+    }
+    if (!status && count == 0 && !tokenizer_adds_bos(s->e->tokenizer)) {
+        status = base_fail(err, BASE_INVALID, "the prompt is empty");
+    }
+    if (!status) {
+        status = take_text(s, ids, count, err);
+    }
+    base_free(ids);
+    if (!status) {
+        status = generate(s, max_tokens, NULL, err);
+    }
+    return end_answer(s, status, err);
+}
+
+base_status engine_force(engine_session *s, const char *question, const char *text,
+                         engine_look *look, void *argument, engine_answer *answer, base_error *err)
+{
+    forced force = {.look = look, .argument = argument};
+    int32_t *ids = NULL;
+    bool abstain, may_abstain = s->options.may_abstain;
+    s->options.may_abstain = false;
+    base_status status = begin_answer(s, question, answer, err);
+    if (!status) {
+        status = tokenizer_encode(s->e->tokenizer, text, strlen(text), &ids, &force.count, err);
+    }
+    if (!status) {
+        status = question ? take_question(s, force.count, &abstain, err)
+                          : take_text(s, NULL, 0, err);
+    }
+    if (!status) {
+        force.ids = ids;
+        status = generate(s, force.count, &force, err);
+    }
+    s->options.may_abstain = may_abstain;
+    base_free(ids);
+    return end_answer(s, status, err);
+}
+
+/* --- writes after the answer ------------------------------------------------------------------ */
+
+void engine_session_write(engine_session *s)
+{
+    store_txn *txn = NULL;
+    size_t count = s->write_count;
+    s->write_count = 0;
+    if (count == 0) {
+        return;
+    }
+    base_status status = store_begin(s->options.store, s->options.now_us, &txn, NULL);
+    for (size_t i = 0; i < count; i++) {
+        session_write *w = &s->writes[i];
+        if (!status && w->blob) {
+            status = store_put_kv(txn, w->episode, kvcache_tag(s->kv), w->blob, w->blob_size, NULL);
+        } else if (!status) {
+            status = store_put_use(txn, w->episode, s->options.now_us, w->mass, NULL);
+        }
+        base_free(w->blob);
+    }
+    if (!status) {
+        status = store_commit(txn, NULL);
+    } else {
+        store_abort(txn);
+    }
+    if (status) {
+        store_count_dropped(s->options.store, count, NULL);
+    }
+}

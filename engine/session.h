@@ -1,0 +1,92 @@
+/* engine/session.h: inside of an engine and a session, shared by engine.c, session.c (the loop),
+ * recall.c (memory into the window) and answer.c (what is reported).
+ */
+#ifndef ENGINE_SESSION_H
+#define ENGINE_SESSION_H
+
+#include "engine/chat.h"
+#include "engine/engine.h"
+#include "engine/kvcache.h"
+#include "engine/prompt.h"
+#include "engine/splice.h"
+
+struct engine {
+    base_pool *pool;
+    core_model *model;
+    tokenizer *tokenizer;
+    encoder *encoder;
+    core_stream_options stream_options;
+    char *model_name;
+    double load_ms;
+};
+
+/* A use or a KV block that waits to be committed after the answer. */
+typedef struct session_write {
+    uint64_t episode;
+    void *blob; /* NULL: a use */
+    size_t blob_size;
+    float mass;
+} session_write;
+
+struct engine_session {
+    engine *e;
+    engine_session_options options;
+    chat_template *chat;
+    prompt prompt;
+    kvcache *kv;
+    sample_state *sampler;
+    innovation innovation;
+    splice_window window;
+    float *logits;       /* [SESSION_ROWS, V]; row 0 is the distribution of the next token */
+    float *query_vector; /* [encoder dim] */
+
+    /* Marks in the window; they move with every insert and eviction. */
+    /* where memories go: before the user turn's text (in text without turns: before what is newest)
+     * */
+    size_t memory_at;
+    size_t header_at; /* first slot of the assistant's header */
+    size_t answer_at; /* first slot of the answer */
+
+    char *question;         /* of the answer under way, NULL in plain text */
+    bool answered_before;   /* a turn stands in the window already */
+    engine_answer *answer;  /* of the caller, being filled */
+    size_t token_capacity, event_capacity;
+    base_buffer text;       /* the answer so far */
+    size_t text_sent;       /* bytes of it given to on_text */
+    session_write *writes;
+    size_t write_count, write_capacity;
+};
+
+enum { SESSION_ROWS = 64 }; /* prompt tokens run and tested at once (semantics §4) */
+
+/* recall.c ------------------------------------------------------------------------------------- */
+
+/* Does this session consult memory inside the loop? */
+bool session_recalls(const engine_session *s);
+/* Open an event in the trace; it owns the query text. */
+base_status session_event(engine_session *s, bool in_answer, float score, const char *query,
+                          size_t query_size, engine_event **event, base_error *err);
+/* Look up one query: appends to hits (merged by id, best score kept), up to max. */
+base_status session_look_up(engine_session *s, const char *query, size_t query_size,
+                            retrieval_hit *hits, size_t *count, size_t max, double *ms,
+                            base_error *err);
+/* Splice the best of hits (best first) before slot *at, nearest to what follows the best: at most
+ * `wanted`, within the budget, nothing that is resident. Makes room by evicting the weakest.
+ * *spliced: how many came in. */
+base_status session_splice(engine_session *s, const retrieval_hit *hits, size_t count,
+                           size_t wanted, size_t at, engine_event *event, size_t *spliced,
+                           base_error *err);
+
+/* answer.c ------------------------------------------------------------------------------------- */
+
+base_status session_note_token(engine_session *s, int32_t id, float surprise, float entropy,
+                               bool event, bool in_answer, base_error *err);
+base_status session_note_text(engine_session *s, int32_t id, bool last, base_error *err);
+/* The attention that a memory has got so far goes to the trace: before it is evicted, and at the
+ * end. */
+void session_note_mass(engine_session *s, const splice_resident *resident);
+/* Attention masses, citations, the answer's text; queues uses that counted. */
+base_status session_finish_answer(engine_session *s, base_error *err);
+base_status session_queue_write(engine_session *s, session_write write_take, base_error *err);
+
+#endif
