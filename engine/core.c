@@ -1,12 +1,14 @@
-/* engine/core.c: one running sequence. The forward pass of a llama-architecture model over a window of slots.
+/* engine/core.c: one running sequence. The forward pass of a llama-architecture model over a window
+ * of slots.
  *
- * Main entry: core_run. Per layer, for T tokens at the end of the window (Touvron et al. 2023; GQA: Ainslie et al. 2023):
+ * Main entry: core_run. Per layer, for T tokens at the end of the window (Touvron et al. 2023; GQA:
+ * Ainslie et al. 2023):
  *   u = rmsnorm(x);  q,k,v = Wqkv u;  k is stored as it is, and rotated from what was stored
- *   o_h = softmax_j(q_h.k_j / sqrt(D) + bias_j) v_j over all slots up to the token's own;  x += Wo o
- *   x += Wdown (silu(Wgate u') * Wup u'),  u' = rmsnorm(x)
- * A slot's position is its index. Keys pass through the stored KV type before they are rotated, so that a block that was copied
- * out and inserted again gives the same bits as the tokens that were run in place.
- * Not here: loading (model.c), what to splice and where (splice.c).
+ *   o_h = softmax_j(q_h.k_j / sqrt(D) + bias_j) v_j over all slots up to the token's own; x += Wo o
+ *   x += Wdown (silu(Wgate u') * Wup u'), u' = rmsnorm(x)
+ * A slot's position is its index. Keys pass through the stored KV type before they are rotated, so
+ * that a block that was copied out and inserted again gives the same bits as the tokens that were
+ * run in place. Not here: loading (model.c), what to splice and where (splice.c).
  */
 #include <math.h>
 #include <string.h>
@@ -52,7 +54,7 @@ struct core_stream {
     size_t *mass_tokens;
 };
 
-/* --- memory: one arena, laid out twice (once to count, once to hand out) ---------------------------------------------- */
+/* --- memory: one arena, laid out twice (once to count, once to hand out) ---------------------- */
 
 typedef struct layout {
     uint8_t *base; /* NULL while counting */
@@ -185,7 +187,7 @@ size_t core_slots_max(const core_stream *stream)
     return stream->slots_max;
 }
 
-/* --- keys and values ---------------------------------------------------------------------------------------------------- */
+/* --- keys and values -------------------------------------------------------------------------- */
 
 static uint8_t *kv_row(const core_stream *s, uint8_t *array, size_t layer, size_t slot)
 {
@@ -252,7 +254,8 @@ static void rotate_again(core_stream *s, size_t from)
     }
 }
 
-/* Move slots [from, slots) to begin at `to`, in every layer; rotated keys are made again by the caller. */
+/* Move slots [from, slots) to begin at `to`, in every layer; rotated keys are made again by the
+ * caller. */
 static void move_slots(core_stream *s, size_t from, size_t to)
 {
     size_t row = s->kv_width * s->element, count = s->slots - from;
@@ -345,7 +348,7 @@ void core_mass_watch(core_stream *s, float *mass, size_t owners, size_t *tokens)
     s->mass_tokens = tokens;
 }
 
-/* --- the forward pass ------------------------------------------------------------------------------------------------------ */
+/* --- the forward pass ------------------------------------------------------------------------- */
 
 /* out [T, rows] = x W^T for every part, side by side. */
 static void linear(core_stream *s, const core_linear *w, const float *x, size_t tokens, float *out,
@@ -452,7 +455,8 @@ static void enter_slots(core_stream *s, size_t layer, size_t tokens)
     }
 }
 
-/* One batch of T <= batch_max tokens through all layers; s->x holds the residual stream at the end. */
+/* One batch of T <= batch_max tokens through all layers; s->x holds the residual stream at the end.
+ * */
 static void run_batch(core_stream *s, const int32_t *tokens, size_t count)
 {
     const core_model *model = s->model;
@@ -467,7 +471,8 @@ static void run_batch(core_stream *s, const int32_t *tokens, size_t count)
         normalise(s, layer->attention_norm, count);
         linear(s, &layer->qkv, s->normed, count, s->qkv, s->q_width + 2 * s->kv_width);
         enter_slots(s, i, count);
-        /* Few tokens: one head an item, so that threads share evenly; many: heads that share a KV head go together. */
+        /* Few tokens: one head an item, so that threads share evenly; many: heads that share a KV
+         * head go together. */
         attend_job job = {s, i, s->slots, count < 4 ? 1 : shape->heads / shape->kv_heads};
         base_pool_run(s->pool, count * (shape->heads / job.heads_at_once), 1, attend, &job);
         for (size_t h = 0; s->mass && h < count * shape->heads; h++) {
@@ -497,8 +502,9 @@ base_status core_run(core_stream *s, const int32_t *tokens, size_t token_count, 
     const core_shape *shape = &s->model->shape;
     BASE_ASSERT(rows <= token_count);
     if (token_count > s->slots_max - s->slots) {
-        return base_fail(err, BASE_LIMIT, "%zu tokens do not fit the window: %zu of %zu slots are free",
-                         token_count, s->slots_max - s->slots, s->slots_max);
+        return base_fail(err, BASE_LIMIT,
+                         "%zu tokens do not fit the window: %zu of %zu slots are free", token_count,
+                         s->slots_max - s->slots, s->slots_max);
     }
     for (size_t i = 0; i < token_count; i++) {
         if (tokens[i] < 0 || (size_t)tokens[i] >= shape->vocabulary) {

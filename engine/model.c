@@ -1,9 +1,10 @@
 /* engine/model.c: load a llama-architecture GGUF into packed matrices.
  *
- * Query, key and value rows are packed as one matrix, gate and up rows as another: one pass over the activations instead of
- * three and two. Row order of Q and K is the file's (GGUF stores them for rotation of adjacent pairs). An adapter (LoRA, Hu et al.
- * 2021: W' = W + (alpha/r) B A) is merged here, so that it costs nothing later: an adapted matrix is repacked as Q8_0.
- * Not here: running the model (core.c), other architectures.
+ * Query, key and value rows are packed as one matrix, gate and up rows as another: one pass over
+ * the activations instead of three and two. Row order of Q and K is the file's (GGUF stores them
+ * for rotation of adjacent pairs). An adapter (LoRA, Hu et al. 2021: W' = W + (alpha/r) B A) is
+ * merged here, so that it costs nothing later: an adapted matrix is repacked as Q8_0. Not here:
+ * running the model (core.c), other architectures.
  */
 #include "engine/model.h"
 
@@ -164,8 +165,9 @@ static base_status adapter_open(adapter *a, const char *path, base_error *err)
         return base_fail(err, BASE_INVALID, "%s: not a LoRA adapter", path);
     }
     if (architecture.size != 5 || memcmp(architecture.data, "llama", 5) != 0) {
-        return base_fail(err, BASE_INVALID, "%s: adapter for architecture '%.*s', the model is llama",
-                         path, (int)(architecture.size < 64 ? architecture.size : 64),
+        return base_fail(err, BASE_INVALID,
+                         "%s: adapter for architecture '%.*s', the model is llama", path,
+                         (int)(architecture.size < 64 ? architecture.size : 64),
                          architecture.data ? architecture.data : "");
     }
     if (!gguf_get_f64(a->file, "adapter.lora.alpha", &alpha) || !(alpha > 0)) {
@@ -175,7 +177,8 @@ static base_status adapter_open(adapter *a, const char *path, base_error *err)
     return BASE_OK;
 }
 
-/* weights [rows, columns] += (alpha/r) B A of the adapter, if it has this tensor. *touched tells. */
+/* weights [rows, columns] += (alpha/r) B A of the adapter, if it has this tensor. *touched tells.
+ * */
 static base_status adapter_add(adapter *a, const char *tensor_name, float *weights, size_t rows,
                                size_t columns, bool *touched, base_error *err)
 {
@@ -251,7 +254,8 @@ static void quantise_q8_0(const float *values, size_t columns, uint8_t *out)
     }
 }
 
-/* Rows of one tensor as f32 with the adapter merged, then as Q8_0 (f32 where columns do not fit its blocks). */
+/* Rows of one tensor as f32 with the adapter merged, then as Q8_0 (f32 where columns do not fit its
+ * blocks). */
 static base_status adapt(const gguf_file *file, adapter *a, const gguf_tensor *tensor,
                          const char *name, size_t rows, size_t columns, uint8_t **raw,
                          uint32_t *type, base_error *err)
@@ -331,7 +335,8 @@ static base_status load_linear(const gguf_file *file, adapter *a, size_t layer, 
                 to += parts[i].rows * row_bytes;
             }
             out->part_count = 1;
-            status = kernel_matrix_pack(&out->parts[0], type[0], stacked, rows, columns, false, err);
+            status =
+                kernel_matrix_pack(&out->parts[0], type[0], stacked, rows, columns, false, err);
         }
         base_free(stacked);
     } else {
@@ -366,15 +371,17 @@ static base_status load_layer(core_model *model, adapter *a, size_t index, base_
     if ((status = load_vector(model->file, name, s->channels, &layer->feed_forward_norm, err)) ||
         (status = load_linear(model->file, a, index, qkv, 3, s->channels, &layer->qkv, err)) ||
         (status = load_linear(model->file, a, index, output, 1, q_rows, &layer->output, err)) ||
-        (status = load_linear(model->file, a, index, gate_up, 2, s->channels, &layer->gate_up,
-                              err)) ||
-        (status = load_linear(model->file, a, index, down, 1, s->feed_forward, &layer->down, err))) {
+        (status =
+             load_linear(model->file, a, index, gate_up, 2, s->channels, &layer->gate_up, err)) ||
+        (status =
+             load_linear(model->file, a, index, down, 1, s->feed_forward, &layer->down, err))) {
         return status;
     }
     return BASE_OK;
 }
 
-/* theta_i = base^(-2i/D), divided by the file's per-dimension factors where it has them (Llama 3). */
+/* theta_i = base^(-2i/D), divided by the file's per-dimension factors where it has them (Llama 3).
+ * */
 static base_status load_frequencies(core_model *model, base_error *err)
 {
     size_t half = model->shape.head_size / 2;
@@ -397,7 +404,8 @@ static base_status load_frequencies(core_model *model, base_error *err)
     return BASE_OK;
 }
 
-/* The bytes of a whole model need not be read to name it: names, types, shapes and both ends of every tensor. */
+/* The bytes of a whole model need not be read to name it: names, types, shapes and both ends of
+ * every tensor. */
 static void hash_file(base_sha256 *hash, const gguf_file *file)
 {
     enum { ENDS = 4096 };

@@ -161,7 +161,8 @@ size_t splice_resident_slots(const splice_window *w)
 
 size_t splice_weakest(const splice_window *w)
 {
-    /* A newcomer has had no chance to be used: it counts as used a little, so that age alone does not protect. */
+    /* A newcomer has had no chance to be used: it counts as used a little, so that age alone does
+     * not protect. */
     const double fresh_mass = 0.05;
     size_t weakest = SIZE_MAX;
     double least = 0;
