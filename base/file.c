@@ -1,4 +1,5 @@
-/* base/file.c: files and folders through POSIX calls. Interrupted calls are taken up again; short writes are continued. */
+/* base/file.c: files and folders through POSIX calls. Interrupted calls are taken up again; short
+ * writes are continued. */
 #include "base/file.h"
 
 #include <dirent.h>
@@ -290,7 +291,8 @@ static int compare_names(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-/* Put the entries of one folder into files and pending folders. What vanishes meanwhile is left out. */
+/* Put the entries of one folder into files and pending folders. What vanishes meanwhile is left
+ * out. */
 static base_status walk_folder(const char *folder, name_list *files, name_list *pending,
                                base_error *err)
 {
