@@ -2,10 +2,12 @@
 
 Pre-tokenizers: `smollm` (every digit on its own, then GPT-2's pattern) and `gpt-2`; others are
 refused by name.  Special tokens are never recognised inside text: only `pieces` puts them in.
-Encoding needs the `regex` module (Unicode classes); decoding needs nothing.
+The patterns are scanned by hand, so that nothing but the standard library is needed.
 """
+import unicodedata
+
 SPECIAL = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
-GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+ENDINGS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
 
 
 def _byte_letters():
@@ -21,6 +23,39 @@ def _byte_letters():
     return table
 
 
+def _kind(letter):
+    """L letter, N number, S white space, O other."""
+    if letter.isspace() and letter not in "\x1c\x1d\x1e\x1f":
+        return "S"
+    first = unicodedata.category(letter)[0]
+    return first if first in "LN" else "O"
+
+
+def gpt2_words(text):
+    r"""GPT-2's pattern
+    's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
+    """
+    words, at, end = [], 0, len(text)
+    kinds = [_kind(c) for c in text]
+    while at < end:
+        stop = next((at + len(e) for e in ENDINGS if text.startswith(e, at)), 0)
+        if not stop:
+            first = at + (text[at] == " ")
+            if first < end and kinds[first] != "S":
+                stop = first + 1
+                while stop < end and kinds[stop] == kinds[first]:
+                    stop += 1
+            else:
+                stop = at + 1
+                while stop < end and kinds[stop] == "S":
+                    stop += 1
+                if stop < end and stop - at > 1:
+                    stop -= 1
+        words.append(text[at:stop])
+        at = stop
+    return words
+
+
 class Tokenizer:
     def __init__(self, metadata):
         self.tokens = metadata["tokenizer.ggml.tokens"]
@@ -33,21 +68,17 @@ class Tokenizer:
         self.letter_of = _byte_letters()
         self.byte_of = {letter: byte for byte, letter in self.letter_of.items()}
         self.cache = {}
-        self.patterns = None
 
     def _words(self, text):
-        if self.patterns is None:
-            import regex
-            self.patterns = (regex.compile(r"\p{N}"), regex.compile(GPT2))
-        digit, gpt2 = self.patterns
         if self.pre == "gpt-2":
-            return gpt2.findall(text)
+            return gpt2_words(text)
         words, at = [], 0
-        for match in digit.finditer(text):
-            words += gpt2.findall(text[at:match.start()])
-            words.append(match.group())
-            at = match.end()
-        return words + gpt2.findall(text[at:])
+        for i, letter in enumerate(text):
+            if unicodedata.category(letter)[0] == "N":
+                words += gpt2_words(text[at:i])
+                words.append(letter)
+                at = i + 1
+        return words + gpt2_words(text[at:])
 
     def _word(self, word):
         ids = self.cache.get(word)
