@@ -24,32 +24,38 @@ enum {
 
 /* --- patterns --------------------------------------------------------------------------------- */
 
-/* White_Space of Unicode, spelled out: \s of PCRE2 has U+180E besides. */
-#define S                                                                                        \
-    "\\x09-\\x0d\\x20\\x85\\xa0\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}" \
-    "\\x{3000}"
+/* Members of classes. S: White_Space of Unicode, spelled out, since \s of PCRE2 has U+180E besides.
+ * L and N: letters and numbers, with those of Unicode 15.1 that an older PCRE2 (14.0 in 10.42) does
+ * not know; llama.cpp's tables, which know them, gave this list. */
+/* clang-format off */
+#define S "\\x09-\\x0d\\x20\\x85\\xa0\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}" \
+          "\\x{205f}\\x{3000}"
+#define L "\\p{L}\\x{11f02}\\x{11f04}-\\x{11f10}\\x{11f12}-\\x{11f33}\\x{1123f}\\x{11240}" \
+          "\\x{1342f}\\x{13441}-\\x{13446}\\x{1b132}\\x{1b155}\\x{1df25}-\\x{1df2a}" \
+          "\\x{1e030}-\\x{1e06d}\\x{1e4d0}-\\x{1e4eb}\\x{2b739}\\x{2ebf0}-\\x{2ee5d}" \
+          "\\x{31350}-\\x{323af}"
+#define N "\\p{N}\\x{11f50}-\\x{11f59}\\x{1d2c0}-\\x{1d2d3}\\x{1e4f0}-\\x{1e4f9}"
 #define CONTRACTION "'(?:[sStTmMdD]|[rR][eE]|[vV][eE]|[lL][lL])"
 
 static const tokenizer_family families[] = {
     {"gpt-2",
-     "'(?:[stmd]|re|ve|ll)| ?\\p{L}+| ?\\p{N}+| ?[^" S "\\p{L}\\p{N}]+|[" S "]+(?![^" S "])|[" S
-     "]+",
+     "'(?:[stmd]|re|ve|ll)| ?[" L "]+| ?[" N "]+| ?[^" S L N "]+|[" S "]+(?![^" S "])|[" S "]+",
      false, false},
     /* Published as two passes, single digits first; one pass if white space before a digit counts
      * as at an end. */
     {"smollm",
-     "'(?:[stmd]|re|ve|ll)| ?\\p{L}+|\\p{N}| ?[^" S "\\p{L}\\p{N}]+|[" S "]+(?![^" S "\\p{N}])|[" S
-     "]+",
+     "'(?:[stmd]|re|ve|ll)| ?[" L "]+|[" N "]| ?[^" S L N "]+|[" S "]+(?![^" S N "])|[" S "]+",
      false, false},
     {"llama-bpe",
-     CONTRACTION "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^" S "\\p{L}\\p{N}]+[\\r\\n]*|[" S
-                 "]*[\\r\\n]+|[" S "]+(?![^" S "])|[" S "]+",
+     CONTRACTION "|[^\\r\\n" L N "]?[" L "]+|[" N "]{1,3}| ?[^" S L N "]+[\\r\\n]*"
+     "|[" S "]*[\\r\\n]+|[" S "]+(?![^" S "])|[" S "]+",
      true, true},
     {"qwen2",
-     CONTRACTION "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^" S "\\p{L}\\p{N}]+[\\r\\n]*|[" S
-                 "]*[\\r\\n]+|[" S "]+(?![^" S "])|[" S "]+",
+     CONTRACTION "|[^\\r\\n" L N "]?[" L "]+|[" N "]| ?[^" S L N "]+[\\r\\n]*"
+     "|[" S "]*[\\r\\n]+|[" S "]+(?![^" S "])|[" S "]+",
      false, false},
 };
+/* clang-format on */
 
 const tokenizer_family *tokenizer_bpe_family(gguf_text name)
 {
