@@ -11,7 +11,7 @@
 typedef struct sample_options {
     float temperature; /* 0 = greedy */
     size_t top_k;      /* 0 = off */
-    float top_p;       /* 1 = off (Holtzman et al. 2020) */
+    float top_p;       /* 1 (and 0) = off (Holtzman et al. 2020) */
     float min_p;       /* 0 = off */
     uint64_t seed;
 } sample_options;
