@@ -46,4 +46,8 @@ typedef struct base_interval {
  * calendar words. */
 size_t base_date_intervals(const char *text, size_t length, base_interval *out, size_t max);
 
+/* The years (1000-2199) that a text names in figures, each once, in order: 1811 and 1827 in "from
+ * 1811 to 1827". Writes at most max, returns how many. */
+size_t base_date_years(const char *text, size_t length, int *out, size_t max);
+
 #endif

@@ -616,3 +616,22 @@ size_t base_date_intervals(const char *text, size_t length, base_interval *out, 
     }
     return count;
 }
+
+size_t base_date_years(const char *text, size_t length, int *out, size_t max)
+{
+    reader r = {text, length};
+    size_t count = 0;
+    for (token t = lex(&r, 0); t.kind != TOKEN_END && count < max; t = lex(&r, t.end)) {
+        if (!is_year(&t) || !stands_alone(&r, &t)) {
+            continue;
+        }
+        bool seen = false;
+        for (size_t i = 0; i < count && !seen; i++) {
+            seen = out[i] == t.value;
+        }
+        if (!seen) {
+            out[count++] = t.value;
+        }
+    }
+    return count;
+}

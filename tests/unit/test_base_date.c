@@ -197,6 +197,19 @@ static void test_base_date_intervals_are_distinct_and_bounded(void **state)
     assert_int_equal(base_date_intervals(text, strlen(text), two, 0), 0);
 }
 
+/* Goal: years in figures are listed once, in order, other numbers are not. */
+static void test_base_date_years_lists_the_years_named(void **state)
+{
+    (void)state;
+    const char *text = "From 1811 to 1827, in the 1970s, again 1811; $1999, 17.0.12, #2001.";
+    int years[8];
+    assert_int_equal(base_date_years(text, strlen(text), years, 8), 3);
+    assert_int_equal(years[0], 1811);
+    assert_int_equal(years[1], 1827);
+    assert_int_equal(years[2], 1970);
+    assert_int_equal(base_date_years(text, strlen(text), years, 1), 1);
+}
+
 /* Goal: any bytes are safe and give ordered intervals. Method: 20,000 drawn strings of calendar
  * scraps, seed 11. */
 static void test_base_date_intervals_survives_arbitrary_bytes(void **state)
@@ -239,6 +252,7 @@ int main(void)
         cmocka_unit_test(test_base_date_intervals_open_ends_reach_forty_years),
         cmocka_unit_test(test_base_date_intervals_leaves_other_numbers_alone),
         cmocka_unit_test(test_base_date_intervals_are_distinct_and_bounded),
+        cmocka_unit_test(test_base_date_years_lists_the_years_named),
         cmocka_unit_test(test_base_date_intervals_survives_arbitrary_bytes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,72 @@
+/* retrieval/index.h: nearest vectors by inner product, in two forms. Internal to retrieval/.
+ *
+ * retrieval_flat   our own exact search over vectors in memory: the tail that no segment holds yet,
+ * and the oracle and fallback of the other (index_flat.c) retrieval_faiss  one immutable segment
+ * behind FAISS's C API (index_faiss.c, the only file that names FAISS)
+ *
+ * Vectors are [dim] f32 of unit length, so inner product = cosine. Ids are episode ids, unique.
+ */
+#ifndef RETRIEVAL_INDEX_H
+#define RETRIEVAL_INDEX_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+typedef struct retrieval_near {
+    uint64_t id;
+    float similarity;
+} retrieval_near;
+
+/* --- exact search in memory ------------------------------------------------------------------ */
+
+typedef struct retrieval_flat {
+    size_t dim, count, capacity;
+    uint64_t *ids;  /* [count] ascending */
+    float *vectors; /* [count, dim] */
+} retrieval_flat;
+
+/* Append; id must be larger than all before. Errors: BASE_NO_MEMORY (unchanged). */
+base_status retrieval_flat_add(retrieval_flat *flat, uint64_t id, const float *vector,
+                               base_error *err);
+/* Drop the given ids (ascending); unknown ones are ignored. */
+void retrieval_flat_remove(retrieval_flat *flat, const uint64_t *ids, size_t count);
+/* Vector of an id, borrowed until the next add or remove; NULL when not held. */
+const float *retrieval_flat_get(const retrieval_flat *flat, uint64_t id);
+/* The nearest at most `wanted` to query [dim], best first (ties: smaller id); out [wanted]. Returns
+ * how many. */
+size_t retrieval_flat_search(const retrieval_flat *flat, const float *query, size_t wanted,
+                             retrieval_near *out);
+void retrieval_flat_clear(retrieval_flat *flat);
+void retrieval_flat_free(retrieval_flat *flat);
+
+float retrieval_dot(const float *a, const float *b, size_t dim);
+
+/* --- one FAISS segment ----------------------------------------------------------------------- */
+
+typedef struct retrieval_faiss retrieval_faiss;
+
+/* The index_factory description that suits count vectors (measured; see index_faiss.c). */
+#define RETRIEVAL_KIND_MAX 40
+void retrieval_faiss_kind(size_t count, char kind[RETRIEVAL_KIND_MAX]);
+
+/* Train where the kind needs it, and add all. vectors [count, dim] are copied. Errors: BASE_INVALID
+ * (unknown kind), BASE_NO_MEMORY, BASE_IO for what FAISS reports. */
+base_status retrieval_faiss_build(const char *kind, size_t dim, const uint64_t *ids,
+                                  const float *vectors, size_t count, retrieval_faiss **out,
+                                  base_error *err);
+/* Serialise into a file that is created or cut; durability is the caller's. */
+base_status retrieval_faiss_write(const retrieval_faiss *index, const char *path, base_error *err);
+/* From bytes whose checksum the caller has verified. Errors: BASE_CORRUPT (not an index, other
+ * dim). */
+base_status retrieval_faiss_read(const void *data, size_t size, size_t dim, retrieval_faiss **out,
+                                 base_error *err);
+void retrieval_faiss_free(retrieval_faiss *index);
+size_t retrieval_faiss_count(const retrieval_faiss *index);
+/* As retrieval_flat_search; approximate where the kind is. out [wanted]. */
+base_status retrieval_faiss_search(const retrieval_faiss *index, const float *query, size_t wanted,
+                                   retrieval_near *out, size_t *count, base_error *err);
+
+#endif

@@ -1,0 +1,205 @@
+/* retrieval/index_faiss.c: an immutable segment of vectors behind FAISS's C API (the only file that
+ * names FAISS).
+ *
+ * Segments are built by index_factory, searched, and written as FAISS's own file format. Nothing is
+ * removed from one: forgetting writes it anew from the store (retrieval.c). FAISS throws C++
+ * exceptions; its C API turns them into codes, `translate` below turns those into ours.
+ *
+ * Not here: HNSW (slow to build with Debian's generic FAISS: 391 s for 200,000 x 384 on two
+ * threads).
+ */
+#include <faiss/c_api/IndexIVF_c.h>
+#include <faiss/c_api/Index_c.h>
+#include <faiss/c_api/error_c.h>
+#include <faiss/c_api/index_factory_c.h>
+#include <faiss/c_api/index_io_c.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "retrieval/index.h"
+
+#define FLAT_MAX 50000 /* vectors up to which exact search is quick enough */
+#define PROBE_SHARE 16 /* an IVF index looks into one list of so many */
+#define LISTS_MIN 64
+
+struct retrieval_faiss {
+    FaissIndex *index;
+    size_t dim;
+};
+
+/* FAISS's last error as ours. Its text may end in a newline; the first line is what a person needs.
+ */
+static base_status translate(base_error *err, int code, const char *what)
+{
+    const char *text = faiss_get_last_error();
+    text = text ? text : "unknown error";
+    base_status status = strstr(text, "bad_alloc") ? BASE_NO_MEMORY : BASE_IO;
+    base_fail(err, status, "FAISS: %s: %.*s", what, (int)strcspn(text, "\n"), text);
+    if (err) {
+        err->system_code = code;
+    }
+    return status;
+}
+
+void retrieval_faiss_kind(size_t count, char kind[RETRIEVAL_KIND_MAX])
+{
+    if (count <= FLAT_MAX) {
+        snprintf(kind, RETRIEVAL_KIND_MAX, "IDMap,Flat");
+        return;
+    }
+    size_t lists = LISTS_MIN;
+    while (lists * lists < count && lists < 4096) {
+        lists *= 2; /* about the square root, as a power of two */
+    }
+    snprintf(kind, RETRIEVAL_KIND_MAX, "IVF%zu,SQ8", lists);
+}
+
+static base_status wrap(FaissIndex *index, size_t dim, retrieval_faiss **out, base_error *err)
+{
+    retrieval_faiss *r = base_calloc(1, sizeof *r);
+    if (!r) {
+        faiss_Index_free(index);
+        return base_fail(err, BASE_NO_MEMORY, "no memory for an index handle");
+    }
+    r->index = index;
+    r->dim = dim;
+    *out = r;
+    return BASE_OK;
+}
+
+/* Vectors to train on: at most 64 a list, evenly spaced. FAISS asks for 39 a list and samples down
+ * to 256 by itself. */
+static base_status train(FaissIndex *index, size_t dim, const float *vectors, size_t count,
+                         base_error *err)
+{
+    FaissIndexIVF *ivf = faiss_IndexIVF_cast(index);
+    size_t wanted = ivf ? 64 * faiss_IndexIVF_nlist(ivf) : count;
+    size_t step = count / wanted;
+    if (step <= 1) {
+        int code = faiss_Index_train(index, (idx_t)count, vectors);
+        return code == 0 ? BASE_OK : translate(err, code, "train");
+    }
+    float *sample = base_alloc(wanted * dim * sizeof *sample);
+    if (!sample) {
+        return base_fail(err, BASE_NO_MEMORY, "no memory for %zu training vectors", wanted);
+    }
+    for (size_t i = 0; i < wanted; i++) {
+        memcpy(sample + i * dim, vectors + i * step * dim, dim * sizeof *sample);
+    }
+    int code = faiss_Index_train(index, (idx_t)wanted, sample);
+    base_free(sample);
+    return code == 0 ? BASE_OK : translate(err, code, "train");
+}
+
+base_status retrieval_faiss_build(const char *kind, size_t dim, const uint64_t *ids,
+                                  const float *vectors, size_t count, retrieval_faiss **out,
+                                  base_error *err)
+{
+    FaissIndex *index = NULL;
+    int code = faiss_index_factory(&index, (int)dim, kind, METRIC_INNER_PRODUCT);
+    if (code != 0) {
+        base_status status = translate(err, code, kind);
+        return status == BASE_NO_MEMORY
+                   ? status
+                   : base_fail(err, BASE_INVALID, "FAISS: no index \"%s\"", kind);
+    }
+    base_status status = BASE_OK;
+    if (!faiss_Index_is_trained(index)) {
+        status = train(index, dim, vectors, count, err);
+    }
+    if (status == BASE_OK) {
+        _Static_assert(sizeof(idx_t) == sizeof(uint64_t), "ids go to FAISS as they are");
+        code = faiss_Index_add_with_ids(index, (idx_t)count, vectors,
+                                        (const idx_t *)(const void *)ids);
+        status = code == 0 ? BASE_OK : translate(err, code, "add");
+    }
+    FaissIndexIVF *ivf = faiss_IndexIVF_cast(index);
+    if (status == BASE_OK && ivf) {
+        size_t probes = faiss_IndexIVF_nlist(ivf) / PROBE_SHARE;
+        faiss_IndexIVF_set_nprobe(ivf, probes > 8 ? probes : 8); /* saved with the index */
+    }
+    if (status != BASE_OK) {
+        faiss_Index_free(index);
+        return status;
+    }
+    return wrap(index, dim, out, err);
+}
+
+base_status retrieval_faiss_write(const retrieval_faiss *r, const char *path, base_error *err)
+{
+    int code = faiss_write_index_fname(r->index, path);
+    return code == 0 ? BASE_OK : translate(err, code, path);
+}
+
+base_status retrieval_faiss_read(const void *data, size_t size, size_t dim, retrieval_faiss **out,
+                                 base_error *err)
+{
+    if (size == 0) {
+        return base_fail(err, BASE_CORRUPT, "an empty index file");
+    }
+    FILE *file = fmemopen((void *)(uintptr_t)data, size, "rb");
+    if (!file) {
+        return base_fail(err, BASE_NO_MEMORY, "no memory to read an index");
+    }
+    FaissIndex *index = NULL;
+    int code = faiss_read_index(file, 0, &index);
+    fclose(file);
+    if (code != 0) {
+        base_status status = translate(err, code, "read");
+        return status == BASE_NO_MEMORY ? status
+                                        : base_fail(err, BASE_CORRUPT, "not a FAISS index");
+    }
+    if (faiss_Index_d(index) != (int)dim) {
+        int found = faiss_Index_d(index);
+        faiss_Index_free(index);
+        return base_fail(err, BASE_CORRUPT, "index of %d dimensions, wanted %zu", found, dim);
+    }
+    return wrap(index, dim, out, err);
+}
+
+void retrieval_faiss_free(retrieval_faiss *r)
+{
+    if (r) {
+        faiss_Index_free(r->index);
+        base_free(r);
+    }
+}
+
+size_t retrieval_faiss_count(const retrieval_faiss *r)
+{
+    return (size_t)faiss_Index_ntotal(r->index);
+}
+
+base_status retrieval_faiss_search(const retrieval_faiss *r, const float *query, size_t wanted,
+                                   retrieval_near *out, size_t *count, base_error *err)
+{
+    size_t held = retrieval_faiss_count(r);
+    wanted = wanted < held ? wanted : held;
+    *count = 0;
+    if (wanted == 0) {
+        return BASE_OK;
+    }
+    idx_t *labels = base_alloc(wanted * sizeof *labels);
+    float *scores = base_alloc(wanted * sizeof *scores);
+    base_status status = BASE_OK;
+    if (!labels || !scores) {
+        status = base_fail(err, BASE_NO_MEMORY, "no memory for %zu results", wanted);
+        goto done;
+    }
+    int code = faiss_Index_search(r->index, 1, query, (idx_t)wanted, scores, labels);
+    if (code != 0) {
+        status = translate(err, code, "search");
+        goto done;
+    }
+    for (size_t i = 0; i < wanted; i++) {
+        if (labels[i] >= 0 && isfinite(scores[i])) {
+            out[(*count)++] = (retrieval_near){(uint64_t)labels[i], scores[i]};
+        }
+    }
+done:
+    base_free(labels);
+    base_free(scores);
+    return status;
+}

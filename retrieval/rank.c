@@ -1,0 +1,134 @@
+/* retrieval/rank.c: the fused score and the time term. See rank.h. */
+#include "retrieval/rank.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/status.h"
+
+#define NEAR_US (2 * 365 * BASE_DAY_US)
+
+const retrieval_weights retrieval_weights_default = {
+    .similarity = 1.0f,
+    .bm25 = 0.5f,
+    .time = 0.35f,
+    .bm25_half = 20.0f,
+    .strength_power = 1.0f,
+    .years = 1.0f,
+    .inside = 0.5f,
+    .near = 0.25f,
+    .spanned = 0.0f,
+    .valid = 0.5f,
+    .observed = 0.25f,
+    .twin_cosine = 0.9f,
+    .twin_margin = 0.05f,
+};
+
+void retrieval_times_add(retrieval_times *times, int64_t from_us, int64_t to_us)
+{
+    if (times->interval_count == RETRIEVAL_TIMES_MAX) {
+        return;
+    }
+    base_interval added = {from_us == BASE_TIME_NONE ? INT64_MIN : from_us,
+                           to_us == BASE_TIME_NONE ? INT64_MAX : to_us};
+    if (added.from_us < added.to_us) {
+        times->intervals[times->interval_count++] = added;
+    }
+}
+
+void retrieval_times_add_text(retrieval_times *times, const char *text, size_t size)
+{
+    times->interval_count +=
+        base_date_intervals(text, size, times->intervals + times->interval_count,
+                            RETRIEVAL_TIMES_MAX - times->interval_count);
+    times->year_count += base_date_years(text, size, times->years + times->year_count,
+                                         RETRIEVAL_TIMES_MAX - times->year_count);
+}
+
+/* Do [a) and [b) overlap when b is widened by slack on both sides? Safe at the ends of int64. */
+static bool overlaps(base_interval a, base_interval b, int64_t slack_us)
+{
+    int64_t from = b.from_us > INT64_MIN + slack_us ? b.from_us - slack_us : INT64_MIN;
+    int64_t to = b.to_us < INT64_MAX - slack_us ? b.to_us + slack_us : INT64_MAX;
+    return a.from_us < to && from < a.to_us;
+}
+
+static bool any_overlaps(const retrieval_times *episode, base_interval wanted, int64_t slack_us)
+{
+    for (size_t i = 0; i < episode->interval_count; i++) {
+        if (overlaps(episode->intervals[i], wanted, slack_us)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void retrieval_match_times(const retrieval_times *question, const retrieval_times *episode,
+                           int64_t valid_from_us, int64_t valid_to_us, int64_t observed_at_us,
+                           retrieval_time_match *match)
+{
+    memset(match, 0, sizeof *match);
+    size_t years = 0;
+    for (size_t i = 0; i < question->year_count; i++) {
+        bool found = false;
+        for (size_t k = 0; k < episode->year_count && !found; k++) {
+            found = episode->years[k] == question->years[i];
+        }
+        years += found;
+    }
+    if (question->year_count > 0) {
+        match->years = (float)years / (float)question->year_count;
+    }
+    if (question->interval_count == 0) {
+        return;
+    }
+    base_interval hull = {INT64_MAX, INT64_MIN};
+    for (size_t i = 0; i < episode->interval_count; i++) {
+        hull.from_us = episode->intervals[i].from_us < hull.from_us ? episode->intervals[i].from_us
+                                                                    : hull.from_us;
+        hull.to_us =
+            episode->intervals[i].to_us > hull.to_us ? episode->intervals[i].to_us : hull.to_us;
+    }
+    bool has_validity = valid_from_us != BASE_TIME_NONE || valid_to_us != BASE_TIME_NONE;
+    base_interval valid = {valid_from_us == BASE_TIME_NONE ? INT64_MIN : valid_from_us,
+                           valid_to_us == BASE_TIME_NONE ? INT64_MAX : valid_to_us};
+    size_t inside = 0, near = 0, spanned = 0, in_validity = 0, observed = 0;
+    for (size_t i = 0; i < question->interval_count; i++) {
+        base_interval q = question->intervals[i];
+        inside += any_overlaps(episode, q, 0);
+        near += any_overlaps(episode, q, NEAR_US);
+        spanned += hull.from_us <= q.from_us && q.to_us <= hull.to_us;
+        in_validity += has_validity && overlaps(valid, q, 0);
+        observed += q.from_us <= observed_at_us && observed_at_us < q.to_us;
+    }
+    float n = (float)question->interval_count;
+    match->inside = (float)inside / n;
+    match->near = (float)near / n;
+    match->spanned = (float)spanned / n;
+    match->valid = (float)in_validity / n;
+    match->observed = (float)observed / n;
+}
+
+float retrieval_time_term(const retrieval_weights *w, const retrieval_time_match *match)
+{
+    float total = w->years + w->inside + w->near + w->spanned;
+    float text = w->years * match->years + w->inside * match->inside + w->near * match->near +
+                 w->spanned * match->spanned;
+    /* Validity and observed_at say the same thing in another way: the best of the three counts. */
+    float best = total > 0 ? text / total : 0;
+    float valid = w->valid * match->valid;
+    float observed = w->observed * match->observed;
+    best = valid > best ? valid : best;
+    best = observed > best ? observed : best;
+    return best > 1 ? 1 : best;
+}
+
+float retrieval_score(const retrieval_weights *w, float similarity, float bm25, float time,
+                      float strength)
+{
+    BASE_ASSERT_HOT(bm25 >= 0);
+    float sum =
+        w->similarity * similarity + w->bm25 * bm25 / (bm25 + w->bm25_half) + w->time * time;
+    sum = sum > 0 ? sum : 0; /* a weak memory must not rise by being weak */
+    return strength < 0 ? sum : sum * powf(strength, w->strength_power);
+}
