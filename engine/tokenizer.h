@@ -41,6 +41,7 @@ size_t tokenizer_vocabulary(const tokenizer *t);
 typedef struct wordpiece wordpiece;
 base_status tokenizer_wordpiece_open(const char *vocabulary_path, wordpiece **out, base_error *err);
 void tokenizer_wordpiece_close(wordpiece *w);
+size_t tokenizer_wordpiece_vocabulary(const wordpiece *w);
 /* [CLS] ... [SEP], at most ids_max ids (cut before [SEP]); returns the count. */
 size_t tokenizer_wordpiece_encode(const wordpiece *w, const char *text, size_t size, int32_t *ids,
                                   size_t ids_max);
