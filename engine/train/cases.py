@@ -150,6 +150,7 @@ def cases(name, which, count, seed):
         if gold is None:
             continue
         out.append({"id": q["id"], "set": name, "question": q["question"],
+                    "kind": q["meta"]["kind"],
                     "answers": q["answers"], "stale": q["stale_answers"],
                     "as_of": (q["as_of"] or "")[:10], "gold": gold,
                     "sibling": data.stale(q, rng),

@@ -82,7 +82,7 @@ def by_steps(model, row, prefix_ids):
         undo = model.rotation(-where)
         put = model.rotation(torch.arange(place, place + size)[None])
         for k, v in kept:
-            raw.append((rotate(rotate(k, *undo), *put), v))
+            raw.append((rotate(rotate(k, undo), put), v))
         keys.append(raw)
         place += size
 

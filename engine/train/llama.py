@@ -40,8 +40,7 @@ class Llama:
         self.device, self.dtype = device, dtype
         self.weight = {}
         for name in gguf.tensors:
-            keep = torch.float32 if "norm" in name else dtype
-            self.weight[name] = gguf.tensor(name).to(device=device, dtype=keep)
+            self.weight[name] = gguf.tensor(name).to(device=device, dtype=dtype)
         self.head_weight = self.weight.get("output.weight", self.weight["token_embd.weight"])
         self.lora = None
         pair = torch.arange(0, self.head_size, 2, device=device, dtype=torch.float64)
@@ -51,22 +50,20 @@ class Llama:
     # ---- parts ----
 
     def rotation(self, positions):
-        """cos, sin [..., D/2] f32 of integer positions [...]."""
-        angle = positions.to(torch.float64)[..., None] * self.frequency
-        return angle.cos().float(), angle.sin().float()
+        """cos + i sin [B,T,1,D/2] of integer positions [B,T]."""
+        angle = positions.to(torch.float64)[..., None, None] * self.frequency
+        return torch.polar(torch.ones_like(angle), angle).to(torch.complex64)
 
     def linear(self, layer, name, x):
         full = f"blk.{layer}.{name}"
         y = F.linear(x, self.weight[full + ".weight"])
         if self.lora is not None:
             a, b = self.lora.pair(full, x.dtype)
-            y = y + F.linear(F.linear(x, a), b) * self.lora.scale
+            y = y + F.linear(F.linear(x, a), b)
         return y
 
     def norm(self, name, x):
-        wide = x.float()
-        wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
-        return (wide * self.weight[name + ".weight"]).to(x.dtype)
+        return F.rms_norm(x, x.shape[-1:], self.weight[name + ".weight"], self.eps)
 
     def attend(self, q_prefix, q_placed, k_prefix, v_prefix, k, v, mask):
         """Attention with two query frames; the plain definition.
@@ -113,16 +110,15 @@ class Llama:
 
     # ---- passes ----
 
-    def layer(self, i, x, cos_placed, sin_placed, cos_prefix, sin_prefix, prefix, past, mask):
+    def layer(self, i, x, turn_placed, turn_prefix, prefix, past, mask):
         """One block.  Returns x, rotated k and v of these tokens (before `past` is joined)."""
         batch, tokens, _ = x.shape
         h = self.norm(f"blk.{i}.attn_norm", x)
         q = self.linear(i, "attn_q", h).view(batch, tokens, self.heads, -1)
         k = self.linear(i, "attn_k", h).view(batch, tokens, self.kv_heads, -1)
         v = self.linear(i, "attn_v", h).view(batch, tokens, self.kv_heads, -1)
-        k = rotate(k, cos_placed, sin_placed)
-        q_placed = rotate(q, cos_placed, sin_placed)
-        q_prefix = q_placed if cos_prefix is None else rotate(q, cos_prefix, sin_prefix)
+        k, q_placed = rotate(k, turn_placed), rotate(q, turn_placed)
+        q_prefix = q_placed if turn_prefix is None else rotate(q, turn_prefix)
         keys, values = k, v
         if past is not None:
             keys, values = past(i, k, v)
@@ -139,13 +135,12 @@ class Llama:
         ids, placed, encoded [B,T] int64; mask [B,1,T,P+S] additive.
         """
         x = self.weight["token_embd.weight"][ids]
-        cos_placed, sin_placed = self.rotation(placed)
+        turn_placed = self.rotation(placed)
         same = encoded is placed or prefix is None
-        cos_prefix, sin_prefix = (None, None) if same else self.rotation(encoded)
+        turn_prefix = None if same else self.rotation(encoded)
         kept = []
         for i in range(self.layers):
-            x, k, v = self.layer(i, x, cos_placed, sin_placed, cos_prefix, sin_prefix, prefix,
-                                 past, mask)
+            x, k, v = self.layer(i, x, turn_placed, turn_prefix, prefix, past, mask)
             kept.append((k, v))
         return self.norm("output_norm", x), kept
 
@@ -223,7 +218,15 @@ class Lora:
         return list(self.a.values()) + list(self.b.values())
 
     def pair(self, name, dtype):
-        return self.a[name].to(dtype), self.b[name].to(dtype)
+        """A and alpha/rank B in the dtype of the pass; kept until `forget`."""
+        key = (name, dtype)
+        if key not in self.cast:
+            self.cast[key] = (self.a[name].to(dtype), (self.b[name] * self.scale).to(dtype))
+        return self.cast[key]
+
+    def forget(self):
+        """The weights changed, or a graph was used up."""
+        self.cast = {}
 
     def state(self):
         """name.lora_a / name.lora_b -> tensor, the names of the GGUF adapter."""
@@ -239,12 +242,10 @@ class Lora:
                 value.copy_(tensors[name])
 
 
-def rotate(x, cos, sin):
-    """Rotary embedding of x [B,T,H,D] on neighbouring pairs; cos, sin [B,T,D/2]."""
-    wide = x.float().unflatten(-1, (-1, 2))
-    even, odd = wide.unbind(-1)
-    cos, sin = cos[:, :, None], sin[:, :, None]
-    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2).to(x.dtype)
+def rotate(x, turn):
+    """Rotary embedding of x [B,T,H,D] on neighbouring pairs; turn [B,T,1,D/2] complex."""
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * turn).flatten(-2).to(x.dtype)
 
 
 def causal(tokens, device):

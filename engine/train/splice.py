@@ -16,9 +16,8 @@ the prefix at their final distance, not at the distance of the moment in which t
 import math
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
-
-HIDDEN = 1 << 30
 
 
 @dataclass
@@ -41,56 +40,63 @@ class Row:
     labels: list = field(default_factory=list)
 
 
+FIELDS = ("ids", "placed", "encoded", "owner", "since", "order", "labels")
+
+
+def pack(rows, prefix_len, multiple=8):
+    """Rows padded to one width: name -> numpy array [B,T]; `bias` f32, `last` [B]."""
+    width = max(sum(len(b.ids) for b in r.blocks) + len(r.live) for r in rows)
+    width = -(-width // multiple) * multiple
+    out = {name: np.zeros((len(rows), width), np.int32) for name in FIELDS}
+    out["bias"] = np.zeros((len(rows), width), np.float32)
+    out["last"] = np.zeros(len(rows), np.int32)
+    out["placed"][:], out["encoded"][:] = prefix_len, prefix_len
+    out["owner"][:], out["order"][:] = -1, -1
+    for r, row in enumerate(rows):
+        memory = sum(len(b.ids) for b in row.blocks)
+        at, place = 0, prefix_len + row.split
+        for number, block in enumerate(row.blocks):
+            n = len(block.ids)
+            here = slice(at, at + n)
+            out["ids"][r, here] = block.ids
+            out["placed"][r, here] = np.arange(place, place + n)
+            out["encoded"][r, here] = np.arange(prefix_len, prefix_len + n)
+            out["owner"][r, here] = number + 1
+            out["since"][r, here] = block.since
+            out["bias"][r, here] = math.log(block.strength)
+            at, place = at + n, place + n
+        n = len(row.live)
+        here, index = slice(at, at + n), np.arange(n)
+        places = prefix_len + index + np.where(index >= row.split, memory, 0)
+        first_seeing = min((b.since for b in row.blocks), default=0)
+        out["ids"][r, here] = row.live
+        out["placed"][r, here] = places
+        # tokens run before any block came saw the prefix from where they stood then
+        out["encoded"][r, here] = np.where(index < first_seeing, prefix_len + index, places)
+        out["owner"][r, here] = 0
+        out["order"][r, here] = index
+        if row.labels:
+            out["labels"][r, here] = row.labels
+        out["last"][r] = at + n - 1
+    return out
+
+
 class Batch:
-    """Tensors of several rows, padded to one width on one device."""
+    """Packed rows as tensors on one device."""
 
-    def __init__(self, rows, prefix_len, device, multiple=8):
-        width = max(sum(len(b.ids) for b in r.blocks) + len(r.live) for r in rows)
-        width = -(-width // multiple) * multiple
-        ids, placed, encoded, owner, since, order, bias, labels, last = ([] for _ in range(9))
-        for row in rows:
-            memory = sum(len(b.ids) for b in row.blocks)
-            r_ids, r_placed, r_encoded, r_owner, r_since, r_order, r_bias = ([] for _ in range(7))
-            place = prefix_len + row.split
-            for number, block in enumerate(row.blocks):
-                n = len(block.ids)
-                r_ids += block.ids
-                r_placed += range(place, place + n)
-                r_encoded += range(prefix_len, prefix_len + n)
-                r_owner += [number + 1] * n
-                r_since += [block.since] * n
-                r_bias += [math.log(block.strength)] * n
-                place += n
-            n = len(row.live)
-            first_seeing = min((b.since for b in row.blocks), default=0)
-            r_ids += row.live
-            places = [prefix_len + j + (memory if j >= row.split else 0) for j in range(n)]
-            r_placed += places
-            # tokens run before any block came saw the prefix from where they stood then
-            r_encoded += [prefix_len + j if j < first_seeing else places[j] for j in range(n)]
-            r_order = [-1] * memory + list(range(n))
-            r_owner += [0] * n
-            r_since += [0] * n
-            r_bias += [0.0] * n
-            r_labels = [0] * memory + (list(row.labels) or [0] * n)
-            last.append(len(r_ids) - 1)
-            pad = width - len(r_ids)
-            ids.append(r_ids + [0] * pad)
-            placed.append(r_placed + [prefix_len] * pad)
-            encoded.append(r_encoded + [prefix_len] * pad)
-            owner.append(r_owner + [-1] * pad)
-            since.append(r_since + [0] * pad)
-            order.append(r_order + [-1] * pad)
-            bias.append(r_bias + [0.0] * pad)
-            labels.append(r_labels + [0] * pad)
+    def __init__(self, rows, prefix_len, device):
+        self.take(pack(rows, prefix_len), device)
 
-        def tensor(value, dtype=torch.int64):
-            return torch.tensor(value, dtype=dtype).to(device, non_blocking=True)
+    @classmethod
+    def of(cls, packed, device):
+        batch = cls.__new__(cls)
+        batch.take(packed, device)
+        return batch
 
-        self.ids, self.placed, self.encoded = tensor(ids), tensor(placed), tensor(encoded)
-        self.owner, self.since, self.order = tensor(owner), tensor(since), tensor(order)
-        self.bias, self.labels = tensor(bias, torch.float32), tensor(labels)
-        self.last = tensor(last)
+    def take(self, packed, device):
+        for name, value in packed.items():
+            tensor = torch.from_numpy(value).to(device)
+            setattr(self, name, tensor if name == "bias" else tensor.long())
 
     def mask(self, prefix_len):
         """Additive mask [B,1,T,P+T] f32."""

@@ -1,0 +1,144 @@
+"""Draw training rows from facts: which notes are there, in which order, how strong, which layout.
+
+Everything follows from (seed, number of the chunk), so a run can be repeated and taken up again,
+with any number of worker processes.  Kinds and their shares are the constants below.
+
+The engine's order is strongest (newest) nearest to the question; some rows break it, so that the
+model goes by strength where strengths differ clearly and by nearness where they are equal.
+"""
+import random
+
+from cases import holds
+from splice import Block, Row, pack
+from wrapper import BLOCK, HEADER, NOT_HELD, QUESTION
+
+SHARES = {"world": 0.41, "timeqa": 0.14, "releases": 0.13, "mquake": 0.10, "peps": 0.08,
+          "haystack": 0.05, "texts": 0.09}
+ABSENT = 0.13           # the right note is missing: NOT_HELD is the answer
+CONFLICT = 0.5          # an outdated note lies beside it, where the fact has one
+RIVALS = 0.35           # of these: equally strong, the newer one nearest
+LAYOUT_S = 0.15
+SENTENCE = 0.06         # asked for a full sentence: short answer first, then the sentence
+TAIL = 8                # tokens run again after a splice in mid-sentence
+CHUNK = 1024            # rows drawn together, then sorted by length
+
+
+class Composer:
+    def __init__(self, tokenizer, data, prefix_len, seed, token_budget):
+        self.tokenizer, self.data, self.prefix_len = tokenizer, data, prefix_len
+        self.seed, self.token_budget = seed, token_budget
+        self.header = tokenizer.pieces(HEADER)
+        self.end = tokenizer.pieces("<|im_end|>")
+        self.cache = {}
+
+    def block_ids(self, note):
+        key = (note[0], note[1])
+        if key not in self.cache:
+            ids = self.tokenizer.pieces(BLOCK, title=note[0], text=note[1].strip())
+            self.cache[key] = ids[:96]
+        return self.cache[key]
+
+    def question_ids(self, question):
+        return self.tokenizer.pieces(QUESTION, question=question)
+
+    def row(self, rng, strengths_and_notes, question, answer):
+        """One row with all of the answer as target."""
+        asked = self.question_ids(question)
+        split = len(asked) if rng.random() < LAYOUT_S else 0
+        blocks = [Block(self.block_ids(n), s, split) for s, n in strengths_and_notes]
+        target = self.tokenizer.encode(answer) + self.end
+        live = asked + self.header + target
+        labels = [0] * (len(live) - len(target)) + [1] * len(target)
+        return Row(blocks, live, split, labels)
+
+    def others(self, rng, fact, source, count):
+        """(strength, note) of notes that do not hold the answer."""
+        out = []
+        for _ in range(count):
+            if fact["n"] and rng.random() < 0.6:
+                note = rng.choice(fact["n"])
+            else:
+                note = rng.choice(self.data["distractors"][source])
+            if holds(note[0] + " " + note[1], fact["a"]) or any(note == n for _, n in out):
+                continue
+            out.append((1.0 if rng.random() < 0.6 else rng.uniform(0.05, 1.0), note))
+        return out
+
+    def fact_row(self, rng, source):
+        fact = rng.choice(self.data["facts"][source])
+        question, answer, right = fact["q"], fact["a"], fact["r"]
+        if not right or rng.random() < ABSENT:
+            found = self.others(rng, fact, source, rng.choice((1, 1, 2, 3)))
+            if len(right) == 2 and rng.random() < 0.6:
+                found.append((1.0, rng.choice(right)))
+            if not found:
+                found = [(1.0, rng.choice(self.data["distractors"]["world"]))]
+            rng.shuffle(found)
+            return self.row(rng, found, question, NOT_HELD)
+        strength = 1.0 if rng.random() < 0.8 else rng.uniform(0.15, 1.0)
+        notes = [(strength, n) for n in right]
+        rng.shuffle(notes)
+        old = []
+        if fact["o"] and rng.random() < CONFLICT:
+            outdated = fact["o"][-rng.choice((1, 1, 2)):]
+            if rng.random() < RIVALS:
+                old = [(strength, n) for n in outdated]
+            elif rng.random() < 0.5:
+                notes = [(1.0, n) for _, n in notes]
+                old = [(0.1, n) for n in outdated]
+            else:
+                old = [(max(0.02, strength * rng.uniform(0.02, 0.3)), n) for n in outdated]
+        rivals = any(s == strength for s, _ in old)
+        found = old + notes
+        if old and not rivals and rng.random() < 0.25:
+            rng.shuffle(found)
+        extra = self.others(rng, fact, source, rng.choice((0, 0, 0, 0, 1, 1, 2, 2, 3, 4)))
+        nearest = rng.random() < 0.6
+        for note in extra:
+            found.insert(rng.randint(0, len(found) - (1 if nearest else 0)), note)
+        if fact["f"] and rng.random() < SENTENCE:
+            question += " Answer in a full sentence."
+            answer = answer.rstrip(".") + ". " + fact["f"]
+        return self.row(rng, found, question, answer)
+
+    def text_row(self, rng):
+        """A text of three facts; each note comes a few tokens before its value is written."""
+        text = rng.choice(self.data["texts"])
+        live = self.question_ids(text["q"]) + self.header
+        labels, header_at, answer_at = [0] * len(live), len(live) - len(self.header), len(live)
+        blocks = []
+        for i, (head, value, tail, note) in enumerate(text["parts"]):
+            encode = self.tokenizer.encode
+            spaced = head.endswith(" ")
+            head_ids = encode((" " if i else "") + (head[:-1] if spaced else head))
+            value_ids = encode((" " if spaced else "") + value)
+            tail_ids = encode(tail)
+            event = len(live) + len(head_ids) - rng.randint(0, min(6, len(head_ids) - 1))
+            since = event - TAIL if event - answer_at >= TAIL else header_at
+            if i == 0 and rng.random() < 0.3:
+                since = 0
+            blocks.append(Block(self.block_ids(note), 1.0, since))
+            live += head_ids + value_ids + tail_ids
+            labels += [0] * len(head_ids) + [1] * (len(value_ids) + len(tail_ids))
+        for note in text["n"][:rng.choice((0, 0, 1, 2))]:
+            blocks.insert(0, Block(self.block_ids(note), 1.0, rng.choice((0, header_at))))
+        return Row(blocks, live + self.end, 0, labels + [1])
+
+    def chunk(self, number):
+        """Packed batches of chunk `number`, in random order."""
+        rng = random.Random(f"{self.seed}:{number}")
+        sources, weights = zip(*SHARES.items())
+        rows = []
+        for source in rng.choices(sources, weights, k=CHUNK):
+            rows.append(self.text_row(rng) if source == "texts" else self.fact_row(rng, source))
+        rows.sort(key=lambda r: sum(len(b.ids) for b in r.blocks) + len(r.live))
+        batches, current = [], []
+        for row in rows:
+            width = sum(len(b.ids) for b in row.blocks) + len(row.live)
+            if current and width * (len(current) + 1) > self.token_budget:
+                batches.append(pack(current, self.prefix_len))
+                current = []
+            current.append(row)
+        batches.append(pack(current, self.prefix_len))
+        rng.shuffle(batches)
+        return batches

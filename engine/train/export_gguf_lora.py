@@ -1,0 +1,81 @@
+"""Adapter to GGUF, and the adapter merged into the weights as an engine would.
+
+    python engine/train/export_gguf_lora.py STATE.pt MODEL.gguf adapter.gguf
+
+writes the adapter of a training state (train_reader.py --state).  The names are those of
+llama.cpp's converter: blk.N.attn_q.weight.lora_a / .lora_b, f16, adapter.lora.alpha.  The training
+runs in the row order of the GGUF file (Q and K already permuted for neighbouring rotary pairs), so
+B is written as it is.
+"""
+import copy
+import hashlib
+import os
+import sys
+
+import torch
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from gguf_file import Gguf, write_adapter
+from wrapper import VERSION
+
+
+def export(lora, gguf, path, examples=""):
+    """Write adapter.gguf; its size in bytes.  Read back and compared before it counts as done."""
+    meta, strings = gguf.metadata, []
+    strings.append(("general.name", meta.get("general.name", "") + " memory reader"))
+    strings.append(("general.license", meta.get("general.license", "")))
+    strings.append(("general.base_model.0.name", meta.get("general.name", "")))
+    strings.append(("eidetic.base_sha256", hashlib.sha256(gguf.raw).hexdigest()))
+    strings.append(("eidetic.prompt_version", str(VERSION)))
+    if examples and os.path.exists(examples):
+        with open(examples, "rb") as file:
+            strings.append(("eidetic.examples_sha256", hashlib.sha256(file.read()).hexdigest()))
+    tensors = lora.state()
+    write_adapter(path, tensors, lora.alpha, meta["general.architecture"], strings)
+    again = Gguf(path)
+    for name, value in tensors.items():
+        want = value.detach().cpu().to(torch.float16).float()
+        if not torch.equal(again.tensor(name), want):
+            raise ValueError(f"{path}: tensor {name} does not read back as it was written")
+    return os.path.getsize(path)
+
+
+def fake_q8_0(w):
+    """w through Q8_0 and back: blocks of 32, f16 scale = max / 127."""
+    b = w.reshape(-1, 32)
+    scale = b.abs().amax(1, keepdim=True) / 127
+    q = torch.round(b / scale.clamp_min(1e-30)).clamp(-127, 127)
+    return (q * scale.half().float()).reshape(w.shape)
+
+
+def fake_q4_1(w):
+    """w through Q4_1 and back: blocks of 32, f16 scale = range / 15 and f16 minimum."""
+    b = w.reshape(-1, 32)
+    low = b.amin(1, keepdim=True)
+    scale = (b.amax(1, keepdim=True) - low) / 15
+    q = torch.round((b - low) / scale.clamp_min(1e-30)).clamp(0, 15)
+    return (q * scale.half().float() + low.half().float()).reshape(w.shape)
+
+
+def merged(model, lora, kind):
+    """A float32 model whose linears are W + alpha/rank BA, through the quantisation `kind`."""
+    round_trip = {"q8_0": fake_q8_0, "q4_1": fake_q4_1, "f32": lambda w: w}[kind]
+    whole = copy.copy(model)
+    whole.weight, whole.lora = dict(model.weight), None
+    for name in lora.a:
+        w = model.weight[name + ".weight"].float()
+        w = w + lora.scale * lora.b[name].half().float() @ lora.a[name].half().float()
+        whole.weight[name + ".weight"] = round_trip(w)
+    return whole
+
+
+if __name__ == "__main__":
+    from llama import Llama, Lora
+    state, base, out = sys.argv[1:4]
+    base = Gguf(base)
+    kept = torch.load(state, map_location="cpu", weights_only=True)["lora"]
+    rank = next(v.shape[0] for n, v in kept.items() if n.endswith("lora_a"))
+    lora = Lora(Llama(base), rank, 2.0 * rank, 0)
+    with torch.no_grad():
+        lora.load(kept)
+    print(export(lora, base, out), "bytes")
