@@ -31,8 +31,8 @@ SHOTS = (
      "Who designed Larkspur Bridge?", "Ines Halloran"),
     ("Tarn release", "2024-06-18", "Release note: Tarn 4.2.7 is out and replaces 4.2.6.",
      "What is the latest release of the Tarn 4.2 line?", "4.2.7"),
-    ("Oakfield Museum — History", "2019-11-02", "The museum was in Castle Yard at first. In 1931 it "
-     "moved to Mill Street, where it stayed until 1958.",
+    ("Oakfield Museum — History", "2019-11-02", "The museum was in Castle Yard at first. In 1931 "
+     "it moved to Mill Street, where it stayed until 1958.",
      "Where was the Oakfield Museum from 1931 to 1958?", "Mill Street"),
 )
 NOT_HELD = ("Velda Marsh — birthplace", "2022-01-30", "Velda Marsh was born in Norrby.",

@@ -56,7 +56,7 @@ def exact(text, value):
 
 
 def score(answer, question):
-    """exact, contains, stale, abstained (0 or 1 each); stale: an outdated value and no right one."""
+    """exact, contains, stale, abstained (0 or 1 each); stale: an outdated value, no right one."""
     contains = any(holds(answer, a) for a in question["answers"])
     return {"exact": int(any(exact(answer, a) for a in question["answers"])),
             "contains": int(contains),

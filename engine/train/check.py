@@ -54,7 +54,8 @@ def against_transformers(path, model, tokenizer):
             heads = model.heads if part[-1] == "attn_q" else model.kv_heads
             value = value.view(heads, -1, 2, value.shape[1]).transpose(1, 2).reshape(value.shape)
         where = names[part[-1]]
-        state[(f"model.layers.{part[1]}.{where}" if part[0] == "blk" else where) + ".weight"] = value
+        where = f"model.layers.{part[1]}.{where}" if part[0] == "blk" else where
+        state[where + ".weight"] = value
     missing = other.load_state_dict(state, strict=False)
     assert missing.missing_keys in ([], ["lm_head.weight"]) and not missing.unexpected_keys
     other.tie_weights()

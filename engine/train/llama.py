@@ -13,7 +13,8 @@ neighbours: 2i, 2i+1), with
   - batched greedy generation.
 
 What it does not: sampling, any other architecture, quantised arithmetic.
-Axis letters: B batch, T tokens, P prefix tokens, H heads, G key/value heads, D head size, C channels.
+Axis letters: B batch, T tokens, P prefix tokens, H heads, G key/value heads, D head size,
+C channels.
 """
 import math
 

@@ -352,8 +352,9 @@ def main():
     distractors = {name: rng.sample(notes, min(4000, len(notes)))
                    for name, notes in distractors.items()}
     tests = {name: cases(name, "test", args.tests, args.seed) for name in split.QUESTION_SETS}
-    out = {"tests": tests, "unseen": unseen_passages(rng, 100), "chat": CHAT, "facts": data, "held": held, "distractors": distractors,
-           "texts": running_texts(rng, 4000), "prompts": prompts, "passages": passages}
+    out = {"tests": tests, "unseen": unseen_passages(rng, 100), "chat": CHAT, "facts": data,
+           "held": held, "distractors": distractors, "texts": running_texts(rng, 4000),
+           "prompts": prompts, "passages": passages}
     with gzip.open(args.out, "wt", encoding="utf-8", compresslevel=9) as file:
         json.dump(out, file, ensure_ascii=False)
     print({name: len(facts) for name, facts in data.items()},

@@ -224,11 +224,12 @@ RELATIONS = (
 )
 HELD_OUT = ("pet", "patron", "colour", "file format", "owner")
 
-FIRST = ("Anna Ben Carla David Elif Femi Greta Hugo Ines Jakob Karin Liam Mara Nils Olga Pedro Rosa "
-         "Samir Tessa Umar Vera Wanda Xenia Yusuf Zoe Amara Bruno Chloe Dmitri Esther Farid Gwen "
-         "Hana Igor Joana Kofi Leila Marek Nadia Otto Priya Quentin Rafael Sofia Tomas Ursula Viktor "
-         "William Yara Zane Mei Arjun Keiko Sven Paulo Ingrid Aldo Moira Cedric Noor").split()
-MIDDLE = "ka lo ri ve mu sha ten dor bel mi ran os ta gri fen hal ny pra quo sel thi wen zar ul".split()
+FIRST = ("Anna Ben Carla David Elif Femi Greta Hugo Ines Jakob Karin Liam Mara Nils Olga Pedro "
+         "Rosa Samir Tessa Umar Vera Wanda Xenia Yusuf Zoe Amara Bruno Chloe Dmitri Esther Farid "
+         "Gwen Hana Igor Joana Kofi Leila Marek Nadia Otto Priya Quentin Rafael Sofia Tomas Ursula "
+         "Viktor William Yara Zane Mei Arjun Keiko Sven Paulo Ingrid Aldo Moira Cedric Noor").split()
+MIDDLE = ("ka lo ri ve mu sha ten dor bel mi ran os ta gri fen hal ny pra quo sel thi wen zar "
+          "ul").split()
 ENDS = {"person": ("son", "sen", "ova", "mann", "elli", "ard", "ez", "ak", "ley", "well", "ström"),
         "place": ("burg", "ton", "by", "ford", "stad", "ville", "mouth", "heim", "ovo", "field"),
         "country": ("ia", "land", "stan", "ova", "ique"),
@@ -246,8 +247,8 @@ LISTS = {
     "licence": "MIT|BSD-2-Clause|Apache-2.0|GPL-3.0|MPL-2.0|LGPL-2.1|Zlib|EUPL-1.2|CC0-1.0",
     "status": "Draft|Active|Accepted|Rejected|Deferred|Final|Withdrawn|Superseded|Open|Closed|"
               "In Review|On Hold|Blocked|Done|Planned|Incomplete|Provisional",
-    "room": "the north attic|room 214|the boiler room|cabinet 7|the lower yard|hall C|the dark room|"
-            "locker 33|the east wing|the workshop|shelf B12|the archive",
+    "room": "the north attic|room 214|the boiler room|cabinet 7|the lower yard|hall C|"
+            "the dark room|locker 33|the east wing|the workshop|shelf B12|the archive",
     "animal": "parrot|tortoise|ferret|whippet|gecko|rabbit|terrier|goldfish|hedgehog|canary",
     "colour": "turquoise|dark red|ochre|silver|lime green|navy blue|purple|ivory|bronze",
 }
@@ -267,7 +268,8 @@ def value(rng, kind):
     if kind == "person":
         return rng.choice(FIRST) + " " + stem(rng) + rng.choice(ENDS["person"])
     if kind == "number":
-        return rng.choice((str(rng.randint(20, 999)), f"{rng.randint(1, 89)},{rng.randint(100, 999)}",
+        return rng.choice((str(rng.randint(20, 999)),
+                           f"{rng.randint(1, 89)},{rng.randint(100, 999)}",
                            str(rng.randint(1000, 65000))))
     if kind == "version":
         return ".".join(str(rng.choice((rng.randint(0, 9), rng.randint(0, 40))))
@@ -287,7 +289,8 @@ def value(rng, kind):
             ("degrees", "bar", "kg", "volts", "metres", "percent"))
     if kind == "code":
         return rng.choice((str(rng.randint(1000, 9999)), stem(rng).upper()[:3]
-                           + str(rng.randint(1, 99)), f"{rng.randint(10, 99)}-{rng.randint(10, 99)}"))
+                           + str(rng.randint(1, 99)),
+                           f"{rng.randint(10, 99)}-{rng.randint(10, 99)}"))
     return stem(rng) + rng.choice(ENDS[kind])
 
 
