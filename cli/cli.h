@@ -1,0 +1,93 @@
+/* cli/cli.h: the program around the libraries. Only here are arguments, environment, the wall
+ * clock, stdout and exit codes.
+ *
+ * main.c reads options by one table and calls the command; everything a person reads goes to
+ * stdout, progress and log to stderr. Exit codes: 0 done, 1 failed, 2 bad usage.
+ */
+#ifndef CLI_CLI_H
+#define CLI_CLI_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "engine/engine.h"
+#include "retrieval/retrieval.h"
+#include "store/store.h"
+
+enum { CLI_DONE = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
+
+typedef struct cli_options {
+    /* any command */
+    const char *store, *model, *encoder, *adapter, *core, *device, *kv_type;
+    size_t threads, window;
+    uint64_t kv_budget;
+    int64_t now_us;
+    bool json, help;
+    /* asking */
+    const char *arm, *session, *prompt;
+    int64_t as_of_us, about_us; /* BASE_TIME_NONE when not given */
+    size_t max_tokens, k;
+    uint64_t seed;
+    double temperature, top_p, min_p, event_threshold, event_rate;
+    size_t top_k, event_stride;
+    bool read_only, trace;
+    /* ingest, age, forget, verify */
+    const char *source, *query;
+    int64_t observed_at_us, valid_from_us, valid_to_us, from_us, to_us;
+    uint64_t id;
+    double half_life_s;
+    bool watch, dry_run, repair, force;
+    /* eval */
+    const char *documents, *questions, *arms, *out;
+    size_t limit;
+    /* what is left: operands */
+    char **operands;
+    int operand_count;
+} cli_options;
+
+typedef int cli_command(const cli_options *o);
+cli_command cmd_ingest, cmd_ask, cmd_chat, cmd_generate, cmd_tokenize, cmd_model, cmd_search,
+    cmd_show, cmd_stats, cmd_verify, cmd_age, cmd_forget, cmd_bench, cmd_eval;
+
+/* Print "eidetic: TEXT" to stderr and return CLI_FAILED (CLI_USAGE). */
+int cli_fail(const base_error *err);
+int cli_usage(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* --- opening things as the options say -------------------------------------------------------- */
+
+typedef struct cli_memory {
+    store *store;
+    retrieval *retrieval;
+} cli_memory;
+
+base_status cli_open_engine(const cli_options *o, bool with_encoder, engine **out, base_error *err);
+/* Opens store and index. create: for writers. Readers of a missing store get BASE_NOT_FOUND.
+ * lock_wait_ms: see store_options. */
+base_status cli_open_memory(const cli_options *o, bool create, unsigned lock_wait_ms,
+                            cli_memory *out, base_error *err);
+base_status cli_open_encoder(const cli_options *o, base_pool *pool, encoder **out, base_error *err);
+void cli_close_memory(cli_memory *memory);
+/* Default folder of the store and of the models; owned by the program, never NULL. */
+const char *cli_store_path(const cli_options *o);
+const char *cli_models_file(const char *name);
+base_status cli_session_options(const cli_options *o, const cli_memory *memory,
+                                engine_session_options *out, base_error *err);
+
+/* --- printing --------------------------------------------------------------------------------- */
+
+/* Search with the default encoder; hits [o->k or 10]. */
+base_status cli_search(const cli_options *o, const cli_memory *memory, const char *text,
+                       retrieval_hit *hits, size_t *count, base_error *err);
+
+/* Print one JSON document and release it. */
+int cli_print_json(json_t *document_take);
+json_t *cli_json_time(int64_t time_us); /* RFC 3339 or null */
+json_t *cli_json_number(double value);  /* null when not finite */
+json_t *cli_json_answer(const cli_options *o, const engine *e, const char *question,
+                        const engine_answer *answer);
+void cli_print_citations(const engine_answer *answer);
+void cli_print_trace(const engine *e, store *s, const engine_answer *answer);
+
+#endif

@@ -1,0 +1,166 @@
+/* cli/open.c: default places, and opening store, index, models and sessions as the options say. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "cli/cli.h"
+
+#define DEFAULT_MODEL "SmolLM2-135M-Instruct.Q4_1.gguf"
+#define DEFAULT_ENCODER "all-MiniLM-L6-v2"
+
+enum { PATH_SIZE = 4096 };
+
+/* $VARIABLE/eidetic, else $HOME/fallback/eidetic. */
+static void user_folder(const char *variable, const char *fallback, char out[PATH_SIZE])
+{
+    const char *base = getenv(variable), *home = getenv("HOME");
+    if (base && *base) {
+        snprintf(out, PATH_SIZE, "%s/eidetic", base);
+    } else {
+        snprintf(out, PATH_SIZE, "%s/%s/eidetic", home ? home : ".", fallback);
+    }
+}
+
+const char *cli_store_path(const cli_options *o)
+{
+    static char path[PATH_SIZE];
+    const char *variable = getenv("EIDETIC_STORE");
+    if (o->store) {
+        return o->store;
+    }
+    if (variable && *variable) {
+        return variable;
+    }
+    user_folder("XDG_DATA_HOME", ".local/share", path);
+    return path;
+}
+
+const char *cli_models_file(const char *name)
+{
+    static char path[2 * PATH_SIZE];
+    char cache[PATH_SIZE];
+    const char *models = getenv("EIDETIC_MODELS");
+    if (models && *models) {
+        snprintf(path, sizeof path, "%s/%s", models, name);
+    } else {
+        user_folder("XDG_CACHE_HOME", ".cache", cache);
+        snprintf(path, sizeof path, "%s/models/%s", cache, name);
+    }
+    return path;
+}
+
+static base_status check_core(const cli_options *o, base_error *err)
+{
+    if (o->core && strcmp(o->core, "full") != 0) {
+        return base_fail(err, BASE_UNSUPPORTED, "--core %s is not there yet (only: full)", o->core);
+    }
+    if (o->device && strcmp(o->device, "cpu") != 0 && strcmp(o->device, "auto") != 0) {
+        return base_fail(err, BASE_UNSUPPORTED, "--device %s is not there yet (only: cpu, auto)",
+                         o->device);
+    }
+    if (o->kv_type && strcmp(o->kv_type, "f16") != 0) {
+        return base_fail(err, BASE_UNSUPPORTED, "--kv-type %s is not there yet (only: f16)",
+                         o->kv_type);
+    }
+    if (o->kv_budget) {
+        return base_fail(err, BASE_UNSUPPORTED, "--kv-budget is not there yet: KV stays on disk");
+    }
+    return BASE_OK;
+}
+
+base_status cli_open_engine(const cli_options *o, bool with_encoder, engine **out, base_error *err)
+{
+    char model[2 * PATH_SIZE], encoder_path[2 * PATH_SIZE];
+    const char *variable = getenv("EIDETIC_MODEL");
+    base_status status = check_core(o, err);
+    if (status) {
+        return status;
+    }
+    const char *given = o->model ? o->model : variable;
+    snprintf(model, sizeof model, "%s", given ? given : cli_models_file(DEFAULT_MODEL));
+    snprintf(encoder_path, sizeof encoder_path, "%s",
+             o->encoder ? o->encoder : cli_models_file(DEFAULT_ENCODER));
+    engine_options options = {.model_path = model,
+                              .encoder_path = with_encoder ? encoder_path : NULL,
+                              .adapter_path = o->adapter && strcmp(o->adapter, "none") != 0
+                                                  ? o->adapter
+                                                  : NULL,
+                              .threads = o->threads};
+    status = engine_open(&options, out, err);
+    if (status == BASE_NOT_FOUND && !given) {
+        base_error_prefix(err, "the default models are not there (run ./dev setup)");
+    }
+    return status;
+}
+
+base_status cli_open_encoder(const cli_options *o, base_pool *pool, encoder **out, base_error *err)
+{
+    base_status status = encoder_open(
+        o->encoder ? o->encoder : cli_models_file(DEFAULT_ENCODER), pool, out, err);
+    if (status == BASE_NOT_FOUND && !o->encoder) {
+        base_error_prefix(err, "the default text encoder is not there (run ./dev setup)");
+    }
+    return status;
+}
+
+base_status cli_open_memory(const cli_options *o, bool create, unsigned lock_wait_ms,
+                            cli_memory *out, base_error *err)
+{
+    enum { VECTOR_SIZE = 384 }; /* of the default encoder */
+    const char *path = cli_store_path(o);
+    *out = (cli_memory){0};
+    store_options options = {
+        .create = create, .read_only = o->read_only, .lock_wait_ms = lock_wait_ms};
+    base_status status = store_open(path, &options, &out->store, err);
+    if (status == BASE_PERMISSION && !create && !options.read_only) {
+        options.read_only = true; /* a store one may read answers fully */
+        status = store_open(path, &options, &out->store, err);
+    }
+    if (status) {
+        return status;
+    }
+    if (!isnan(o->half_life_s)) {
+        store_set_default_half_life(out->store, o->half_life_s);
+    }
+    status = retrieval_open(out->store, VECTOR_SIZE, &out->retrieval, err);
+    if (status) {
+        cli_close_memory(out);
+    }
+    return status;
+}
+
+void cli_close_memory(cli_memory *memory)
+{
+    retrieval_close(memory->retrieval);
+    store_close(memory->store);
+    *memory = (cli_memory){0};
+}
+
+base_status cli_session_options(const cli_options *o, const cli_memory *memory,
+                                engine_session_options *out, base_error *err)
+{
+    engine_session_defaults(out);
+    out->store = memory->store;
+    out->retrieval = memory->retrieval;
+    if (o->arm && (!engine_arm_parse(o->arm, &out->arm) || out->arm == ENGINE_ARM_ORACLE)) {
+        return base_fail(err, BASE_INVALID, "--arm %s is none of full, static, prompt, none",
+                         o->arm);
+    }
+    out->now_us = o->now_us;
+    out->as_of_us = o->as_of_us == BASE_TIME_NONE ? o->now_us : o->as_of_us;
+    out->about_us = o->about_us;
+    out->sampling.temperature = (float)o->temperature;
+    out->sampling.top_k = o->top_k;
+    out->sampling.top_p = (float)o->top_p;
+    out->sampling.min_p = (float)o->min_p;
+    out->sampling.seed = o->seed;
+    out->innovation.threshold = (float)o->event_threshold;
+    out->innovation.target_rate = (float)o->event_rate;
+    out->innovation.stride = o->event_stride;
+    out->window_slots = o->window;
+    out->keep_writes = memory->store && !store_is_read_only(memory->store);
+    return BASE_OK;
+}
