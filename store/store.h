@@ -257,6 +257,12 @@ base_status store_count_dropped(store *s, uint64_t count, base_error *err);
  * INFINITY to switch off. */
 void store_set_default_half_life(store *s, double half_life_s);
 
+/* Name of a source by the number in store_brief; *name by base_free. BASE_NOT_FOUND. */
+base_status store_source_name(store *s, uint32_t source, char **name, base_error *err);
+/* Size and encoder of the vectors in this store, 0 and "" before the first; *encoder by base_free. A document with vectors
+ * of another size or another (named) encoder is refused by store_put_document. */
+base_status store_vector_info(store *s, size_t *dim, char **encoder, base_error *err);
+
 /* --- strength (semantics §2), pure ------------------------------------------------------------ */
 
 #define STORE_STRENGTH_FLOOR 0.25

@@ -1,0 +1,174 @@
+/* tests/unit/store_testing.h: temporary store folders and documents cut at '|' for the store's tests. */
+#ifndef STORE_TESTING_H
+#define STORE_TESTING_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <dirent.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/mem.h"
+#include "store/store.h"
+
+#define DAY BASE_DAY_US
+#define SPANS_MAX 2048
+
+/* Fail the test with the error's own words. */
+#define assert_ok(call)                                                                            \
+    do {                                                                                           \
+        base_error ok_error = {0};                                                                 \
+        base_error *err = &ok_error;                                                               \
+        base_status ok_status = (call);                                                            \
+        if (ok_status != BASE_OK) {                                                                \
+            fail_msg("%s: %s (%s)", #call, base_status_name(ok_status), ok_error.text);            \
+        }                                                                                          \
+    } while (0)
+
+static inline void remove_tree(const char *path)
+{
+    struct stat info;
+    if (lstat(path, &info) != 0) {
+        return;
+    }
+    if (S_ISDIR(info.st_mode)) {
+        DIR *folder = opendir(path);
+        struct dirent *entry;
+        while (folder && (entry = readdir(folder))) {
+            char child[4096];
+            if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) {
+                snprintf(child, sizeof child, "%s/%s", path, entry->d_name);
+                remove_tree(child);
+            }
+        }
+        if (folder) {
+            closedir(folder);
+        }
+        rmdir(path);
+    } else {
+        unlink(path);
+    }
+}
+
+/* setup/teardown: *state is the path of a new folder. */
+static inline int make_folder(void **state)
+{
+    const char *base = getenv("TMPDIR");
+    char *path = test_malloc(4096);
+    snprintf(path, 4096, "%s/eidetic-store-XXXXXX", base && base[0] ? base : "/tmp");
+    if (!mkdtemp(path)) {
+        test_free(path);
+        return -1;
+    }
+    *state = path;
+    return 0;
+}
+
+static inline int drop_folder(void **state)
+{
+    remove_tree(*state);
+    test_free(*state);
+    return 0;
+}
+
+static inline store *open_store(const char *path)
+{
+    store *s = NULL;
+    store_options options = {.create = true};
+    assert_ok(store_open(path, &options, &s, err));
+    return s;
+}
+
+static inline store *open_reader(const char *path)
+{
+    store *s = NULL;
+    store_options options = {.read_only = true};
+    assert_ok(store_open(path, &options, &s, err));
+    return s;
+}
+
+/* A document whose spans end at each '|' (the bar stays in the text) and at the end. */
+static inline store_new_document cut_document(const char *source, const char *id, const char *text,
+                                              int64_t observed_at_us, store_new_span *spans)
+{
+    store_new_document doc = {.source = source,
+                              .external_id = id,
+                              .title = "",
+                              .text = text,
+                              .text_size = strlen(text),
+                              .observed_at_us = observed_at_us,
+                              .valid_from_us = BASE_TIME_NONE,
+                              .valid_to_us = BASE_TIME_NONE,
+                              .spans = spans};
+    uint64_t start = 0;
+    for (size_t i = 0; i < doc.text_size; i++) {
+        if (text[i] == '|' || i + 1 == doc.text_size) {
+            memset(&spans[doc.span_count], 0, sizeof spans[0]);
+            spans[doc.span_count].start_byte = start;
+            spans[doc.span_count].end_byte = start = i + 1;
+            doc.span_count++;
+            assert_true(doc.span_count < SPANS_MAX);
+        }
+    }
+    return doc;
+}
+
+/* Put one document in a commit of its own; returns the first id. */
+static inline uint64_t put_text(store *s, const char *source, const char *id, const char *text,
+                                int64_t observed_at_us, store_put_result *result)
+{
+    static store_new_span spans[SPANS_MAX];
+    store_new_document doc = cut_document(source, id, text, observed_at_us, spans);
+    store_txn *txn;
+    store_put_result ignored;
+    uint64_t first = 0;
+    size_t count = 0;
+    assert_ok(store_begin(s, observed_at_us, &txn, err));
+    assert_ok(store_put_document(txn, &doc, result ? result : &ignored, &first, &count, err));
+    assert_ok(store_commit(txn, err));
+    return first;
+}
+
+static inline store_episode get_episode(store *s, uint64_t id)
+{
+    store_episode episode;
+    assert_ok(store_get(s, id, &episode, err));
+    return episode;
+}
+
+static inline store_brief get_brief(store *s, uint64_t id, int64_t as_of_us)
+{
+    store_brief brief;
+    assert_ok(store_get_briefs(s, &id, 1, as_of_us, &brief, err));
+    return brief;
+}
+
+/* Ids found by a text query, best first. */
+static inline size_t find_text(store *s, const char *query, int64_t as_of_us, store_text_hit *hits,
+                               size_t k)
+{
+    size_t count = 0;
+    assert_ok(store_search_text(s, query, strlen(query), as_of_us, k, hits, &count, err));
+    return count;
+}
+
+static inline void assert_verifies(const char *path, uint64_t episodes)
+{
+    store_verify_report report = {0};
+    assert_ok(store_verify(path, false, &report, err));
+    if (report.count) {
+        fail_msg("%zu problems, first: %s %llu %s", report.count, report.problems[0].file,
+                 (unsigned long long)report.problems[0].id, report.problems[0].kind);
+    }
+    assert_int_equal(report.episodes_checked, episodes);
+    base_free(report.problems);
+}
+
+#endif
