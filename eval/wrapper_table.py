@@ -136,7 +136,7 @@ def prepare(path, count):
     print({name: len(found[name]) for name in SETS}, os.path.getsize(path), "bytes")
 
 
-def measure(model, tokenizer, candidate, found, limit):
+def measure(model, tokenizer, candidate, found, limit, kinds):
     """{set: {kind: mean scores}} of one candidate; all sets run in one batch."""
     import torch
     from cases import score
@@ -144,16 +144,21 @@ def measure(model, tokenizer, candidate, found, limit):
     prefix = tokenizer.pieces(candidate[0])
     cases = [case for name in SETS for case in found[name][:limit]]
     result = {name: {} for name in SETS}
-    step = 512 if model.device == "cuda" else 16
+    step = 512 if model.device == "cuda" else 48
     with torch.no_grad():
         states = model.prefix_states(prefix)
-        for kind in ("none", "right", "mixed"):
+        for kind in kinds:
             if kind == "none" and candidate[3] == "S":
                 continue
-            rows, answers = rows_of(kind, candidate, cases, tokenizer, Block, Row), []
-            for at in range(0, len(rows), step):
-                batch = Batch(rows[at:at + step], len(prefix), model.device)
-                answers += model.generate(batch, states, len(prefix), 20, {0, 2})
+            rows = rows_of(kind, candidate, cases, tokenizer, Block, Row)
+            order = sorted(range(len(rows)),
+                           key=lambda i: sum(len(b.ids) for b in rows[i].blocks))
+            answers = [None] * len(rows)
+            for at in range(0, len(order), step):
+                some = order[at:at + step]
+                batch = Batch([rows[i] for i in some], len(prefix), model.device)
+                for i, ids in zip(some, model.generate(batch, states, len(prefix), 20, {0, 2})):
+                    answers[i] = ids
             for name in SETS:
                 mine = [(case, tokenizer.decode(ids)) for case, ids in zip(cases, answers)
                         if case["set"] == name]
@@ -211,20 +216,21 @@ def run(args):
     torch.backends.cuda.matmul.allow_tf32 = False
     gguf = Gguf(args.model)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model, tokenizer = Llama(gguf, device), Tokenizer(gguf.metadata)
+    dtype = torch.bfloat16 if args.bf16 else torch.float32
+    model, tokenizer = Llama(gguf, device, dtype), Tokenizer(gguf.metadata)
     with gzip.open(args.cases, "rt", encoding="utf-8") as file:
         found = json.load(file)
     os.makedirs(args.out, exist_ok=True)
     results, started = {}, time.time()
     label = torch.cuda.get_device_name() if device == "cuda" else "CPU"
-    label += ", f32"
+    label += ", bf16" if args.bf16 else ", f32"
     n = min(args.limit, min(len(found[s]) for s in SETS))
     for name, candidate in candidates().items():
-        if args.only and args.only not in name:
+        if args.only and not any(part == name for part in args.only.split("|")):
             continue
-        results[name] = measure(model, tokenizer, candidate, found, n)
-        shown = {s: [round(results[name][s][k]["contains"], 2) for k in ("right", "mixed")]
-                 for s in SETS}
+        results[name] = measure(model, tokenizer, candidate, found, n, args.kinds.split(","))
+        shown = {s: [round(results[name][s][k][w], 2) for k in ("right", "mixed")
+                     for w in ("contains", "exact")] for s in SETS}
         print(f"{time.time() - started:6.1f} s  {name}: {shown}", flush=True)
         with open(os.path.join(args.out, "wrapper_table.json"), "w", encoding="utf-8") as file:
             json.dump(results, file, ensure_ascii=False, indent=1)
@@ -245,7 +251,9 @@ def main():
     p.add_argument("--cases", required=True)
     p.add_argument("--out", required=True)
     p.add_argument("--limit", type=int, default=10 ** 9)
-    p.add_argument("--only", default="")
+    p.add_argument("--only", default="", help="names of candidates, joined by |")
+    p.add_argument("--kinds", default="none,right,mixed")
+    p.add_argument("--bf16", action="store_true", help="faster on a CPU")
     args = parser.parse_args()
     if args.verb == "prepare":
         prepare(args.path, args.count)

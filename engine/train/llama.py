@@ -74,20 +74,22 @@ class Llama:
         """
         batch, tokens, heads, size = q_placed.shape
         groups = k.shape[2]
-        if self.fused and k_prefix is not None:
+        if self.fused and k_prefix is not None and tokens > 1:
             return self._attend_fused(q_prefix, q_placed, k_prefix, v_prefix, k, v, mask)
 
-        def score(q, keys):
-            q = q.reshape(batch, tokens, groups, heads // groups, size)
-            return torch.einsum("btghd,bsgd->bghts", q, keys.expand(batch, -1, -1, -1))
+        def grouped(q):
+            return q.reshape(batch, tokens, groups, heads // groups, size)
 
-        scores, values = [score(q_placed, k)], v
+        scores = torch.einsum("btghd,bsgd->bghts", grouped(q_placed), k)
         if k_prefix is not None:
-            scores.insert(0, score(q_prefix, k_prefix))
-            values = torch.cat([v_prefix.expand(batch, -1, -1, -1), v], 1)
-        logits = torch.cat(scores, -1).float() / math.sqrt(size) + mask[:, :, None].float()
+            fixed = torch.einsum("btghd,pgd->bghtp", grouped(q_prefix), k_prefix[0])
+            scores = torch.cat([fixed, scores], -1)
+        logits = scores.float() / math.sqrt(size) + mask[:, :, None].float()
         weights = logits.softmax(-1).to(v.dtype)
-        out = torch.einsum("bghts,bsgd->btghd", weights, values)
+        front = weights.shape[-1] - k.shape[1]
+        out = torch.einsum("bghts,bsgd->btghd", weights[..., front:], v)
+        if k_prefix is not None:
+            out = out + torch.einsum("bghtp,pgd->btghd", weights[..., :front], v_prefix[0])
         return out.reshape(batch, tokens, heads * size)
 
     def _attend_fused(self, q_prefix, q_placed, k_prefix, v_prefix, k, v, mask):

@@ -260,6 +260,7 @@ def main():
     parser.add_argument("--merge", default="q8_0,q4_1")
     parser.add_argument("--seed", type=int, default=20261123)
     parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--bf16", action="store_true", help="on a CPU, evaluation too: faster")
     parser.add_argument("--log-every", type=int, default=50)
     args = parser.parse_args()
     os.makedirs(args.out, exist_ok=True)
@@ -280,7 +281,8 @@ def main():
         data = json.load(file)
     log({"device": torch.cuda.get_device_name() if device == "cuda" else "CPU",
          "arguments": vars(args), "torch": torch.__version__})
-    model = Llama(gguf, device, torch.bfloat16 if device == "cuda" else torch.float32)
+    fast = torch.bfloat16 if device == "cuda" or args.bf16 else torch.float32
+    model = Llama(gguf, device, fast)
     lora = Lora(model, args.rank, args.alpha, args.seed)
     train(model, lora, tokenizer, gguf, data, args, log)
     for parameter in lora.parameters():
@@ -289,7 +291,7 @@ def main():
     size = export(lora, gguf, os.path.join(args.out, "adapter.gguf"), args.examples)
     log({"adapter_bytes": size})
     del model
-    model = Llama(gguf, device, torch.float32)
+    model = Llama(gguf, device, torch.bfloat16 if args.bf16 else torch.float32)
     evaluate(model, lora, tokenizer, gguf, data, args, log)
     print(open(os.path.join(args.out, "table.md"), encoding="utf-8").read())
 
