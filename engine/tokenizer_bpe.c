@@ -315,29 +315,60 @@ static base_status encode_word(encoding *e, const char *word, size_t size)
 
 /* --- text ------------------------------------------------------------------------------------- */
 
+/* End of the word that begins at `at`; 0 when matching failed (*problem: PCRE2's code). */
+static size_t word_end(const void *pattern, pcre2_match_data *match, const char *shape, size_t size,
+                       size_t at, int *problem)
+{
+    int found = pcre2_match(pattern, (PCRE2_SPTR)shape, size, at, PCRE2_NO_UTF_CHECK, match, NULL);
+    if (found == PCRE2_ERROR_JIT_STACKLIMIT) {
+        found = pcre2_match(pattern, (PCRE2_SPTR)shape, size, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
+                            match, NULL);
+    }
+    size_t end = at;
+    if (found > 0) {
+        end = pcre2_get_ovector_pointer(match)[1];
+    } else if (found != PCRE2_ERROR_NOMATCH) {
+        *problem = found;
+        return 0;
+    }
+    if (end == at) {
+        uint32_t ignored; /* no pattern leaves a character out; if one did, it would be a word */
+        end = at + base_utf8_decode(shape + at, size - at, &ignored);
+    }
+    return end;
+}
+
+base_status tokenizer_bpe_split(const void *pattern, const char *text, size_t size, size_t *ends,
+                                size_t *count)
+{
+    int problem = 0;
+    pcre2_match_data *match = pcre2_match_data_create_from_pattern(pattern, NULL);
+    if (!match) {
+        return BASE_NO_MEMORY;
+    }
+    *count = 0;
+    for (size_t at = 0; at < size;) {
+        at = word_end(pattern, match, text, size, at, &problem);
+        if (at == 0) {
+            break;
+        }
+        ends[(*count)++] = at;
+    }
+    pcre2_match_data_free(match);
+    bool whole = size == 0 || (*count > 0 && ends[*count - 1] == size);
+    return whole ? BASE_OK : BASE_LIMIT;
+}
+
 /* Cut valid UTF-8 `shape` into words; their bytes are taken from `text` of the same length. */
 static base_status encode_words(encoding *e, const char *shape, const char *text, size_t size)
 {
-    size_t at = 0;
-    while (at < size) {
-        int found = pcre2_match(e->t->pattern, (PCRE2_SPTR)shape, size, at, PCRE2_NO_UTF_CHECK,
-                                e->match, NULL);
-        if (found == PCRE2_ERROR_JIT_STACKLIMIT) {
-            found = pcre2_match(e->t->pattern, (PCRE2_SPTR)shape, size, at,
-                                PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, e->match, NULL);
-        }
-        size_t end = at;
-        if (found > 0) {
-            end = pcre2_get_ovector_pointer(e->match)[1];
-        } else if (found != PCRE2_ERROR_NOMATCH) {
+    for (size_t at = 0; at < size;) {
+        int problem = 0;
+        size_t end = word_end(e->t->pattern, e->match, shape, size, at, &problem);
+        if (end == 0) {
             return base_fail(e->err, BASE_LIMIT,
-                             "the pre-tokenizer failed at byte %zu of a text "
-                             "(PCRE2 error %d)",
-                             at, found);
-        }
-        if (end == at) {
-            uint32_t ignored; /* no pattern leaves one out; if it did, it would be a word */
-            end = at + base_utf8_decode(shape + at, size - at, &ignored);
+                             "the pre-tokenizer failed at byte %zu of a text (PCRE2 error %d)", at,
+                             problem);
         }
         base_status status = encode_word(e, text + at, end - at);
         if (status) {

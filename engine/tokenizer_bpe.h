@@ -106,5 +106,9 @@ typedef struct tokenizer_family {
 const tokenizer_family *tokenizer_bpe_family(gguf_text name);
 base_status tokenizer_bpe_compile(const tokenizer_family *family, void **pattern, base_error *err);
 void tokenizer_bpe_free_pattern(void *pattern);
+/* Cut valid UTF-8 into words: their byte ends into ends [size at most]. For tests; encoding does
+ * the same word by word. Errors: BASE_NO_MEMORY, BASE_LIMIT (the matcher gave up). */
+base_status tokenizer_bpe_split(const void *pattern, const char *text, size_t size, size_t *ends,
+                                size_t *count);
 
 #endif
