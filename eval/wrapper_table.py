@@ -5,9 +5,10 @@
 
 Every candidate is four texts: fixed prefix, memory block, question, header.  Blocks are encoded
 behind the prefix only and spliced (layout B: before the question, which is run behind them; layout
-S: between question and header), exactly as the engine does it.  Questions: the *tuning halves* of
-the data, right note alone; then with one outdated sibling at strength 0.1 and two notes of other
-documents at strength 1 (right note nearest the question).  Greedy answers, 20 tokens.
+S: between question and header), exactly as the engine does it.  What DIR/wrapper_table.json
+already holds is not measured again.  Questions: the *tuning halves* of the data, right note alone;
+then with one outdated sibling at strength 0.1 and two notes of other documents at strength 1 (right
+note nearest the question).  Greedy answers, 20 tokens.
 """
 import argparse
 import gzip
@@ -136,19 +137,18 @@ def prepare(path, count):
     print({name: len(found[name]) for name in SETS}, os.path.getsize(path), "bytes")
 
 
-def measure(model, tokenizer, candidate, found, limit, kinds):
-    """{set: {kind: mean scores}} of one candidate; all sets run in one batch."""
+def measure(model, tokenizer, candidate, found, limit, kinds, result):
+    """Fill result {set: {kind: mean scores}} of one candidate; all sets run in one batch."""
     import torch
     from cases import score
     from splice import Batch, Block, Row
     prefix = tokenizer.pieces(candidate[0])
     cases = [case for name in SETS for case in found[name][:limit]]
-    result = {name: {} for name in SETS}
     step = 512 if model.device == "cuda" else 48
     with torch.no_grad():
         states = model.prefix_states(prefix)
         for kind in kinds:
-            if kind == "none" and candidate[3] == "S":
+            if kind == "none" and candidate[3] == "S" or kind in result.get(SETS[0], {}):
                 continue
             rows = rows_of(kind, candidate, cases, tokenizer, Block, Row)
             order = sorted(range(len(rows)),
@@ -164,10 +164,9 @@ def measure(model, tokenizer, candidate, found, limit, kinds):
                         if case["set"] == name]
                 scores = [score(answer, case) for case, answer in mine]
                 mean = {k: sum(s[k] for s in scores) / len(scores) for k in scores[0]}
-                result[name][kind] = {**mean, "n": len(scores), "samples": [
+                result.setdefault(name, {})[kind] = {**mean, "n": len(scores), "samples": [
                     [case["question"], answer, case["answers"][0]] for case, answer in mine[:5]]}
     result["prefix_tokens"] = len(prefix)
-    return result
 
 
 def percent(value):
@@ -180,28 +179,28 @@ def table(results, n, model_name, device):
         return sum(result[s][kind][what] for s in SETS) / len(SETS)
 
     def rank(result):
-        return sum(mean(result, k, w) for k in ("right", "mixed") for w in ("contains", "exact"))
+        return sum(mean(result, "right", w) for w in ("contains", "exact"))
 
     lines = [
         "# Which prefix and wrapper reads best", "",
         f"`{model_name}`, {device}; tuning halves, {n} questions a set, greedy, 20 tokens; "
         "`python eval/wrapper_table.py`. In per cent. *right*: the right note alone, contains / "
         "exact. *mixed*: right note, outdated sibling at strength 0.1, two other notes: contains / "
-        "exact / stale. *none*: contains without any note. Three worked examples in the prefix and "
+        "exact / stale (empty: not measured). *none*: contains without any note. Three worked examples in the prefix and "
         f"the system text \"{BRIEF}\" unless said otherwise. Sorted by the mean of contains and "
-        f"exact over both. One standard error of a cell: at most {50 / n ** 0.5:.1f} points.", "",
+        f"exact with the right note. One standard error of a cell: at most {50 / n ** 0.5:.1f} points.", "",
         "| wrapper | prefix tokens | " + " | ".join(f"{s} right | {s} mixed" for s in SETS)
         + " | mean right | mean mixed | none |",
         "|---|---|" + "---|" * (2 * len(SETS) + 3)]
     for name, r in sorted(results.items(), key=lambda item: -rank(item[1])):
         cells = []
         for s in SETS:
-            right, mixed = r[s]["right"], r[s]["mixed"]
-            cells += [f"{percent(right['contains'])} / {percent(right['exact'])}",
-                      f"{percent(mixed['contains'])} / {percent(mixed['exact'])} / "
-                      f"{percent(mixed['stale'])}"]
+            for kind, shown in (("right", ("contains", "exact")),
+                                ("mixed", ("contains", "exact", "stale"))):
+                cells.append(" / ".join(percent(r[s][kind][w]) for w in shown)
+                             if kind in r[s] else "")
         means = [" / ".join(percent(mean(r, k, w)) for w in ("contains", "exact"))
-                 for k in ("right", "mixed")]
+                 if k in r[SETS[0]] else "" for k in ("right", "mixed")]
         none = percent(mean(r, "none", "contains")) if "none" in r[SETS[0]] else ""
         lines.append(f"| {name} | {r['prefix_tokens']} | " + " | ".join(cells + means)
                      + f" | {none} |")
@@ -221,18 +220,22 @@ def run(args):
     with gzip.open(args.cases, "rt", encoding="utf-8") as file:
         found = json.load(file)
     os.makedirs(args.out, exist_ok=True)
-    results, started = {}, time.time()
+    kept, results, started = os.path.join(args.out, "wrapper_table.json"), {}, time.time()
+    if os.path.exists(kept):
+        with open(kept, encoding="utf-8") as file:
+            results = json.load(file)
     label = torch.cuda.get_device_name() if device == "cuda" else "CPU"
     label += ", bf16" if args.bf16 else ", f32"
     n = min(args.limit, min(len(found[s]) for s in SETS))
     for name, candidate in candidates().items():
         if args.only and not any(part == name for part in args.only.split("|")):
             continue
-        results[name] = measure(model, tokenizer, candidate, found, n, args.kinds.split(","))
-        shown = {s: [round(results[name][s][k][w], 2) for k in ("right", "mixed")
-                     for w in ("contains", "exact")] for s in SETS}
+        result = results.setdefault(name, {})
+        measure(model, tokenizer, candidate, found, n, args.kinds.split(","), result)
+        shown = {s: [round(r[w], 2) for r in result[s].values() for w in ("contains", "exact")]
+                 for s in SETS}
         print(f"{time.time() - started:6.1f} s  {name}: {shown}", flush=True)
-        with open(os.path.join(args.out, "wrapper_table.json"), "w", encoding="utf-8") as file:
+        with open(kept, "w", encoding="utf-8") as file:
             json.dump(results, file, ensure_ascii=False, indent=1)
         text = table(results, n, gguf.metadata.get("general.name", args.model), label)
         with open(os.path.join(args.out, "wrapper_table.md"), "w", encoding="utf-8") as file:
