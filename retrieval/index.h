@@ -57,7 +57,8 @@ void retrieval_faiss_kind(size_t count, char kind[RETRIEVAL_KIND_MAX]);
 base_status retrieval_faiss_build(const char *kind, size_t dim, const uint64_t *ids,
                                   const float *vectors, size_t count, retrieval_faiss **out,
                                   base_error *err);
-/* Serialise into a file that is created or cut; durability is the caller's. */
+/* Write into a file of mode 0600, created or cut, and fsync it. Errors: BASE_DISK_FULL,
+ * BASE_PERMISSION, BASE_IO; what is left of the file is the caller's to remove. */
 base_status retrieval_faiss_write(const retrieval_faiss *index, const char *path, base_error *err);
 /* From bytes whose checksum the caller has verified. Errors: BASE_CORRUPT (not an index, other
  * dim). */
@@ -68,5 +69,10 @@ size_t retrieval_faiss_count(const retrieval_faiss *index);
 /* As retrieval_flat_search; approximate where the kind is. out [wanted]. */
 base_status retrieval_faiss_search(const retrieval_faiss *index, const float *query, size_t wanted,
                                    retrieval_near *out, size_t *count, base_error *err);
+
+/* Does the index hold this id with this vector? Exact for a flat kind; for a compressed one: the
+ * vector finds the id. */
+base_status retrieval_faiss_check(const retrieval_faiss *index, uint64_t id, const float *vector,
+                                  bool *agrees, base_error *err);
 
 #endif

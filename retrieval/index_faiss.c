@@ -8,14 +8,17 @@
  * Not here: HNSW (slow to build with Debian's generic FAISS: 391 s for 200,000 x 384 on two
  * threads).
  */
+#include <errno.h>
 #include <faiss/c_api/IndexIVF_c.h>
 #include <faiss/c_api/Index_c.h>
 #include <faiss/c_api/error_c.h>
 #include <faiss/c_api/index_factory_c.h>
 #include <faiss/c_api/index_io_c.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/mem.h"
 #include "retrieval/index.h"
@@ -46,7 +49,7 @@ static base_status translate(base_error *err, int code, const char *what)
 void retrieval_faiss_kind(size_t count, char kind[RETRIEVAL_KIND_MAX])
 {
     if (count <= FLAT_MAX) {
-        snprintf(kind, RETRIEVAL_KIND_MAX, "IDMap,Flat");
+        snprintf(kind, RETRIEVAL_KIND_MAX, "IDMap2,Flat");
         return;
     }
     size_t lists = LISTS_MIN;
@@ -129,8 +132,30 @@ base_status retrieval_faiss_build(const char *kind, size_t dim, const uint64_t *
 
 base_status retrieval_faiss_write(const retrieval_faiss *r, const char *path, base_error *err)
 {
-    int code = faiss_write_index_fname(r->index, path);
-    return code == 0 ? BASE_OK : translate(err, code, path);
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    FILE *file = fd < 0 ? NULL : fdopen(fd, "wb");
+    if (!file) {
+        int system_errno = errno;
+        if (fd >= 0) {
+            close(fd);
+        }
+        return base_fail_errno(err, system_errno, "cannot create %s", path);
+    }
+    base_status status = BASE_OK;
+    errno = 0;
+    int code = faiss_write_index(r->index, file);
+    if (code != 0) {
+        int system_errno = errno;
+        status = system_errno == ENOSPC || system_errno == EDQUOT || system_errno == EIO
+                     ? base_fail_errno(err, system_errno, "cannot write %s", path)
+                     : translate(err, code, path);
+    } else if (fflush(file) != 0 || fsync(fileno(file)) != 0) {
+        status = base_fail_errno(err, errno, "cannot write %s", path);
+    }
+    if (fclose(file) != 0 && status == BASE_OK) {
+        status = base_fail_errno(err, errno, "cannot close %s", path);
+    }
+    return status;
 }
 
 base_status retrieval_faiss_read(const void *data, size_t size, size_t dim, retrieval_faiss **out,
@@ -202,4 +227,31 @@ done:
     base_free(labels);
     base_free(scores);
     return status;
+}
+
+/* Sets of ids in an IVF index are in its lists; a flat one answers by id (IDMap2). */
+base_status retrieval_faiss_check(const retrieval_faiss *r, uint64_t id, const float *vector,
+                                  bool *agrees, base_error *err)
+{
+    *agrees = false;
+    if (faiss_IndexIVF_cast(r->index)) {
+        /* Compressed: an episode's own vector must find it, nearly at 1. */
+        retrieval_near found[4];
+        size_t count;
+        base_status status = retrieval_faiss_search(r, vector, 4, found, &count, err);
+        for (size_t i = 0; i < count && status == BASE_OK; i++) {
+            *agrees |= found[i].id == id && found[i].similarity > 0.98f;
+        }
+        return status;
+    }
+    float *stored = base_alloc(r->dim * sizeof *stored);
+    if (!stored) {
+        return base_fail(err, BASE_NO_MEMORY, "no memory for a vector");
+    }
+    /* An id that is not there is an exception in FAISS: not an error here, but the answer no. */
+    if (faiss_Index_reconstruct(r->index, (idx_t)id, stored) == 0) {
+        *agrees = memcmp(stored, vector, r->dim * sizeof *stored) == 0;
+    }
+    base_free(stored);
+    return BASE_OK;
 }

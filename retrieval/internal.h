@@ -1,0 +1,38 @@
+/* retrieval/internal.h: the handle behind retrieval.h, shared by retrieval.c, segments.c and
+ * search.c. */
+#ifndef RETRIEVAL_INTERNAL_H
+#define RETRIEVAL_INTERNAL_H
+
+#include "retrieval/index.h"
+#include "retrieval/manifest.h"
+#include "retrieval/retrieval.h"
+
+#define RETRIEVAL_PATH_MAX 4096
+
+struct retrieval {
+    store *s;
+    size_t dim;
+    char folder[RETRIEVAL_PATH_MAX]; /* <store>/index */
+    retrieval_manifest manifest;     /* as on disk when it was last read or written */
+    retrieval_faiss **segments;      /* [manifest.count], one for each entry */
+    retrieval_flat tail;             /* episodes with an id > manifest.covered */
+    uint64_t seen_id;                /* last id that was looked at */
+    uint64_t commit;                 /* last commit taken in */
+    uint64_t *dead;                  /* forgotten, still in a segment; ascending */
+    size_t dead_count;
+};
+
+/* Load manifest and segments from disk into r, which holds none. BASE_NOT_FOUND: there are none.
+ * Errors: BASE_CORRUPT, BASE_VERSION, BASE_NO_MEMORY, BASE_IO; r holds none then. */
+base_status retrieval_segments_load(retrieval *r, base_error *err);
+/* Forget what is loaded: segments, tail, marks. */
+void retrieval_segments_drop(retrieval *r);
+/* retrieval_flush's work; the store is writable and r is in sync. */
+base_status retrieval_segments_flush(retrieval *r, bool force, base_error *err);
+/* CRC-32C of a segment file. */
+base_status retrieval_segment_crc(const char *folder, const char *file, uint32_t *crc,
+                                  uint64_t *bytes, base_error *err);
+
+bool retrieval_is_dead(const retrieval *r, uint64_t id);
+
+#endif

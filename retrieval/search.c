@@ -1,0 +1,431 @@
+/* retrieval/search.c: candidates from vectors and BM25 -> cut at as-of -> fused score -> collapsed,
+ * best first.
+ *
+ * 1. The nearest vectors (segments and tail) and the best BM25 hits are united. FAISS cannot filter
+ * here by time, so more are fetched, four times as many a round, until enough are known at as_of or
+ * all were seen.
+ * 2. Each candidate's record gives the times in its text, and its exact cosine where only BM25
+ * found it.
+ * 3. rank.h scores it. With strength, of two candidates that say nearly the same the one observed
+ * later goes first (twins; rank.h).
+ * 4. Equal texts of one title or document are one hit: the newest known at as_of.
+ */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "retrieval/internal.h"
+#include "retrieval/rank.h"
+
+#define RESULTS_MAX 256
+#define FETCH_MIN 96 /* nearest vectors asked for at least */
+#define TEXT_MIN 64  /* BM25 hits asked for at least */
+#define READ_MIN 96  /* candidates whose records are read at least */
+#define TWINS_MAX 48 /* candidates compared with one another */
+
+typedef struct candidate {
+    uint64_t id;
+    float similarity, bm25, time, strength, score;
+    bool has_similarity;
+    store_brief brief;
+    store_episode episode; /* id 0: not read */
+} candidate;
+
+typedef struct candidates {
+    candidate *items;
+    size_t count;
+} candidates;
+
+static void candidates_free(candidates *c)
+{
+    for (size_t i = 0; i < c->count; i++) {
+        if (c->items[i].episode.id != 0) {
+            store_episode_free(&c->items[i].episode);
+        }
+    }
+    base_free(c->items);
+    *c = (candidates){0};
+}
+
+static int by_id(const void *a, const void *b)
+{
+    const candidate *x = a, *y = b;
+    if (x->id != y->id) {
+        return x->id < y->id ? -1 : 1;
+    }
+    return (int)y->has_similarity - (int)x->has_similarity;
+}
+
+/* Best first; equal scores: the later observed, then the larger id. */
+static int by_score(const void *a, const void *b)
+{
+    const candidate *x = a, *y = b;
+    if (x->score != y->score) {
+        return x->score > y->score ? -1 : 1;
+    }
+    if (x->brief.observed_at_us != y->brief.observed_at_us) {
+        return x->brief.observed_at_us > y->brief.observed_at_us ? -1 : 1;
+    }
+    return x->id == y->id ? 0 : x->id > y->id ? -1 : 1;
+}
+
+/* --- 1. candidates --------------------------------------------------------------------------- */
+
+static int by_similarity(const void *a, const void *b)
+{
+    const retrieval_near *x = a, *y = b;
+    if (x->similarity != y->similarity) {
+        return x->similarity > y->similarity ? -1 : 1;
+    }
+    return x->id == y->id ? 0 : x->id < y->id ? -1 : 1;
+}
+
+/* Vectors held, forgotten ones included. */
+static size_t vector_count(const retrieval *r)
+{
+    size_t n = r->tail.count;
+    for (size_t i = 0; i < r->manifest.count; i++) {
+        n += retrieval_faiss_count(r->segments[i]);
+    }
+    return n;
+}
+
+/* The nearest `wanted` of all segments and the tail, best first, forgotten ones left out. *near:
+ * base_free. */
+static base_status nearest(const retrieval *r, const float *vector, size_t wanted,
+                           retrieval_near **near, size_t *count, base_error *err)
+{
+    size_t parts = r->manifest.count + 1;
+    size_t bytes;
+    if (!base_size_mul(parts * wanted, sizeof **near, &bytes)) {
+        return base_fail(err, BASE_NO_MEMORY, "no memory for %zu candidates", wanted);
+    }
+    retrieval_near *all = base_alloc(bytes);
+    if (!all) {
+        return base_fail(err, BASE_NO_MEMORY, "no memory for %zu candidates", wanted);
+    }
+    size_t n = 0;
+    for (size_t i = 0; i < r->manifest.count; i++) {
+        size_t found;
+        base_status status =
+            retrieval_faiss_search(r->segments[i], vector, wanted, all + n, &found, err);
+        if (status != BASE_OK) {
+            base_free(all);
+            return status;
+        }
+        size_t kept = n;
+        for (size_t k = n; k < n + found; k++) {
+            if (!retrieval_is_dead(r, all[k].id)) {
+                all[kept++] = all[k];
+            }
+        }
+        n = kept;
+    }
+    n += retrieval_flat_search(&r->tail, vector, wanted, all + n);
+    qsort(all, n, sizeof *all, by_similarity);
+    *near = all;
+    *count = n < wanted ? n : wanted;
+    return BASE_OK;
+}
+
+static base_status unite(const retrieval_near *near, size_t near_count, const store_text_hit *text,
+                         size_t text_count, candidates *out, base_error *err)
+{
+    candidate *items = base_calloc(near_count + text_count + 1, sizeof *items);
+    if (!items) {
+        return base_fail(err, BASE_NO_MEMORY, "no memory for %zu candidates",
+                         near_count + text_count);
+    }
+    size_t n = 0;
+    for (size_t i = 0; i < near_count; i++) {
+        items[n++] =
+            (candidate){.id = near[i].id, .similarity = near[i].similarity, .has_similarity = true};
+    }
+    for (size_t i = 0; i < text_count; i++) {
+        items[n++] = (candidate){.id = text[i].id, .bm25 = text[i].bm25};
+    }
+    qsort(items, n, sizeof *items, by_id);
+    size_t kept = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (kept > 0 && items[kept - 1].id == items[i].id) {
+            items[kept - 1].bm25 += items[i].bm25; /* one of the two is 0 */
+        } else {
+            items[kept++] = items[i];
+        }
+    }
+    out->items = items;
+    out->count = kept;
+    return BASE_OK;
+}
+
+/* Does the episode exist for a question as of then (semantics §1)? */
+static bool is_known(const store_brief *b, int64_t as_of_us)
+{
+    return b->id != 0 && b->observed_at_us <= as_of_us &&
+           (b->valid_from_us == BASE_TIME_NONE || b->valid_from_us <= as_of_us) &&
+           (b->valid_to_us == BASE_TIME_NONE || b->valid_to_us > as_of_us);
+}
+
+/* Fill in briefs and drop what is not known at as_of. *similar: how many of the rest came from the
+ * vectors. */
+static base_status cut(const retrieval *r, const retrieval_query *q, candidates *c, size_t *similar,
+                       base_error *err)
+{
+    size_t n = c->count;
+    uint64_t *ids = base_alloc((n + 1) * sizeof *ids);
+    store_brief *briefs = base_calloc(n + 1, sizeof *briefs);
+    base_status status = BASE_OK;
+    if (!ids || !briefs) {
+        status = base_fail(err, BASE_NO_MEMORY, "no memory for %zu candidates", n);
+    } else {
+        for (size_t i = 0; i < n; i++) {
+            ids[i] = c->items[i].id;
+        }
+        status = store_get_briefs(r->s, ids, n, q->as_of_us, briefs, err);
+    }
+    size_t kept = 0;
+    *similar = 0;
+    for (size_t i = 0; i < n && status == BASE_OK; i++) {
+        if (is_known(&briefs[i], q->as_of_us)) {
+            c->items[kept] = c->items[i];
+            c->items[kept].brief = briefs[i];
+            *similar += c->items[kept].has_similarity;
+            kept++;
+        }
+    }
+    if (status == BASE_OK) {
+        c->count = kept;
+    }
+    base_free(ids);
+    base_free(briefs);
+    return status;
+}
+
+static base_status gather(const retrieval *r, const retrieval_query *q, candidates *c,
+                          base_error *err)
+{
+    bool use_text = q->use_bm25 && q->text_size > 0;
+    size_t text_wanted = 2 * q->k > TEXT_MIN ? 2 * q->k : TEXT_MIN;
+    size_t text_count = 0;
+    store_text_hit *text = base_alloc(text_wanted * sizeof *text);
+    if (!text) {
+        return base_fail(err, BASE_NO_MEMORY, "no memory for %zu hits", text_wanted);
+    }
+    base_status status = BASE_OK;
+    if (use_text) {
+        status = store_search_text(r->s, q->text, q->text_size, q->as_of_us, text_wanted, text,
+                                   &text_count, err);
+    }
+    size_t held = q->vector ? vector_count(r) : 0;
+    size_t enough = 2 * q->k > FETCH_MIN / 2 ? 2 * q->k : FETCH_MIN / 2;
+    size_t wanted = 4 * q->k > FETCH_MIN ? 4 * q->k : FETCH_MIN;
+    while (status == BASE_OK) {
+        wanted = wanted < held ? wanted : held;
+        retrieval_near *near = NULL;
+        size_t near_count = 0, similar = 0;
+        if (wanted > 0) {
+            status = nearest(r, q->vector, wanted, &near, &near_count, err);
+        }
+        if (status == BASE_OK) {
+            status = unite(near, near_count, text, text_count, c, err);
+        }
+        base_free(near);
+        if (status == BASE_OK) {
+            status = cut(r, q, c, &similar, err);
+        }
+        if (status != BASE_OK || similar >= enough || wanted == held) {
+            break;
+        }
+        candidates_free(c);
+        wanted *= 4;
+    }
+    base_free(text);
+    return status;
+}
+
+/* --- 2. and 3. scores ------------------------------------------------------------------------ */
+
+static void score_one(const retrieval_query *q, const retrieval_weights *w, candidate *c)
+{
+    c->score =
+        retrieval_score(w, c->similarity, c->bm25, c->time, q->use_strength ? c->strength : -1);
+}
+
+/* Exact similarity where it is missing, and the time term. An episode that vanished meanwhile
+ * scores 0 and has id 0. */
+static base_status read_candidate(const retrieval *r, const retrieval_query *q,
+                                  const retrieval_times *times, const retrieval_weights *w,
+                                  candidate *c, base_error *err)
+{
+    base_status status = store_get(r->s, c->id, &c->episode, err);
+    if (status != BASE_OK) {
+        c->episode.id = 0;
+        if (status == BASE_CORRUPT) { /* one damaged record must not take memory away */
+            base_log(BASE_LOG_WARN, "episode %" PRIu64 " is damaged and left out: run verify",
+                     c->id);
+        }
+        return status == BASE_NOT_FOUND || status == BASE_CORRUPT ? BASE_OK : status;
+    }
+    const store_episode *e = &c->episode;
+    if (!c->has_similarity && q->vector && e->vector && e->vector_dim == r->dim) {
+        c->similarity = retrieval_dot(q->vector, e->vector, r->dim);
+    }
+    if (q->use_time && times->interval_count > 0) {
+        retrieval_times own = {0};
+        retrieval_times_add_text(&own, e->title, strlen(e->title));
+        retrieval_times_add_text(&own, e->section, strlen(e->section));
+        retrieval_times_add_text(&own, e->text, e->text_size);
+        retrieval_time_match match;
+        retrieval_match_times(times, &own, e->valid_from_us, e->valid_to_us, e->observed_at_us,
+                              &match);
+        c->time = retrieval_time_term(w, &match);
+    }
+    score_one(q, w, c);
+    return BASE_OK;
+}
+
+/* Read and score the most promising candidates; the others are dropped. */
+static base_status score(const retrieval *r, const retrieval_query *q, const retrieval_weights *w,
+                         candidates *c, base_error *err)
+{
+    retrieval_times times = {0};
+    retrieval_times_add_text(&times, q->text ? q->text : "", q->text ? q->text_size : 0);
+    if (q->about_us != BASE_TIME_NONE && q->about_us < BASE_TIME_MAX - 1) {
+        retrieval_times_add(&times, q->about_us, q->about_us + 1);
+    }
+    for (size_t i = 0; i < c->count; i++) {
+        candidate *x = &c->items[i];
+        x->strength = (float)store_strength(&x->brief, q->as_of_us);
+        score_one(q, w, x);
+        if (!x->has_similarity) {
+            x->score += w->similarity; /* unknown yet: read it rather than miss it */
+        }
+    }
+    qsort(c->items, c->count, sizeof *c->items, by_score);
+    size_t limit = 3 * q->k > READ_MIN ? 3 * q->k : READ_MIN;
+    limit += 2 * q->k > TEXT_MIN ? 2 * q->k : TEXT_MIN;
+    c->count = c->count < limit ? c->count : limit;
+    size_t kept = 0;
+    for (size_t i = 0; i < c->count; i++) {
+        candidate *x = &c->items[i];
+        base_status status = read_candidate(r, q, &times, w, x, err);
+        if (status != BASE_OK) {
+            c->count = i; /* the rest is unread */
+            return status;
+        }
+        if (x->episode.id != 0) {
+            candidate read = *x;
+            if (kept != i) {
+                x->episode.id = 0;
+            }
+            c->items[kept++] = read;
+        }
+    }
+    c->count = kept;
+    qsort(c->items, c->count, sizeof *c->items, by_score);
+    return BASE_OK;
+}
+
+/* Two candidates that say nearly the same and score nearly the same: the one observed later goes
+ * first. The older takes a score just below; no other score changes. */
+static void order_twins(const retrieval *r, const retrieval_weights *w, candidates *c)
+{
+    size_t n = c->count < TWINS_MAX ? c->count : TWINS_MAX;
+    float lowered[TWINS_MAX];
+    for (size_t i = 0; i < n; i++) {
+        const candidate *old = &c->items[i];
+        lowered[i] = old->score;
+        for (size_t k = 0; k < n; k++) {
+            const candidate *newer = &c->items[k];
+            if (newer->brief.observed_at_us <= old->brief.observed_at_us ||
+                newer->score > old->score || newer->score < old->score - w->twin_margin ||
+                !old->episode.vector || !newer->episode.vector ||
+                old->episode.vector_dim != r->dim || newer->episode.vector_dim != r->dim) {
+                continue;
+            }
+            float cosine = retrieval_dot(old->episode.vector, newer->episode.vector, r->dim);
+            float below = newer->score * (1 - 1e-6f);
+            if (cosine >= w->twin_cosine && below < lowered[i]) {
+                lowered[i] = below;
+            }
+        }
+    }
+    for (size_t i = 0; i < n; i++) {
+        c->items[i].score = lowered[i];
+    }
+    qsort(c->items, n, sizeof *c->items, by_score);
+}
+
+/* --- 4. collapse ----------------------------------------------------------------------------- */
+
+/* The same words, of one document or under one title. */
+static bool is_copy(const store_episode *a, const store_episode *b)
+{
+    return memcmp(a->content_hash, b->content_hash, sizeof a->content_hash) == 0 &&
+           (a->document == b->document || strcmp(a->title, b->title) == 0);
+}
+
+static bool is_newer(const store_brief *a, const store_brief *b)
+{
+    return a->observed_at_us != b->observed_at_us ? a->observed_at_us > b->observed_at_us
+                                                  : a->id > b->id;
+}
+
+/* Walk best first; a copy joins the hit it repeats, which then stands for the newest of them with
+ * the best score. */
+static void collapse(const candidates *c, size_t k, retrieval_hit *hits, size_t *count)
+{
+    const candidate *shown[RESULTS_MAX];
+    size_t n = 0;
+    for (size_t i = 0; i < c->count; i++) {
+        const candidate *x = &c->items[i];
+        size_t same = 0;
+        while (same < n && !is_copy(&shown[same]->episode, &x->episode)) {
+            same++;
+        }
+        if (same == n && n == k) {
+            continue; /* full, but a later copy may still be the newer one of a hit */
+        }
+        if (same < n && !is_newer(&x->brief, &shown[same]->brief)) {
+            continue;
+        }
+        float best = same < n ? hits[same].score : x->score;
+        shown[same] = x;
+        hits[same] = (retrieval_hit){.id = x->id,
+                                     .score = best,
+                                     .similarity = x->similarity,
+                                     .bm25 = x->bm25,
+                                     .time = x->time,
+                                     .strength = x->strength};
+        n += same == n;
+    }
+    *count = n;
+}
+
+base_status retrieval_search(retrieval *r, const retrieval_query *q, retrieval_hit *hits,
+                             size_t *count, base_error *err)
+{
+    *count = 0;
+    if (q->k > RESULTS_MAX) {
+        return base_fail(err, BASE_INVALID, "%zu results asked for, at most %d", q->k, RESULTS_MAX);
+    }
+    if (q->k == 0 || (!q->vector && q->text_size == 0)) {
+        return BASE_OK;
+    }
+    const retrieval_weights *w = &retrieval_weights_default;
+    candidates c = {0};
+    base_status status = gather(r, q, &c, err);
+    if (status == BASE_OK) {
+        status = score(r, q, w, &c, err);
+    }
+    if (status == BASE_OK) {
+        if (q->use_strength) {
+            order_twins(r, w, &c);
+        }
+        collapse(&c, q->k, hits, count);
+    }
+    candidates_free(&c);
+    return status;
+}

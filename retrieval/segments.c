@@ -1,0 +1,550 @@
+/* retrieval/segments.c: the immutable segments on disk: load, build, merge, rewrite.
+ *
+ * Writing order, so that a crash at any step leaves an index that is whole or is rebuilt:
+ *   1. new segment files are written and synced under names never used before;
+ *   2. the manifest is replaced (base_file_replace: temporary file, sync, rename, sync of the
+ * folder);
+ *   3. files that the manifest does not name are removed.
+ * After a crash between 1 and 2 the new files are leftovers; between 2 and 3 the old ones are. The
+ * next writer removes either. One writer at a time across processes: flock on <store>/index/lock.
+ *
+ * A segment is merged into a newer one when it is less than twice as large, so each vector is
+ * rewritten O(log n) times; a segment that holds a forgotten episode is rewritten without it.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "retrieval/internal.h"
+
+#define TAIL_MIN                                                                                   \
+    2048 /* vectors that are worth a segment of their own; reading them from LMDB takes some 10 ms \
+          */
+#define SEGMENT_MAX 262144 /* vectors built at once: 400 MB at dim 384 */
+#define DEAD_SHARE 4       /* rewrite unasked when one in so many is forgotten */
+#define LOAD_TRIES 5       /* a writer may replace the manifest while we read */
+
+bool retrieval_is_dead(const retrieval *r, uint64_t id)
+{
+    size_t low = 0, high = r->dead_count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (r->dead[middle] < id) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low < r->dead_count && r->dead[low] == id;
+}
+
+static size_t dead_between(const retrieval *r, uint64_t first, uint64_t last)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < r->dead_count; i++) {
+        n += r->dead[i] >= first && r->dead[i] <= last;
+    }
+    return n;
+}
+
+void retrieval_segments_drop(retrieval *r)
+{
+    for (size_t i = 0; i < r->manifest.count; i++) {
+        if (r->segments) {
+            retrieval_faiss_free(r->segments[i]);
+        }
+    }
+    base_free(r->segments);
+    r->segments = NULL;
+    retrieval_manifest_free(&r->manifest);
+    retrieval_flat_clear(&r->tail);
+    base_free(r->dead);
+    r->dead = NULL;
+    r->dead_count = 0;
+    r->seen_id = 0;
+    r->commit = 0;
+}
+
+/* --- loading --------------------------------------------------------------------------------- */
+
+base_status retrieval_segment_crc(const char *folder, const char *file, uint32_t *crc,
+                                  uint64_t *bytes, base_error *err)
+{
+    char path[RETRIEVAL_PATH_MAX];
+    base_map map;
+    if (base_path_join(path, sizeof path, folder, file) != BASE_OK) {
+        return base_fail(err, BASE_LIMIT, "path too long: %s/%s", folder, file);
+    }
+    base_status status = base_map_open(path, &map, err);
+    if (status == BASE_OK) {
+        *crc = base_crc32c(0, map.data, map.size);
+        *bytes = map.size;
+        base_map_close(&map);
+    }
+    return status;
+}
+
+/* A value that this episode has in this store and hardly any other episode in any store.
+ * BASE_NOT_FOUND: forgotten. */
+static base_status anchor_of(store *s, uint64_t id, uint32_t *anchor, base_error *err)
+{
+    store_episode e;
+    base_status status = store_get(s, id, &e, err);
+    if (status != BASE_OK) {
+        return status;
+    }
+    uint8_t bytes[48];
+    memcpy(bytes, e.content_hash, 32);
+    base_put_u64(bytes + 32, e.commit);
+    base_put_u64(bytes + 40, (uint64_t)e.ingested_at_us);
+    *anchor = base_crc32c(0, bytes, sizeof bytes);
+    store_episode_free(&e);
+    return BASE_OK;
+}
+
+static base_status load_segment(const retrieval *r, const retrieval_entry *e, retrieval_faiss **out,
+                                base_error *err)
+{
+    char path[RETRIEVAL_PATH_MAX];
+    base_map map;
+    if (base_path_join(path, sizeof path, r->folder, e->file) != BASE_OK) {
+        return base_fail(err, BASE_LIMIT, "path too long: %s/%s", r->folder, e->file);
+    }
+    base_status status = base_map_open(path, &map, err);
+    if (status != BASE_OK) {
+        return status;
+    }
+    if (map.size != e->bytes || base_crc32c(0, map.data, map.size) != e->crc) {
+        status =
+            base_fail(err, BASE_CORRUPT, "%s: size or checksum differs from the manifest", path);
+    } else {
+        status = retrieval_faiss_read(map.data, map.size, r->dim, out, err);
+    }
+    base_map_close(&map);
+    if (status == BASE_OK && retrieval_faiss_count(*out) != e->count) {
+        retrieval_faiss_free(*out);
+        status = base_fail(err, BASE_CORRUPT, "%s: holds another number of vectors", path);
+    }
+    if (status == BASE_OK) {
+        uint32_t anchor;
+        base_status found = anchor_of(r->s, e->last_id, &anchor, NULL);
+        if (found == BASE_OK && anchor != e->anchor) {
+            retrieval_faiss_free(*out);
+            status = base_fail(err, BASE_CORRUPT, "%s: belongs to another store", path);
+        }
+    }
+    return status;
+}
+
+static base_status load_once(retrieval *r, base_error *err)
+{
+    retrieval_manifest m = {0};
+    base_status status = retrieval_manifest_read(r->folder, &m, err);
+    if (status != BASE_OK) {
+        return status;
+    }
+    r->manifest = m;
+    r->segments = base_calloc(m.count ? m.count : 1, sizeof *r->segments);
+    if (!r->segments) {
+        status = base_fail(err, BASE_NO_MEMORY, "no memory for %zu segments", m.count);
+    } else if (m.dim != r->dim) {
+        status = base_fail(err, BASE_CORRUPT, "%s: index of %" PRIu64 " dimensions, wanted %zu",
+                           r->folder, m.dim, r->dim);
+    } else if (m.commit > store_last_commit(r->s)) {
+        status = base_fail(err, BASE_CORRUPT, "%s: the index is ahead of the store", r->folder);
+    }
+    for (size_t i = 0; i < m.count && status == BASE_OK; i++) {
+        status = load_segment(r, &m.entries[i], &r->segments[i], err);
+    }
+    if (status != BASE_OK) {
+        retrieval_segments_drop(r);
+        return status;
+    }
+    r->seen_id = m.covered;
+    r->commit = m.commit;
+    return BASE_OK;
+}
+
+base_status retrieval_segments_load(retrieval *r, base_error *err)
+{
+    for (int attempt = 1;; attempt++) {
+        retrieval_manifest before = {0}, after = {0};
+        base_status read = retrieval_manifest_read(r->folder, &before, NULL);
+        base_status status = load_once(r, err);
+        if (status == BASE_OK || status == BASE_NO_MEMORY || attempt == LOAD_TRIES) {
+            retrieval_manifest_free(&before);
+            return status == BASE_NOT_FOUND && read == BASE_OK ? BASE_CORRUPT : status;
+        }
+        /* A file that is gone because another process has just merged it is no damage. */
+        base_status again = retrieval_manifest_read(r->folder, &after, NULL);
+        bool moved = read != again || before.serial != after.serial;
+        bool none = again == BASE_NOT_FOUND;
+        retrieval_manifest_free(&before);
+        retrieval_manifest_free(&after);
+        if (!moved) {
+            return status == BASE_NOT_FOUND && !none ? BASE_CORRUPT : status;
+        }
+    }
+}
+
+/* --- building -------------------------------------------------------------------------------- */
+
+typedef struct collect {
+    retrieval_flat flat;
+    uint64_t last;
+    size_t dim;
+    base_status status;
+    base_error *err;
+} collect;
+
+static bool collect_one(void *argument, const store_view *view)
+{
+    collect *c = argument;
+    if (view->id > c->last) {
+        return false;
+    }
+    if (view->vector && view->vector_dim == c->dim) {
+        c->status = retrieval_flat_add(&c->flat, view->id, view->vector, c->err);
+    }
+    return c->status == BASE_OK;
+}
+
+/* A range of ids that becomes one segment, or stays one. */
+typedef struct range {
+    uint64_t first, last;
+    size_t count;       /* vectors, as far as known */
+    size_t old_segment; /* SIZE_MAX when it is built anew */
+} range;
+
+/* Build the segment of a range from the store's records. *index stays NULL when the range holds no
+ * vector. */
+static base_status build_range(const retrieval *r, const range *g, const char *file,
+                               retrieval_faiss **index, retrieval_entry *entry, base_error *err)
+{
+    collect c = {.flat = {.dim = r->dim}, .last = g->last, .dim = r->dim, .err = err};
+    uint64_t damaged;
+    char path[RETRIEVAL_PATH_MAX];
+    *index = NULL;
+    base_status status = store_scan(r->s, g->first - 1, collect_one, &c, &damaged, err);
+    status = status == BASE_OK ? c.status : status;
+    if (status == BASE_OK && c.flat.count > 0) {
+        size_t n = c.flat.count;
+        memset(entry, 0, sizeof *entry);
+        snprintf(entry->file, sizeof entry->file, "%s", file);
+        retrieval_faiss_kind(n, entry->kind);
+        entry->first_id = c.flat.ids[0];
+        entry->last_id = c.flat.ids[n - 1];
+        entry->count = n;
+        status = anchor_of(r->s, entry->last_id, &entry->anchor, err);
+        if (status == BASE_OK) {
+            status = retrieval_faiss_build(entry->kind, r->dim, c.flat.ids, c.flat.vectors, n,
+                                           index, err);
+        }
+        if (status == BASE_OK && base_path_join(path, sizeof path, r->folder, file) != BASE_OK) {
+            status = base_fail(err, BASE_LIMIT, "path too long: %s/%s", r->folder, file);
+        }
+        if (status == BASE_OK) {
+            status = retrieval_faiss_write(*index, path, err);
+        }
+        if (status == BASE_OK) {
+            status = retrieval_segment_crc(r->folder, file, &entry->crc, &entry->bytes, err);
+        }
+        if (status != BASE_OK && *index) {
+            retrieval_faiss_free(*index);
+            *index = NULL;
+            unlink(path);
+        }
+    }
+    retrieval_flat_free(&c.flat);
+    return status;
+}
+
+/* --- planning -------------------------------------------------------------------------------- */
+
+typedef struct plan {
+    range *ranges; /* ascending */
+    size_t count;
+    bool changes; /* anything to build */
+    bool clean;   /* no forgotten episode is left in a segment afterwards */
+} plan;
+
+/* The tail as new segments, merged with older ones that are less than twice as large. */
+static base_status plan_tail(const retrieval *r, plan *p, base_error *err)
+{
+    p->changes = true;
+    /* A long tail (a first flush, a rebuild) is cut so that one build stays within memory. */
+    size_t done = 0;
+    size_t pieces = (r->tail.count + SEGMENT_MAX - 1) / SEGMENT_MAX;
+    range *grown = base_realloc(p->ranges, (p->count + pieces) * sizeof *grown);
+    if (!grown) {
+        return base_fail(err, BASE_NO_MEMORY, "no memory to plan %zu segments", p->count + pieces);
+    }
+    p->ranges = grown;
+    while (done < r->tail.count) {
+        size_t take = r->tail.count - done < SEGMENT_MAX ? r->tail.count - done : SEGMENT_MAX;
+        p->ranges[p->count++] =
+            (range){r->tail.ids[done], r->tail.ids[done + take - 1], take, SIZE_MAX};
+        done += take;
+    }
+    while (p->count >= 2) {
+        range *newer = &p->ranges[p->count - 1], *older = newer - 1;
+        if (older->count >= 2 * newer->count || older->count + newer->count > SEGMENT_MAX) {
+            break;
+        }
+        older->last = newer->last;
+        older->count += newer->count;
+        older->old_segment = SIZE_MAX;
+        p->count--;
+    }
+    return BASE_OK;
+}
+
+/* The segments as they are, those to be rewritten marked, then the tail. */
+static base_status make_plan(const retrieval *r, bool force, plan *p, base_error *err)
+{
+    size_t n = r->manifest.count;
+    p->ranges = base_calloc(n + 2, sizeof *p->ranges);
+    if (!p->ranges) {
+        return base_fail(err, BASE_NO_MEMORY, "no memory to plan %zu segments", n);
+    }
+    for (size_t i = 0; i < n; i++) {
+        const retrieval_entry *e = &r->manifest.entries[i];
+        size_t dead = dead_between(r, e->first_id, e->last_id);
+        bool rewrite = dead > 0 && (force || dead * DEAD_SHARE > e->count);
+        p->ranges[p->count++] =
+            (range){e->first_id, e->last_id, (size_t)e->count - dead, rewrite ? SIZE_MAX : i};
+        p->changes |= rewrite;
+    }
+    if (r->tail.count >= TAIL_MIN || (force && r->tail.count > 0)) {
+        base_status status = plan_tail(r, p, err);
+        if (status != BASE_OK) {
+            return status;
+        }
+    }
+    p->clean = true;
+    for (size_t i = 0; i < p->count; i++) {
+        p->clean &= p->ranges[i].old_segment == SIZE_MAX ||
+                    dead_between(r, p->ranges[i].first, p->ranges[i].last) == 0;
+    }
+    return BASE_OK;
+}
+
+/* --- flush ----------------------------------------------------------------------------------- */
+
+/* Remove files in the folder that the manifest does not name, except the lock and the manifest
+ * itself. */
+static void remove_leftovers(const retrieval *r)
+{
+    DIR *dir = opendir(r->folder);
+    if (!dir) {
+        return;
+    }
+    for (struct dirent *d = readdir(dir); d; d = readdir(dir)) {
+        bool keep = d->d_name[0] == '.' || strcmp(d->d_name, "manifest") == 0 ||
+                    strcmp(d->d_name, "lock") == 0;
+        for (size_t i = 0; i < r->manifest.count && !keep; i++) {
+            keep = strcmp(d->d_name, r->manifest.entries[i].file) == 0;
+        }
+        char path[RETRIEVAL_PATH_MAX];
+        if (!keep && base_path_join(path, sizeof path, r->folder, d->d_name) == BASE_OK) {
+            unlink(path);
+        }
+    }
+    closedir(dir);
+}
+
+/* Was this segment there before the flush began? */
+static bool is_old(const retrieval *r, const retrieval_faiss *segment)
+{
+    for (size_t i = 0; i < r->manifest.count; i++) {
+        if (r->segments[i] == segment) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Remove what was built before something failed. */
+static void undo_build(const retrieval *r, retrieval_faiss **segments, const retrieval_manifest *m)
+{
+    char path[RETRIEVAL_PATH_MAX];
+    for (size_t i = 0; i < m->count; i++) {
+        if (!is_old(r, segments[i])) {
+            retrieval_faiss_free(segments[i]);
+            if (base_path_join(path, sizeof path, r->folder, m->entries[i].file) == BASE_OK) {
+                unlink(path);
+            }
+        }
+    }
+}
+
+/* The largest serial that any file here was named by, so that no name is used twice even when the
+ * manifest is lost. */
+static uint64_t highest_serial(const retrieval *r)
+{
+    uint64_t highest = r->manifest.serial;
+    DIR *dir = opendir(r->folder);
+    if (!dir) {
+        return highest;
+    }
+    for (struct dirent *d = readdir(dir); d; d = readdir(dir)) {
+        char *end;
+        uint64_t serial = strtoull(d->d_name, &end, 10);
+        if (*end == '-' && serial > highest && serial < UINT64_MAX / 2) {
+            highest = serial;
+        }
+    }
+    closedir(dir);
+    return highest;
+}
+
+static base_status carry_out(retrieval *r, const plan *p, base_error *err)
+{
+    retrieval_manifest m = {.dim = r->dim,
+                            .serial = highest_serial(r) + 1,
+                            .commit = p->clean ? r->commit : r->manifest.commit,
+                            .covered = r->manifest.covered};
+    retrieval_faiss **segments = base_calloc(p->count + 1, sizeof *segments);
+    m.entries = base_calloc(p->count + 1, sizeof *m.entries);
+    base_status status = BASE_OK;
+    if (!segments || !m.entries) {
+        status = base_fail(err, BASE_NO_MEMORY, "no memory for %zu segments", p->count);
+    }
+    for (size_t i = 0; i < p->count && status == BASE_OK; i++) {
+        const range *g = &p->ranges[i];
+        if (g->last > m.covered) {
+            m.covered = g->last;
+        }
+        if (g->old_segment != SIZE_MAX) {
+            m.entries[m.count] = r->manifest.entries[g->old_segment];
+            segments[m.count++] = r->segments[g->old_segment];
+            continue;
+        }
+        char file[48];
+        snprintf(file, sizeof file, "%" PRIu64 "-%zu.faiss", m.serial, i);
+        status = build_range(r, g, file, &segments[m.count], &m.entries[m.count], err);
+        m.count += segments[m.count] != NULL;
+    }
+    if (status == BASE_OK) {
+        status = base_file_sync(r->folder, err);
+    }
+    if (status == BASE_OK) {
+        status = retrieval_manifest_write(r->folder, &m, err);
+    }
+    if (status != BASE_OK) {
+        undo_build(r, segments, &m);
+        base_free(segments);
+        retrieval_manifest_free(&m);
+        return status;
+    }
+    for (size_t i = 0; i < r->manifest.count; i++) {
+        bool kept = false;
+        for (size_t k = 0; k < m.count; k++) {
+            kept |= segments[k] == r->segments[i];
+        }
+        if (!kept) {
+            retrieval_faiss_free(r->segments[i]);
+        }
+    }
+    base_free(r->segments);
+    retrieval_manifest_free(&r->manifest);
+    r->segments = segments;
+    r->manifest = m;
+    return BASE_OK;
+}
+
+/* Drop from the tail and from the list of the dead what the new segments settle. */
+static void settle(retrieval *r, const plan *p)
+{
+    size_t covered = 0;
+    while (covered < r->tail.count && r->tail.ids[covered] <= r->manifest.covered) {
+        covered++;
+    }
+    if (covered == r->tail.count) {
+        retrieval_flat_clear(&r->tail);
+    } else if (covered > 0) {
+        memmove(r->tail.ids, r->tail.ids + covered,
+                (r->tail.count - covered) * sizeof *r->tail.ids);
+        memmove(r->tail.vectors, r->tail.vectors + covered * r->dim,
+                (r->tail.count - covered) * r->dim * sizeof *r->tail.vectors);
+        r->tail.count -= covered;
+    }
+    size_t kept = 0;
+    for (size_t i = 0; i < r->dead_count; i++) {
+        bool in_old = false;
+        for (size_t k = 0; k < p->count; k++) {
+            in_old |= p->ranges[k].old_segment != SIZE_MAX && r->dead[i] >= p->ranges[k].first &&
+                      r->dead[i] <= p->ranges[k].last;
+        }
+        if (in_old) {
+            r->dead[kept++] = r->dead[i];
+        }
+    }
+    r->dead_count = kept;
+}
+
+base_status retrieval_segments_flush(retrieval *r, bool force, base_error *err)
+{
+    base_status status = base_dir_create(r->folder, err);
+    char path[RETRIEVAL_PATH_MAX];
+    if (status == BASE_OK && base_path_join(path, sizeof path, r->folder, "lock") != BASE_OK) {
+        status = base_fail(err, BASE_LIMIT, "path too long: %s/lock", r->folder);
+    }
+    if (status != BASE_OK) {
+        return status;
+    }
+    int lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (lock < 0) {
+        return base_fail_errno(err, errno, "cannot open %s", path);
+    }
+    int locked;
+    do {
+        locked = flock(lock, force ? LOCK_EX : LOCK_EX | LOCK_NB);
+    } while (locked != 0 && errno == EINTR);
+    if (locked != 0) {
+        /* Another process writes segments: the tail can wait. */
+        status =
+            errno == EWOULDBLOCK ? BASE_OK : base_fail_errno(err, errno, "cannot lock %s", path);
+        close(lock);
+        return status;
+    }
+    plan p = {0};
+    retrieval_manifest on_disk = {0};
+    base_status read = retrieval_manifest_read(r->folder, &on_disk, NULL);
+    if (read == BASE_OK && on_disk.serial != r->manifest.serial) {
+        /* Another process has written since: start from its segments. */
+        retrieval_segments_drop(r);
+        base_error why = {0};
+        if (retrieval_segments_load(r, &why) != BASE_OK) {
+            base_log(BASE_LOG_WARN, "the vector index is rebuilt: %s", why.text);
+        }
+        status = retrieval_sync(r, err);
+    }
+    if (status == BASE_OK) {
+        status = make_plan(r, force, &p, err);
+    }
+    if (status == BASE_OK && p.changes) {
+        status = carry_out(r, &p, err);
+        if (status == BASE_OK) {
+            settle(r, &p);
+        }
+    }
+    if (status == BASE_OK) {
+        remove_leftovers(r);
+    }
+    base_free(p.ranges);
+    retrieval_manifest_free(&on_disk);
+    close(lock);
+    return status;
+}
