@@ -20,6 +20,9 @@ static const kernel_ops *ops_for(base_isa isa)
     if (isa == BASE_ISA_AVX512) {
         return &kernel_avx512_ops;
     }
+    if (isa == BASE_ISA_AVX2) {
+        return &kernel_avx2_ops;
+    }
 #endif
     return isa == BASE_ISA_SCALAR ? &kernel_scalar_ops : NULL;
 }
