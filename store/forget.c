@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
-#include "store/internal.h"
+#include "store/check.h"
 
 /* What one forget touches beyond its episodes. */
 typedef struct touched {
@@ -371,8 +371,7 @@ static base_status unlink_states(store_txn *txn, const store_ids *gone, base_err
     }
 }
 
-/* FORGOTTEN, and the chain of commits. */
-static base_status save_forgotten(store_txn *txn, const store_ids *gone, base_error *err)
+base_status store_save_forgotten(store_txn *txn, const store_ids *gone, base_error *err)
 {
     base_status status = BASE_OK;
     base_buffer_clear(&txn->payload);
@@ -413,7 +412,7 @@ base_status store_forget(store_txn *txn, const uint64_t *ids, size_t count,
         status = unlink_states(txn, &gone, err);
     }
     if (status == BASE_OK && gone.count > 0) {
-        status = save_forgotten(txn, &gone, err);
+        status = store_save_forgotten(txn, &gone, err);
         txn->meta.flags |= STORE_META_SCRUB_PENDING;
     }
     store_ids_free(&wanted);

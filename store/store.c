@@ -19,7 +19,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
-#include "store/internal.h"
+#include "store/check.h"
 
 #define POLL_START_US 200u
 #define POLL_MAX_US 5000u
@@ -759,7 +759,7 @@ static void txn_free(store_txn *txn)
 }
 
 /* Begin the chain of this commit with the one before. */
-static base_status begin_chain(store_txn *txn, base_error *err)
+base_status store_begin_chain(store_txn *txn, base_error *err)
 {
     uint8_t p[8] = {0};
     base_sha256_begin(&txn->chain);
@@ -804,7 +804,7 @@ base_status store_begin_within(store *s, int64_t now_us, unsigned wait_ms, store
         }
     }
     if (status == BASE_OK) {
-        status = begin_chain(txn, err);
+        status = store_begin_chain(txn, err);
     }
     if (status != BASE_OK) {
         store_db_abort(txn->db);
@@ -834,7 +834,7 @@ void store_abort(store_txn *txn)
 }
 
 /* The records that every commit writes last. */
-static base_status save_commit(store_txn *txn, base_error *err)
+base_status store_save_commit(store_txn *txn, base_error *err)
 {
     uint8_t digest[32], p[24];
     store_key key = store_key_u64(txn->commit), meta_key = store_key_meta();
@@ -869,7 +869,7 @@ base_status store_commit(store_txn *txn, base_error *err)
     uint64_t dropped = s->dropped_pending;
     pthread_mutex_unlock(&s->small_lock);
     txn->meta.dropped_writes += dropped;
-    base_status status = save_commit(txn, err);
+    base_status status = store_save_commit(txn, err);
     if (status == BASE_OK) {
         status = store_db_commit(txn->db, err);
     } else {

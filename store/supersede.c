@@ -13,7 +13,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
-#include "store/internal.h"
+#include "store/check.h"
 
 /* One episode of the replacing version, as a partner to look for. */
 typedef struct partner {
@@ -226,9 +226,8 @@ static base_status copy_uses(store_txn *txn, uint64_t from, uint64_t to, base_er
     }
 }
 
-/* Close the episodes of `older` at the time of `newer`. */
-static base_status close_version(store_txn *txn, const store_version *older,
-                                 const store_version *newer, base_error *err)
+base_status store_close_version(store_txn *txn, const store_version *older,
+                                const store_version *newer, base_error *err)
 {
     partners found = {0};
     base_status status = load_partners(txn, newer, &found, err);
@@ -312,13 +311,13 @@ base_status store_supersede(store_txn *txn, uint64_t document, uint32_t version,
     if (status == BASE_OK && after) {
         status = load_neighbour(txn, document, after, &other, err);
         if (status == BASE_OK) {
-            status = close_version(txn, &current, &other, err);
+            status = store_close_version(txn, &current, &other, err);
         }
     }
     if (status == BASE_OK && before) {
         status = load_neighbour(txn, document, before, &other, err);
         if (status == BASE_OK) {
-            status = close_version(txn, &other, &current, err);
+            status = store_close_version(txn, &other, &current, err);
         }
     }
     return status;

@@ -1,0 +1,54 @@
+/* store/check.h: the checks of verify, which run in a child process, and what they report. */
+#ifndef STORE_CHECK_H
+#define STORE_CHECK_H
+
+#include "store/internal.h"
+
+/* Where problems go: a pipe to the parent. Kinds are short stable words, listed in check.c. */
+typedef struct store_check {
+    int fd;
+    uint64_t problems, episodes;
+    bool broken; /* a table could not be walked to its end: references are not worth following */
+} store_check;
+
+void store_check_problem(store_check *check, const char *file, uint64_t id, const char *kind);
+void store_check_lmdb(store_check *check, uint64_t id, const char *kind);
+
+/* Walk every table: order of keys, checksums, formats. */
+base_status store_check_tables(store_check *check, store_db_txn *txn, base_error *err);
+/* Follow every reference, join the spans, compare counters. */
+base_status store_check_references(store_check *check, store_db_txn *txn, base_error *err);
+/* Compare the catalogue with the records, row by row and term by term. */
+base_status store_check_catalog(store_check *check, const char *folder, store_db_txn *txn,
+                                base_error *err);
+
+/* Run work in a child that may die of what it touches; report gets its problems, and *died tells
+ * whether it came to its end. Errors of the work itself are returned (BASE_VERSION ...). */
+typedef base_status store_child_work(void *argument, store_check *check, base_error *err);
+base_status store_run_child(store_child_work *work, void *argument, store_verify_report *report,
+                            bool *died, base_error *err);
+
+base_status store_report_add(store_verify_report *report, const char *file, uint64_t id,
+                             const char *kind);
+
+/* --- salvage.c: runs in a child too -------------------------------------------------------------
+ * */
+
+typedef struct store_salvage {
+    const char *folder, *fresh_folder;
+    bool raw; /* read the bytes of data.mdb instead of its tables */
+} store_salvage;
+/* Write all valid records into a consistent new environment; problems = what is lost. */
+base_status store_salvage_records(void *argument /* store_salvage */, store_check *check,
+                                  base_error *err);
+
+/* store.c: begin the chain of a commit; write COMMIT and META, the last records of a commit. */
+base_status store_begin_chain(store_txn *txn, base_error *err);
+base_status store_save_commit(store_txn *txn, base_error *err);
+/* forget.c: write a FORGOTTEN record and add it to the chain. */
+base_status store_save_forgotten(store_txn *txn, const store_ids *gone, base_error *err);
+/* supersede.c: close the episodes of one version at the time of the next. */
+base_status store_close_version(store_txn *txn, const store_version *older,
+                                const store_version *newer, base_error *err);
+
+#endif
