@@ -1,0 +1,238 @@
+/* cli/cmd_chat.c: a conversation. Everything said is kept verbatim as episodes of the source
+ * "chat/NAME" before the next turn, and is memory in this and in later conversations.
+ */
+#include <histedit.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "base/text.h"
+#include "cli/cli.h"
+#include "ingest/ingest.h"
+
+enum { ANSWER_TOKENS = 192, HISTORY_LINES = 500, WRITER_WAIT_MS = 5000 };
+
+typedef struct chat {
+    const cli_options *o;
+    engine *e;
+    cli_memory memory;
+    engine_session *session;
+    ingest *in;
+    engine_answer last;
+    char source[256];
+    int64_t now_us, as_of_us;
+    size_t turn;
+} chat;
+
+static void print_piece(void *argument, const char *text, size_t size)
+{
+    (void)argument;
+    fwrite(text, 1, size, stdout);
+    fflush(stdout);
+}
+
+/* Without --now the clock goes on. */
+static void tick(chat *c)
+{
+    c->now_us = c->o->now_us;
+    if (c->turn > 0) {
+        static int64_t begin;
+        int64_t wall = base_time_now();
+        begin = begin ? begin : wall;
+        c->now_us += wall - begin;
+    }
+    engine_session_set_time(c->session, c->now_us,
+                            c->as_of_us == BASE_TIME_NONE ? c->now_us : c->as_of_us,
+                            c->o->about_us);
+}
+
+static base_status remember(chat *c, store_kind kind, const char *text, base_error *err)
+{
+    char id[64], title[320];
+    if (c->o->read_only || !*text) {
+        return BASE_OK;
+    }
+    snprintf(id, sizeof id, "%lld-%zu-%s", (long long)c->now_us, c->turn,
+             kind == STORE_TURN_USER ? "user" : "assistant");
+    snprintf(title, sizeof title, "%s said in %s",
+             kind == STORE_TURN_USER ? "The user" : "The assistant", c->source);
+    ingest_document document = {.source = c->source,
+                                .external_id = id,
+                                .title = title,
+                                .text = text,
+                                .text_size = strlen(text),
+                                .observed_at_us = c->now_us,
+                                .valid_from_us = BASE_TIME_NONE,
+                                .valid_to_us = BASE_TIME_NONE,
+                                .kind = kind,
+                                .place = id};
+    base_status status = ingest_add(c->in, &document, err);
+    if (!status) {
+        status = ingest_commit(c->in, false, err);
+    }
+    if (!status) {
+        status = retrieval_sync(c->memory.retrieval, err);
+    }
+    return status;
+}
+
+static int answer(chat *c, const char *text)
+{
+    base_error err = {0};
+    size_t max = c->o->max_tokens ? c->o->max_tokens : ANSWER_TOKENS;
+    tick(c);
+    engine_answer_free(&c->last);
+    /* The question is kept after it was answered: it must not be found as its own answer. */
+    base_status status = engine_ask(c->session, text, max, &c->last, &err);
+    printf("\n");
+    if (!status) {
+        cli_print_citations(&c->last);
+        engine_session_write(c->session);
+    } else {
+        cli_fail(&err);
+    }
+    if (remember(c, STORE_TURN_USER, text, &err) ||
+        (!status && remember(c, STORE_TURN_ASSISTANT, c->last.text, &err))) {
+        cli_fail(&err);
+        return CLI_FAILED;
+    }
+    c->turn++;
+    return CLI_DONE;
+}
+
+/* "/why", "/asof DATE", "/help", "/quit". False to leave. */
+static bool command(chat *c, const char *text)
+{
+    base_error err = {0};
+    if (strcmp(text, "/quit") == 0 || strcmp(text, "/exit") == 0) {
+        return false;
+    }
+    if (strcmp(text, "/why") == 0) {
+        cli_print_trace(c->e, c->memory.store, &c->last);
+    } else if (strncmp(text, "/asof", 5) == 0 && (text[5] == 0 || text[5] == ' ')) {
+        const char *date = text + 5 + strspn(text + 5, " ");
+        int64_t time = BASE_TIME_NONE;
+        if (*date && base_time_parse(date, strlen(date), &time, &err)) {
+            cli_fail(&err);
+        } else {
+            c->as_of_us = time;
+            printf(*date ? "as of %s\n" : "as of now\n", date);
+        }
+    } else {
+        printf("/why          why memory was consulted for the last answer, and what came back\n"
+               "/asof DATE    answer as of that date; /asof alone: as of now\n"
+               "/quit         leave\n");
+    }
+    return true;
+}
+
+static char *prompt_text(EditLine *line)
+{
+    (void)line;
+    static char text[] = "> ";
+    return text;
+}
+
+/* Lines until end of input; line editing and history on a terminal. */
+static int converse(chat *c)
+{
+    bool terminal = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
+    EditLine *edit = terminal ? el_init("eidetic", stdin, stdout, stderr) : NULL;
+    History *past = terminal ? history_init() : NULL;
+    HistEvent event;
+    char *plain = NULL;
+    size_t plain_size = 0;
+    int code = CLI_DONE;
+    if (edit && past) {
+        history(past, &event, H_SETSIZE, HISTORY_LINES);
+        el_set(edit, EL_PROMPT, prompt_text);
+        el_set(edit, EL_EDITOR, "emacs");
+        el_set(edit, EL_HIST, history, past);
+    }
+    while (code == CLI_DONE) {
+        const char *got;
+        int count = 0;
+        if (edit) {
+            got = el_gets(edit, &count);
+        } else {
+            ssize_t n = getline(&plain, &plain_size, stdin);
+            got = n > 0 ? plain : NULL;
+        }
+        if (!got) {
+            break;
+        }
+        size_t size = strlen(got);
+        while (size > 0 && strchr("\r\n ", got[size - 1])) {
+            size--;
+        }
+        char *text = base_strndup(got, size);
+        if (!text) {
+            code = cli_usage("no memory for a line");
+            break;
+        }
+        if (size > 0 && edit) {
+            history(past, &event, H_ENTER, text);
+        }
+        bool go_on = true;
+        if (base_utf8_check(text, size) != size) {
+            cli_usage("that line is not valid UTF-8");
+        } else if (text[0] == '/') {
+            go_on = command(c, text);
+        } else if (size > 0) {
+            code = answer(c, text);
+        }
+        base_free(text);
+        if (!go_on) {
+            break;
+        }
+    }
+    if (past) {
+        history_end(past);
+    }
+    if (edit) {
+        el_end(edit);
+    }
+    free(plain); /* getline's own allocation */
+    return code;
+}
+
+int cmd_chat(const cli_options *o)
+{
+    base_error err = {0};
+    chat c = {.o = o, .now_us = o->now_us, .as_of_us = o->as_of_us};
+    engine_session_options options;
+    const char *name = o->session ? o->session : "default";
+    int code = CLI_FAILED;
+    if (!*name || strlen(name) > 200 || base_utf8_check(name, strlen(name)) != strlen(name)) {
+        return cli_usage("--session: a name of 1 to 200 bytes");
+    }
+    snprintf(c.source, sizeof c.source, "chat/%s", name);
+    ingest_options in_options = {.now_us = o->now_us,
+                                 .observed_at_us = BASE_TIME_NONE,
+                                 .valid_from_us = BASE_TIME_NONE,
+                                 .valid_to_us = BASE_TIME_NONE};
+    if (cli_open_memory(o, !o->read_only, WRITER_WAIT_MS, &c.memory, &err) ||
+        cli_session_options(o, &c.memory, &options, &err) ||
+        cli_open_engine(o, true, &c.e, &err)) {
+        code = cli_fail(&err);
+        goto done;
+    }
+    options.on_text = print_piece;
+    if (engine_session_open(c.e, &options, &c.session, &err) ||
+        (!o->read_only && ingest_open(c.memory.store, c.memory.retrieval, engine_encoder(c.e),
+                                      &in_options, &c.in, &err))) {
+        code = cli_fail(&err);
+        goto done;
+    }
+    code = converse(&c);
+done:
+    engine_answer_free(&c.last);
+    ingest_close(c.in);
+    engine_session_close(c.session);
+    engine_close(c.e);
+    cli_close_memory(&c.memory);
+    return code;
+}

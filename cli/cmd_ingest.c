@@ -1,0 +1,96 @@
+/* cli/cmd_ingest.c: ingest, with a progress line on a terminal. */
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "cli/cli.h"
+#include "ingest/ingest.h"
+
+enum { WRITER_WAIT_MS = 60000 };
+
+typedef struct progress {
+    double begin_ms;
+    bool terminal;
+} progress;
+
+static void on_problem(void *argument, const char *text)
+{
+    const progress *p = argument;
+    fprintf(stderr, "%seidetic: skipped %s\n", p->terminal ? "\r\033[K" : "", text);
+}
+
+static void on_progress(void *argument, const ingest_counts *c)
+{
+    const progress *p = argument;
+    double seconds = (base_clock_ms() - p->begin_ms) / 1e3;
+    if (p->terminal) {
+        fprintf(
+            stderr,
+            "\r\033[K%llu documents (%llu unchanged), %llu episodes, %.1f MB, %.0f episodes/s",
+            (unsigned long long)(c->documents_new + c->documents_updated + c->documents_unchanged),
+            (unsigned long long)c->documents_unchanged, (unsigned long long)c->episodes,
+            (double)c->bytes / 1e6, seconds > 0 ? (double)c->episodes / seconds : 0);
+        fflush(stderr);
+    }
+}
+
+int cmd_ingest(const cli_options *o)
+{
+    base_error err = {0};
+    cli_memory memory = {0};
+    base_pool *pool = NULL;
+    encoder *enc = NULL;
+    ingest *in = NULL;
+    ingest_counts counts = {0};
+    progress p = {.begin_ms = base_clock_ms(), .terminal = isatty(STDERR_FILENO) == 1};
+    ingest_options options = {.source = o->source,
+                              .observed_at_us = o->observed_at_us,
+                              .valid_from_us = o->valid_from_us,
+                              .valid_to_us = o->valid_to_us,
+                              .now_us = o->now_us,
+                              .on_problem = on_problem,
+                              .on_progress = on_progress,
+                              .argument = &p};
+    base_status status;
+    if ((status = base_pool_create(o->threads, &pool, &err)) ||
+        (status = cli_open_encoder(o, pool, &enc, &err)) ||
+        (status = cli_open_memory(o, true, WRITER_WAIT_MS, &memory, &err)) ||
+        (status = ingest_open(memory.store, memory.retrieval, enc, &options, &in, &err))) {
+        goto done;
+    }
+    for (int i = 0; i < o->operand_count && !status; i++) {
+        status = ingest_path(in, o->operands[i], &err);
+    }
+    /* What came before a failure is kept all the same. */
+    base_error later = {0};
+    base_status committed = ingest_commit(in, true, status ? &later : &err);
+    status = status ? status : committed;
+    ingest_get_counts(in, &counts);
+done:
+    ingest_close(in);
+    cli_close_memory(&memory);
+    encoder_close(enc);
+    base_pool_free(pool);
+    if (p.terminal) {
+        fprintf(stderr, "\r\033[K");
+    }
+    double seconds = (base_clock_ms() - p.begin_ms) / 1e3;
+    if (o->json) {
+        cli_print_json(json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:f}", "new",
+                                 (json_int_t)counts.documents_new, "updated",
+                                 (json_int_t)counts.documents_updated, "unchanged",
+                                 (json_int_t)counts.documents_unchanged, "failed",
+                                 (json_int_t)counts.failed, "episodes",
+                                 (json_int_t)counts.episodes, "bytes", (json_int_t)counts.bytes,
+                                 "seconds", seconds));
+    } else if (in || !status) {
+        printf("%llu new, %llu updated, %llu unchanged, %llu skipped; %llu episodes, %.1f KB in "
+               "%.1f s\n",
+               (unsigned long long)counts.documents_new,
+               (unsigned long long)counts.documents_updated,
+               (unsigned long long)counts.documents_unchanged, (unsigned long long)counts.failed,
+               (unsigned long long)counts.episodes, (double)counts.bytes / 1e3, seconds);
+    }
+    return status ? cli_fail(&err) : counts.failed > 0 ? CLI_FAILED : CLI_DONE;
+}

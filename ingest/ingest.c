@@ -1,0 +1,401 @@
+/* ingest/ingest.c: the pipeline. Documents gather in a batch; a batch is encoded together and
+ * committed together. */
+#include "ingest/ingest.h"
+
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/chunk.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "base/text.h"
+
+/* A batch is one fsync: large enough to share it, small enough that a kill loses little work. */
+enum { BATCH_SPANS = 512, BATCH_DOCUMENTS = 256, FILE_SIZE_MAX = 256 << 20 };
+
+typedef struct pending {
+    char *source, *external_id, *title, *text;
+    size_t text_size;
+    store_new_document document;
+    store_new_span *spans;
+    char **sections;  /* [span_count] */
+    char **encodings; /* [span_count] what the encoder sees */
+} pending;
+
+struct ingest {
+    store *store;
+    retrieval *retrieval;
+    encoder *encoder;
+    ingest_options options;
+    ingest_counts counts;
+    pending batch[BATCH_DOCUMENTS];
+    size_t batch_count, span_count;
+};
+
+base_status ingest_open(store *s, retrieval *r, encoder *e, const ingest_options *options,
+                        ingest **out, base_error *err)
+{
+    if (store_is_read_only(s)) {
+        return base_fail(err, BASE_PERMISSION, "%s: the store cannot be written", store_path(s));
+    }
+    ingest *in = base_calloc(1, sizeof *in);
+    if (!in) {
+        return base_fail(err, BASE_NO_MEMORY, "no memory for an ingest");
+    }
+    in->store = s;
+    in->retrieval = r;
+    in->encoder = e;
+    in->options = *options;
+    *out = in;
+    return BASE_OK;
+}
+
+static void free_strings(char **strings, size_t count)
+{
+    for (size_t i = 0; strings && i < count; i++) {
+        base_free(strings[i]);
+    }
+    base_free(strings);
+}
+
+static void free_pending(pending *p)
+{
+    free_strings(p->sections, p->document.span_count);
+    free_strings(p->encodings, p->document.span_count);
+    base_free(p->spans);
+    base_free(p->source);
+    base_free(p->external_id);
+    base_free(p->title);
+    base_free(p->text);
+    *p = (pending){0};
+}
+
+static void clear_batch(ingest *in)
+{
+    for (size_t i = 0; i < in->batch_count; i++) {
+        free_pending(&in->batch[i]);
+    }
+    in->batch_count = in->span_count = 0;
+}
+
+void ingest_close(ingest *in)
+{
+    if (in) {
+        clear_batch(in);
+        base_free(in);
+    }
+}
+
+void ingest_get_counts(const ingest *in, ingest_counts *counts)
+{
+    *counts = in->counts;
+}
+
+const ingest_options *ingest_get_options(const ingest *in)
+{
+    return &in->options;
+}
+
+void ingest_problem(ingest *in, const char *format, ...)
+{
+    char text[1024];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    in->counts.failed++;
+    if (in->options.on_problem) {
+        in->options.on_problem(in->options.argument, text);
+    }
+}
+
+/* --- a batch ---------------------------------------------------------------------------------- */
+
+static base_status encode_batch(ingest *in, float **vectors, base_error *err)
+{
+    size_t dim = encoder_dim(in->encoder), n = 0;
+    const char **texts = base_calloc(in->span_count + 1, sizeof *texts);
+    size_t *sizes = base_calloc(in->span_count + 1, sizeof *sizes);
+    *vectors = base_calloc(in->span_count + 1, dim * sizeof **vectors);
+    base_status status = BASE_OK;
+    if (!texts || !sizes || !*vectors) {
+        status = base_fail(err, BASE_NO_MEMORY, "no memory to encode a batch");
+    }
+    for (size_t i = 0; i < in->batch_count && !status; i++) {
+        for (size_t k = 0; k < in->batch[i].document.span_count; k++, n++) {
+            texts[n] = in->batch[i].encodings[k];
+            sizes[n] = strlen(texts[n]);
+        }
+    }
+    if (!status && n > 0) {
+        status = encoder_encode_batch(in->encoder, texts, sizes, n, *vectors, err);
+    }
+    base_free(texts);
+    base_free(sizes);
+    return status;
+}
+
+static base_status put_batch(ingest *in, const float *vectors, base_error *err)
+{
+    size_t dim = encoder_dim(in->encoder), n = 0;
+    store_txn *txn = NULL;
+    ingest_counts counts = in->counts;
+    base_status status = store_begin(in->store, in->options.now_us, &txn, err);
+    for (size_t i = 0; i < in->batch_count && !status; i++) {
+        pending *p = &in->batch[i];
+        store_put_result result;
+        uint64_t first = 0;
+        size_t count = 0;
+        for (size_t k = 0; k < p->document.span_count; k++, n++) {
+            p->spans[k].vector = vectors + n * dim;
+        }
+        status = store_put_document(txn, &p->document, &result, &first, &count, err);
+        if (!status) {
+            counts.documents_new += result == STORE_PUT_NEW;
+            counts.documents_updated += result == STORE_PUT_NEW_VERSION;
+            counts.documents_unchanged += result == STORE_PUT_UNCHANGED;
+            counts.episodes += count;
+            counts.bytes += result == STORE_PUT_UNCHANGED ? 0 : p->text_size;
+        }
+    }
+    if (status) {
+        store_abort(txn);
+    } else if (!(status = store_commit(txn, err))) {
+        in->counts = counts;
+    }
+    return status;
+}
+
+base_status ingest_commit(ingest *in, bool flush, base_error *err)
+{
+    float *vectors = NULL;
+    base_status status = BASE_OK;
+    if (in->batch_count > 0) {
+        if (!(status = encode_batch(in, &vectors, err))) {
+            status = put_batch(in, vectors, err);
+        }
+        base_free(vectors);
+        clear_batch(in);
+    }
+    if (in->options.on_progress) {
+        in->options.on_progress(in->options.argument, &in->counts);
+    }
+    if (!status && flush && !(status = retrieval_sync(in->retrieval, err))) {
+        status = retrieval_flush(in->retrieval, false, err);
+    }
+    return status;
+}
+
+/* --- a document ------------------------------------------------------------------------------- */
+
+static char *join_encoding(const char *title, const char *section, const char *text, size_t size)
+{
+    base_buffer b = {0};
+    base_status status = BASE_OK;
+    if (*title) {
+        status = base_buffer_printf(&b, "%s. ", title);
+    }
+    if (!status && *section && strcmp(section, title) != 0) {
+        status = base_buffer_printf(&b, "%s. ", section);
+    }
+    if (!status) {
+        status = base_buffer_append(&b, text, size);
+    }
+    if (status) {
+        base_buffer_free(&b);
+        return NULL;
+    }
+    return b.data;
+}
+
+/* Cut the text and lay out spans, sections and encodings. */
+static base_status cut(pending *p, base_error *err)
+{
+    base_span *cuts = NULL;
+    size_t count = 0;
+    base_status status = base_chunk_text(p->text, p->text_size, NULL, &cuts, &count, err);
+    if (status) {
+        return status;
+    }
+    p->spans = base_calloc(count + 1, sizeof *p->spans);
+    p->sections = base_calloc(count + 1, sizeof *p->sections);
+    p->encodings = base_calloc(count + 1, sizeof *p->encodings);
+    if (!p->spans || !p->sections || !p->encodings) {
+        base_free(cuts);
+        return base_fail(err, BASE_NO_MEMORY, "no memory for %zu spans", count);
+    }
+    p->document.span_count = count;
+    p->document.spans = p->spans;
+    for (size_t i = 0; i < count && !status; i++) {
+        const base_span *c = &cuts[i];
+        p->sections[i] =
+            base_strndup(p->text + c->section_start, c->section_end - c->section_start);
+        p->encodings[i] = p->sections[i] ? join_encoding(p->title, p->sections[i],
+                                                         p->text + c->start, c->end - c->start)
+                                         : NULL;
+        if (!p->encodings[i]) {
+            status = base_fail(err, BASE_NO_MEMORY, "no memory for %zu spans", count);
+        }
+        p->spans[i] = (store_new_span){
+            .start_byte = c->start, .end_byte = c->end, .section = p->sections[i]};
+    }
+    base_free(cuts);
+    return status;
+}
+
+static base_status copy_document(ingest *in, const ingest_document *d, pending *p, base_error *err)
+{
+    p->source = base_strdup(d->source);
+    p->external_id = base_strdup(d->external_id ? d->external_id : "");
+    p->title = base_strdup(d->title ? d->title : "");
+    p->text = base_strndup(d->text, d->text_size);
+    p->text_size = d->text_size;
+    if (!p->source || !p->external_id || !p->title || !p->text) {
+        return base_fail(err, BASE_NO_MEMORY, "no memory for a document");
+    }
+    p->document = (store_new_document){.source = p->source,
+                                       .external_id = p->external_id,
+                                       .title = p->title,
+                                       .text = p->text,
+                                       .text_size = p->text_size,
+                                       .observed_at_us = d->observed_at_us,
+                                       .valid_from_us = d->valid_from_us,
+                                       .valid_to_us = d->valid_to_us,
+                                       .kind = d->kind,
+                                       .vector_dim = encoder_dim(in->encoder),
+                                       .encoder = encoder_name(in->encoder)};
+    return cut(p, err);
+}
+
+/* Why a text cannot be a document, or NULL. */
+static const char *text_problem(const ingest_document *d, char *reason, size_t size)
+{
+    size_t bad = base_utf8_check(d->text, d->text_size);
+    if (bad != d->text_size) {
+        snprintf(reason, size, "not valid UTF-8 at byte %zu", bad);
+        return reason;
+    }
+    const char *nul = memchr(d->text, 0, d->text_size);
+    if (nul) {
+        snprintf(reason, size, "holds a NUL at byte %zu (binary?)", (size_t)(nul - d->text));
+        return reason;
+    }
+    for (size_t i = 0; i < d->text_size; i++) {
+        if (!strchr(" \t\r\n", d->text[i])) {
+            return NULL;
+        }
+    }
+    return "holds no text";
+}
+
+base_status ingest_add(ingest *in, const ingest_document *d, base_error *err)
+{
+    char reason[96];
+    const char *problem = text_problem(d, reason, sizeof reason);
+    if (problem) {
+        ingest_problem(in, "%s: %s", d->place, problem);
+        return BASE_OK;
+    }
+    if (d->valid_from_us != BASE_TIME_NONE && d->valid_to_us != BASE_TIME_NONE &&
+        d->valid_from_us > d->valid_to_us) {
+        ingest_problem(in, "%s: valid_from lies after valid_to", d->place);
+        return BASE_OK;
+    }
+    pending *p = &in->batch[in->batch_count];
+    store_put_result result = STORE_PUT_NEW;
+    base_status status = copy_document(in, d, p, err);
+    if (!status) {
+        status = store_peek_document(in->store, &p->document, &result, err);
+    }
+    if (status || result == STORE_PUT_UNCHANGED) {
+        in->counts.documents_unchanged += !status;
+        free_pending(p);
+        return status ? base_error_prefix(err, "%s", d->place), status : BASE_OK;
+    }
+    in->batch_count++;
+    in->span_count += p->document.span_count;
+    if (in->batch_count == BATCH_DOCUMENTS || in->span_count >= BATCH_SPANS) {
+        return ingest_commit(in, false, err);
+    }
+    return BASE_OK;
+}
+
+/* --- files ------------------------------------------------------------------------------------ */
+
+static bool has_suffix(const char *path, const char *suffix)
+{
+    size_t a = strlen(path), b = strlen(suffix);
+    return a >= b && strcmp(path + a - b, suffix) == 0;
+}
+
+static base_status read_file(ingest *in, const char *path, const char *source, base_error *err)
+{
+    base_buffer text = {0};
+    base_error problem = {0};
+    base_file_info info = {.modified_us = in->options.now_us};
+    bool standard_input = strcmp(path, "-") == 0;
+    base_status status = standard_input ? BASE_OK : base_file_stat(path, &info, &problem);
+    if (!status) {
+        status = base_file_read(path, FILE_SIZE_MAX, &text, &problem);
+    }
+    if (status) {
+        base_buffer_free(&text);
+        ingest_problem(in, "%s", problem.text);
+        return status == BASE_NO_MEMORY ? base_fail(err, status, "%s", problem.text) : BASE_OK;
+    }
+    if (text.size == 0) {
+        ingest_problem(in, "%s: empty", path);
+        return BASE_OK;
+    }
+    bool lines = has_suffix(path, ".jsonl") || has_suffix(path, ".ndjson") ||
+                 (standard_input && text.data[0] == '{');
+    status = lines
+                 ? ingest_read_jsonl(in, path, source, text.data, text.size, info.modified_us, err)
+                 : ingest_read_text(in, path, source, text.data, text.size, info.modified_us, err);
+    base_buffer_free(&text);
+    return status;
+}
+
+static base_status read_folder(ingest *in, const char *folder, base_error *err)
+{
+    char **files = NULL;
+    size_t count = 0;
+    base_status status = base_dir_walk(folder, &files, &count, err);
+    for (size_t i = 0; i < count && !status; i++) {
+        status = read_file(in, files[i], folder, err);
+    }
+    free_strings(files, count);
+    return status;
+}
+
+base_status ingest_path(ingest *in, const char *path, base_error *err)
+{
+    char whole[PATH_MAX];
+    base_file_info info;
+    if (strcmp(path, "-") == 0) {
+        return read_file(in, path, "stdin", err);
+    }
+    base_status status = base_file_stat(path, &info, err);
+    if (status) {
+        return status;
+    }
+    if (!realpath(path, whole)) {
+        return base_fail(err, BASE_NOT_FOUND, "%s: no such file or folder", path);
+    }
+    if (info.is_dir) {
+        return read_folder(in, whole, err);
+    }
+    if (!info.is_regular) {
+        return base_fail(err, BASE_INVALID, "%s: neither a file nor a folder", path);
+    }
+    char source[PATH_MAX];
+    snprintf(source, sizeof source, "%s", whole);
+    char *slash = strrchr(source, '/');
+    if (slash && slash != source) {
+        *slash = 0;
+    }
+    return read_file(in, whole, source, err);
+}

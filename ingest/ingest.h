@@ -1,0 +1,72 @@
+/* ingest/ingest.h: documents into the store: read, cut into episodes, encode, commit in batches,
+ * let the index follow.
+ *
+ * Idempotent: a document whose content is in the store changes nothing; changed content becomes a
+ * new version. Resumable by that: every batch is one commit, a killed ingest is run again and skips
+ * what it had committed. A bad file or line is reported and skipped, the rest goes on. Text,
+ * Markdown, JSONL (one document a line:
+ * {"id","source","title","text","observed_at","valid_from","valid_to"}, only text required),
+ * folders, standard input.
+ */
+#ifndef INGEST_INGEST_H
+#define INGEST_INGEST_H
+
+#include "engine/encoder.h"
+#include "retrieval/retrieval.h"
+#include "store/store.h"
+
+typedef struct ingest_counts {
+    uint64_t documents_new, documents_updated, documents_unchanged;
+    uint64_t failed; /* files and lines that were reported and skipped */
+    uint64_t episodes, bytes;
+} ingest_counts;
+
+typedef struct ingest_options {
+    /* for documents that do not name theirs; NULL = the folder or file given */
+    const char *source;
+    /* for documents without; BASE_TIME_NONE = file time, for standard input now */
+    int64_t observed_at_us;
+    int64_t valid_from_us, valid_to_us; /* BASE_TIME_NONE = not given */
+    int64_t now_us;         /* clock of the commits */
+    /* Both may be NULL. problem: one line that names file and place. progress: after every batch.
+     * */
+    void (*on_problem)(void *argument, const char *text);
+    void (*on_progress)(void *argument, const ingest_counts *counts);
+    void *argument;
+} ingest_options;
+
+typedef struct ingest ingest;
+
+/* All borrowed; the store must be writable. */
+base_status ingest_open(store *s, retrieval *r, encoder *e, const ingest_options *options,
+                        ingest **out, base_error *err);
+/* Read a file, a folder or "-". Problems of single files and lines are reported and counted; an
+ * error return means that nothing more can be written (disk full, store damaged) or that the path
+ * itself cannot be read. */
+base_status ingest_path(ingest *in, const char *path, base_error *err);
+
+/* One document from the caller (chat turns). Copies everything. *unchanged may be NULL. */
+typedef struct ingest_document {
+    const char *source, *external_id, *title, *text; /* external_id may be NULL */
+    size_t text_size;
+    int64_t observed_at_us, valid_from_us, valid_to_us;
+    store_kind kind;
+    const char *place; /* for messages: file, or file:line */
+} ingest_document;
+base_status ingest_add(ingest *in, const ingest_document *document, base_error *err);
+
+/* Commit what is pending; the index follows (flush: into a segment). */
+base_status ingest_commit(ingest *in, bool flush, base_error *err);
+void ingest_get_counts(const ingest *in, ingest_counts *counts);
+void ingest_close(ingest *in); /* drops what was not committed */
+
+/* read_*.c: text of one file -> ingest_add. */
+base_status ingest_read_text(ingest *in, const char *path, const char *source, const char *text,
+                             size_t size, int64_t file_time_us, base_error *err);
+base_status ingest_read_jsonl(ingest *in, const char *path, const char *source, const char *text,
+                              size_t size, int64_t file_time_us, base_error *err);
+/* Report a skipped file or line. */
+void ingest_problem(ingest *in, const char *format, ...) __attribute__((format(printf, 2, 3)));
+const ingest_options *ingest_get_options(const ingest *in);
+
+#endif
