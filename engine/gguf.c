@@ -189,7 +189,7 @@ static base_status read_u64(reader *r, uint64_t *value)
 static base_status read_text(reader *r, uint64_t size_max, gguf_text *text)
 {
     size_t at = r->at;
-    uint64_t size;
+    uint64_t size = 0;
     base_status status = read_u64(r, &size);
     if (status) {
         return status;
@@ -360,7 +360,7 @@ static base_status read_tensor(reader *r, size_t index, uint64_t *offset)
     }
     *slot = (uint32_t)index + 1;
     at = r->at;
-    uint32_t dimensions;
+    uint32_t dimensions = 0;
     status = read_u32(r, &dimensions);
     if (status) {
         return status;
