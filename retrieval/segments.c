@@ -134,6 +134,7 @@ static base_status load_segment(const retrieval *r, const retrieval_entry *e, re
     base_map_close(&map);
     if (status == BASE_OK && retrieval_faiss_count(*out) != e->count) {
         retrieval_faiss_free(*out);
+        *out = NULL;
         status = base_fail(err, BASE_CORRUPT, "%s: holds another number of vectors", path);
     }
     if (status == BASE_OK) {
@@ -141,6 +142,7 @@ static base_status load_segment(const retrieval *r, const retrieval_entry *e, re
         base_status found = anchor_of(r->s, e->last_id, &anchor, NULL);
         if (found == BASE_OK && anchor != e->anchor) {
             retrieval_faiss_free(*out);
+            *out = NULL;
             status = base_fail(err, BASE_CORRUPT, "%s: belongs to another store", path);
         }
     }
