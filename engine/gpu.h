@@ -28,6 +28,10 @@ typedef struct gpu_info {
 base_status gpu_probe(gpu_info *info, base_error *err);
 
 base_status gpu_model_open(const char *gguf_path, gpu_model **out, base_error *err);
+/* Copy a loaded model (with its merged adapter) to the device; the core_model may be closed
+ * afterwards. Errors: BASE_DEVICE, BASE_NO_MEMORY (device memory, with the sizes), BASE_UNSUPPORTED
+ * (a shape that the kernels do not take; it is named). */
+base_status gpu_model_create(const core_model *core, gpu_model **out, base_error *err);
 void gpu_model_close(gpu_model *model);
 size_t gpu_model_weight_bytes(const gpu_model *model); /* read by one decode step */
 
@@ -50,6 +54,8 @@ base_status gpu_block_read(const gpu_stream *stream, size_t at, size_t count, vo
                            base_error *err);
 base_status gpu_window_insert(gpu_stream *stream, size_t at, size_t count, const void *block,
                               float bias, base_error *err);
+base_status gpu_window_set_bias(gpu_stream *stream, size_t at, size_t count, float bias,
+                                base_error *err);
 
 /* One greedy decode step entirely on the device: feed `token`, get the next one with its
  * statistics; no logits leave the device. */
@@ -58,6 +64,11 @@ typedef struct gpu_step {
     float surprise_nats, entropy_nats;
 } gpu_step;
 base_status gpu_decode(gpu_stream *stream, int32_t token, gpu_step *step, base_error *err);
+/* The same `count` times, each step fed with the token of the one before on the device; the host
+ * waits once, at the end. steps [count]. Errors: BASE_LIMIT when the window has no room for all of
+ * them (nothing run). */
+base_status gpu_decode_many(gpu_stream *stream, int32_t token, size_t count, gpu_step *steps,
+                            base_error *err);
 
 #ifdef __cplusplus
 }

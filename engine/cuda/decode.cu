@@ -1,0 +1,613 @@
+/* engine/cuda/decode.cu: one token through a llama model in one persistent, cooperative kernel.
+ *
+ * One block a multiprocessor. A layer is five phases with a grid barrier after each:
+ *   1 rmsnorm + QKV product; queries rotated, keys and values written to their slot (core.c,
+ *   enter_slots) 2 attention: slots cut into parts, each part with its own maximum and sum; the
+ *   last block of a KV head merges the parts:
+ *      o = sum_p e^(m_p - M) o_p / sum_p e^(m_p - M) l_p, M = max m_p (Milakov & Gimelshein 2018;
+ *      split over keys: Dao 2023)
+ *   3  output product + residual
+ *   4  rmsnorm + gate and up products + silu(gate) * up
+ *   5  down product + residual
+ * and at the end the final norm, the logits, their log-sum-exp, entropy and largest index
+ * (kernels.h, logit_stats). Weights stream through shared memory all the while (gemv.cuh), also
+ * across barriers.
+ *
+ * Results do not depend on which block is last anywhere: every sum has one order for a given number
+ * of blocks. A slot of bias -inf has weight 0, but the cut into parts depends on the number of
+ * slots, so "the same bits as its absence" holds on the CPU only. Scalar twin: core_run with
+ * KERNEL_ACT_F32.
+ */
+#include "engine/cuda/gemv.cuh"
+
+#include <math.h>
+
+enum { NORM_CHUNKS = 4 }; /* of 8 columns per thread: C <= GPU_THREADS * 8 * 4 */
+
+/* Shared memory behind the stages and their barriers. */
+struct gpu_work {
+    float *reduce; /* [GPU_WARPS * 4] */
+    uint32_t *flag;
+    float *partial;
+    gpu_activations x;
+};
+
+static __device__ __forceinline__ void grid_barrier(uint32_t *counter, uint32_t target)
+{
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        __threadfence();
+        gpu_release_add(counter);
+        while ((int32_t)(gpu_acquire(counter) - target) < 0) {
+        }
+        __threadfence();
+    }
+    __syncthreads();
+}
+
+/* --- activations into shared memory ----------------------------------------------------------- */
+
+static __device__ __forceinline__ void load8(const float *from, float v[8])
+{
+    float4 a = __ldcg((const float4 *)from), b = __ldcg((const float4 *)from + 1);
+    v[0] = a.x;
+    v[1] = a.y;
+    v[2] = a.z;
+    v[3] = a.w;
+    v[4] = b.x;
+    v[5] = b.y;
+    v[6] = b.z;
+    v[7] = b.w;
+}
+
+/* from [columns] as it is. */
+static __device__ void fill_plain(gpu_activations &x, bool coded, const float *from,
+                                  uint32_t columns)
+{
+    x.columns = columns;
+    for (uint32_t base = 0; base < columns; base += GPU_THREADS * 8) {
+        uint32_t c = base + threadIdx.x * 8;
+        float v[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+        if (c < columns) {
+            load8(from + c, v);
+        }
+        gpu_store_activations(x, coded, c, v);
+    }
+}
+
+/* rmsnorm of the residual stream; embedding != NULL: of a token's embedding, which block 0 also
+ * writes to p.x. */
+static __device__ void fill_normed(const gpu_decode_params &p, gpu_work &work, bool coded,
+                                   const float *weight, const gpu_matrix *embedding, uint32_t token)
+{
+    float v[NORM_CHUNKS][8];
+    float squares = 0.0f;
+    work.x.columns = p.channels;
+#pragma unroll
+    for (int i = 0; i < NORM_CHUNKS; i++) {
+        uint32_t c = ((uint32_t)i * GPU_THREADS + threadIdx.x) * 8;
+#pragma unroll
+        for (int j = 0; j < 8; j++) {
+            v[i][j] = 0.0f;
+        }
+        if (c < p.channels) {
+            if (embedding) {
+#pragma unroll
+                for (int j = 0; j < 8; j++) {
+                    v[i][j] = gpu_weight_at(*embedding, token, c + (uint32_t)j);
+                    if (blockIdx.x == 0) {
+                        p.x[c + (uint32_t)j] = v[i][j];
+                    }
+                }
+            } else {
+                load8(p.x + c, v[i]);
+            }
+        }
+#pragma unroll
+        for (int j = 0; j < 8; j++) {
+            squares += v[i][j] * v[i][j];
+        }
+    }
+    float total = gpu_block_sum(squares, work.reduce);
+    float factor = 1.0f / sqrtf(total / (float)p.channels + p.eps);
+#pragma unroll
+    for (int i = 0; i < NORM_CHUNKS; i++) {
+        uint32_t base = (uint32_t)i * GPU_THREADS * 8, c = base + threadIdx.x * 8;
+        if (base >= p.channels) {
+            break;
+        }
+        if (c < p.channels) {
+            const float4 *w = (const float4 *)(weight + c);
+            float4 a = __ldg(w), b = __ldg(w + 1);
+            const float scale[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+#pragma unroll
+            for (int j = 0; j < 8; j++) {
+                v[i][j] = v[i][j] * factor * scale[j];
+            }
+        }
+        gpu_store_activations(work.x, coded, c, v[i]);
+    }
+}
+
+/* --- products --------------------------------------------------------------------------------- */
+
+/* All matrices of the phase that begins at p.program[*index]; leaves their partial sums behind a
+ * block barrier. */
+static __device__ void run_phase(const gpu_decode_params &p, uint32_t index, gpu_ring &ring,
+                                 gpu_work &work, uint32_t warp, uint32_t lane)
+{
+    float *partial = work.partial;
+    for (;; index++) {
+        const gpu_matrix m = p.program[index];
+        uint32_t begin, end;
+        gpu_product_any(m, ring, work.x, partial, warp, lane);
+        gpu_block_groups(m, &begin, &end);
+        partial += (end - begin) * m.split * GPU_GROUP_ROWS;
+        if (m.last) {
+            break;
+        }
+    }
+    __syncthreads();
+}
+
+/* Rows 2i and 2i+1 of the QKV product: rotate, and write to the query buffer or the token's slot.
+ * */
+static __device__ __forceinline__ void put_qkv(const gpu_decode_params &p, uint32_t layer,
+                                               uint32_t row, float a, float b)
+{
+    uint32_t q_width = p.heads * p.head_size, kv_width = p.kv_heads * p.head_size;
+    float2 turn = p.turns[(size_t)p.slots * (p.head_size / 2) + row % p.head_size / 2];
+    if (row < q_width) {
+        p.q[row] = (a * turn.x - b * turn.y) * p.scale;
+        p.q[row + 1] = (a * turn.y + b * turn.x) * p.scale;
+        return;
+    }
+    uint16_t ha = gpu_float_to_half(a), hb = gpu_float_to_half(b);
+    uint32_t pair = (uint32_t)ha | (uint32_t)hb << 16;
+    size_t slot = ((size_t)layer * p.slots_max + p.slots) * kv_width;
+    row -= q_width;
+    if (row >= kv_width) {
+        *(uint32_t *)(p.values + slot + row - kv_width) = pair;
+        return;
+    }
+    *(uint32_t *)(p.keys + slot + row) = pair;
+    a = gpu_half_to_float(ha); /* keys are rotated from what was stored */
+    b = gpu_half_to_float(hb);
+    *(uint32_t *)(p.rotated + slot + row) = (uint32_t)gpu_float_to_half(a * turn.x - b * turn.y) |
+                                            (uint32_t)gpu_float_to_half(a * turn.y + b * turn.x)
+                                                << 16;
+}
+
+static __device__ void finish_qkv(const gpu_decode_params &p, uint32_t index, uint32_t layer,
+                                  const gpu_work &work)
+{
+    const float *partial = work.partial;
+    for (;; index++) {
+        const gpu_matrix m = p.program[index];
+        uint32_t begin, end;
+        gpu_block_groups(m, &begin, &end);
+        for (uint32_t i = threadIdx.x; i < (end - begin) * (GPU_GROUP_ROWS / 2); i += GPU_THREADS) {
+            uint32_t group = i / (GPU_GROUP_ROWS / 2), r = i % (GPU_GROUP_ROWS / 2) * 2;
+            put_qkv(p, layer, m.row0 + (begin + group) * GPU_GROUP_ROWS + r,
+                    gpu_partial_sum(m, partial, group, r),
+                    gpu_partial_sum(m, partial, group, r + 1));
+        }
+        partial += (end - begin) * m.split * GPU_GROUP_ROWS;
+        if (m.last) {
+            break;
+        }
+    }
+}
+
+static __device__ void finish_residual(const gpu_decode_params &p, uint32_t index,
+                                       const gpu_work &work)
+{
+    const gpu_matrix m = p.program[index];
+    uint32_t begin, end;
+    gpu_block_groups(m, &begin, &end);
+    for (uint32_t i = threadIdx.x; i < (end - begin) * GPU_GROUP_ROWS; i += GPU_THREADS) {
+        uint32_t row = begin * GPU_GROUP_ROWS + i;
+        if (row < m.rows) {
+            p.x[row] = __ldcg(p.x + row) +
+                       gpu_partial_sum(m, work.partial, i / GPU_GROUP_ROWS, i % GPU_GROUP_ROWS);
+        }
+    }
+}
+
+/* Groups alternate: 8 gate rows, 8 up rows. */
+static __device__ void finish_swiglu(const gpu_decode_params &p, uint32_t index,
+                                     const gpu_work &work)
+{
+    const gpu_matrix m = p.program[index];
+    uint32_t begin, end;
+    gpu_block_groups(m, &begin, &end);
+    for (uint32_t i = threadIdx.x; i < (end - begin) / 2 * GPU_GROUP_ROWS; i += GPU_THREADS) {
+        uint32_t pair = i / GPU_GROUP_ROWS, r = i % GPU_GROUP_ROWS;
+        float gate = gpu_partial_sum(m, work.partial, 2 * pair, r);
+        float up = gpu_partial_sum(m, work.partial, 2 * pair + 1, r);
+        p.hidden[(begin / 2 + pair) * GPU_GROUP_ROWS + r] = gate / (1.0f + expf(-gate)) * up;
+    }
+}
+
+/* --- statistics of the logits ----------------------------------------------------------------- */
+
+static __device__ __forceinline__ gpu_stats merge(const gpu_stats &a, const gpu_stats &b)
+{
+    gpu_stats r;
+    bool first = a.largest > b.largest || (a.largest == b.largest && a.best <= b.best);
+    r.largest = first ? a.largest : b.largest;
+    r.best = first ? a.best : b.best;
+    r.total = r.weighted = 0.0f;
+    if (a.total > 0.0f) {
+        float shift = a.largest - r.largest, e = expf(shift);
+        r.total += a.total * e;
+        r.weighted += e * (a.weighted + shift * a.total);
+    }
+    if (b.total > 0.0f) {
+        float shift = b.largest - r.largest, e = expf(shift);
+        r.total += b.total * e;
+        r.weighted += e * (b.weighted + shift * b.total);
+    }
+    return r;
+}
+
+static __device__ __forceinline__ gpu_stats merge_warp(gpu_stats s)
+{
+    for (int mask = 16; mask > 0; mask >>= 1) {
+        gpu_stats o;
+        o.largest = __shfl_xor_sync(0xffffffffu, s.largest, mask);
+        o.total = __shfl_xor_sync(0xffffffffu, s.total, mask);
+        o.weighted = __shfl_xor_sync(0xffffffffu, s.weighted, mask);
+        o.best = __shfl_xor_sync(0xffffffffu, s.best, mask);
+        s = merge(s, o);
+    }
+    return s;
+}
+
+/* Valid in thread 0. */
+static __device__ gpu_stats merge_block(gpu_stats s, gpu_work &work)
+{
+    gpu_stats *shared = (gpu_stats *)work.reduce;
+    s = merge_warp(s);
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) {
+        shared[threadIdx.x / 32] = s;
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        for (uint32_t w = 1; w < GPU_WARPS; w++) {
+            s = merge(s, shared[w]);
+        }
+    }
+    return s;
+}
+
+/* True in all threads of the block that arrives last of `count`; the counter is 0 again then. */
+static __device__ bool arrive_last(uint32_t *counter, uint32_t count, uint32_t *flag)
+{
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        uint32_t last = atomicAdd(counter, 1u) == count - 1;
+        if (last) {
+            *counter = 0;
+        }
+        *flag = last;
+        __threadfence();
+    }
+    __syncthreads();
+    return *flag != 0;
+}
+
+static __device__ void finish_logits(const gpu_decode_params &p, uint32_t index, gpu_work &work)
+{
+    const gpu_matrix m = p.program[index];
+    uint32_t begin, end;
+    gpu_stats s = {-INFINITY, 0.0f, 0.0f, INT32_MAX};
+    gpu_block_groups(m, &begin, &end);
+    for (uint32_t i = threadIdx.x; i < (end - begin) * GPU_GROUP_ROWS; i += GPU_THREADS) {
+        uint32_t row = begin * GPU_GROUP_ROWS + i;
+        if (row < m.rows) {
+            float z = gpu_partial_sum(m, work.partial, i / GPU_GROUP_ROWS, i % GPU_GROUP_ROWS);
+            p.logits[row] = z;
+            gpu_stats one = {z, 1.0f, 0.0f, (int32_t)row};
+            s = merge(s, one);
+        }
+    }
+    s = merge_block(s, work);
+    if (threadIdx.x == 0) {
+        p.stats[blockIdx.x] = s;
+    }
+    if (!arrive_last(&p.counters[1], gridDim.x, work.flag)) {
+        return;
+    }
+    gpu_stats all = {-INFINITY, 0.0f, 0.0f, INT32_MAX};
+    for (uint32_t b = threadIdx.x; b < gridDim.x; b += GPU_THREADS) {
+        const float *from = (const float *)&p.stats[b];
+        gpu_stats o;
+        o.largest = __ldcg(from);
+        o.total = __ldcg(from + 1);
+        o.weighted = __ldcg(from + 2);
+        o.best = __ldcg(&p.stats[b].best);
+        all = merge(all, o);
+    }
+    all = merge_block(all, work);
+    if (threadIdx.x == 0) {
+        float log_total = logf(all.total);
+        *p.next_token = all.best;
+        if (p.result) {
+            p.result->token = all.best;
+            p.result->surprise_nats = log_total; /* log-sum-exp minus the largest logit */
+            p.result->entropy_nats = fmaxf(0.0f, log_total - all.weighted / all.total);
+        }
+    }
+}
+
+/* --- attention -------------------------------------------------------------------------------- */
+
+static __device__ __forceinline__ void unpack8(const uint4 &raw, float v[8])
+{
+    const unsigned word[4] = {raw.x, raw.y, raw.z, raw.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        float2 pair = gpu_half2_to_float2(word[i]);
+        v[2 * i] = pair.x;
+        v[2 * i + 1] = pair.y;
+    }
+}
+
+static __device__ __forceinline__ float weight_of(float m, float largest)
+{
+    return m == -INFINITY ? 0.0f : expf(m - largest);
+}
+
+/* Up to GPU_HEADS_AT_ONCE query heads of one KV head over slots [begin, end): this warp's maximum,
+ * sum and output of each, to shared [warp][head][D + 2]. `lanes` neighbouring lanes share a slot, 8
+ * values each. */
+static __device__ void attend_slots(const gpu_decode_params &p, uint32_t layer, uint32_t kv_head,
+                                    uint32_t head, uint32_t head_count, uint32_t begin,
+                                    uint32_t end, float *shared, uint32_t warp, uint32_t lane)
+{
+    uint32_t lanes = 1, kv_width = p.kv_heads * p.head_size;
+    while (lanes * 8 < p.head_size) {
+        lanes *= 2;
+    }
+    uint32_t d = lane % lanes * 8, sub = lane / lanes, per_warp = 32 / lanes;
+    bool holds = d < p.head_size;
+    float q[GPU_HEADS_AT_ONCE][8], o[GPU_HEADS_AT_ONCE][8], m[GPU_HEADS_AT_ONCE],
+        l[GPU_HEADS_AT_ONCE];
+#pragma unroll
+    for (int h = 0; h < GPU_HEADS_AT_ONCE; h++) {
+        m[h] = -INFINITY;
+        l[h] = 0.0f;
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            q[h][i] = o[h][i] = 0.0f;
+        }
+        if (holds && (uint32_t)h < head_count) {
+            load8(p.q + (head + (uint32_t)h) * p.head_size + d, q[h]);
+        }
+    }
+    size_t base = (size_t)layer * p.slots_max * kv_width + kv_head * p.head_size + d;
+    for (uint32_t first = begin + warp * per_warp; first < end; first += GPU_WARPS * per_warp) {
+        uint32_t slot = first + sub;
+        bool present = slot < end;
+        uint4 key = make_uint4(0, 0, 0, 0), value = make_uint4(0, 0, 0, 0);
+        float bias = -INFINITY;
+        if (present) {
+            bias = p.bias[slot];
+            if (holds) {
+                key = __ldcg((const uint4 *)(p.rotated + base + (size_t)slot * kv_width));
+                value = __ldcg((const uint4 *)(p.values + base + (size_t)slot * kv_width));
+            }
+        }
+        float k[8], v[8];
+        unpack8(key, k);
+        unpack8(value, v);
+#pragma unroll
+        for (int h = 0; h < GPU_HEADS_AT_ONCE; h++) {
+            float score = 0.0f;
+#pragma unroll
+            for (int i = 0; i < 8; i++) {
+                score += q[h][i] * k[i];
+            }
+            for (uint32_t mask = lanes / 2; mask > 0; mask /= 2) {
+                score += __shfl_xor_sync(0xffffffffu, score, (int)mask);
+            }
+            score += bias;
+            float largest = fmaxf(m[h], score);
+            float keep = weight_of(m[h], largest), weight = weight_of(score, largest);
+            m[h] = largest;
+            l[h] = l[h] * keep + weight;
+#pragma unroll
+            for (int i = 0; i < 8; i++) {
+                o[h][i] = o[h][i] * keep + weight * v[i];
+            }
+        }
+    }
+#pragma unroll
+    for (int h = 0; h < GPU_HEADS_AT_ONCE; h++) {
+        for (uint32_t mask = lanes; mask < 32; mask *= 2) {
+            float other = __shfl_xor_sync(0xffffffffu, m[h], (int)mask);
+            float largest = fmaxf(m[h], other);
+            float mine = weight_of(m[h], largest), theirs = weight_of(other, largest);
+            l[h] = l[h] * mine + __shfl_xor_sync(0xffffffffu, l[h], (int)mask) * theirs;
+            m[h] = largest;
+#pragma unroll
+            for (int i = 0; i < 8; i++) {
+                float part = __shfl_xor_sync(0xffffffffu, o[h][i], (int)mask);
+                o[h][i] = o[h][i] * mine + part * theirs;
+            }
+        }
+        float *to = shared + (warp * GPU_HEADS_AT_ONCE + (uint32_t)h) * (p.head_size + 2);
+        if (sub == 0 && holds) {
+#pragma unroll
+            for (int i = 0; i < 8; i++) {
+                to[2 + d + (uint32_t)i] = o[h][i];
+            }
+        }
+        if (lane == 0) {
+            to[0] = m[h];
+            to[1] = l[h];
+        }
+    }
+}
+
+/* Merge `count` parts {m, l, o[D]} that stand `stride` floats apart, element i of o. cg: parts of
+ * other blocks. */
+static __device__ __forceinline__ float merge_parts(const float *parts, uint32_t count,
+                                                    uint32_t stride, uint32_t i, bool cg, float *m,
+                                                    float *l)
+{
+    float largest = -INFINITY, total = 0.0f, out = 0.0f;
+    for (uint32_t s = 0; s < count; s++) {
+        const float *part = parts + (size_t)s * stride;
+        largest = fmaxf(largest, cg ? __ldcg(part) : part[0]);
+    }
+    for (uint32_t s = 0; s < count; s++) {
+        const float *part = parts + (size_t)s * stride;
+        float w = weight_of(cg ? __ldcg(part) : part[0], largest);
+        total += w * (cg ? __ldcg(part + 1) : part[1]);
+        out += w * (cg ? __ldcg(part + 2 + i) : part[2 + i]);
+    }
+    *m = largest;
+    *l = total;
+    return out;
+}
+
+static __device__ void attention_phase(const gpu_decode_params &p, uint32_t layer, gpu_work &work,
+                                       uint32_t warp, uint32_t lane)
+{
+    uint32_t slots = p.slots + 1, repeat = p.heads / p.kv_heads, width = p.head_size + 2;
+    uint32_t splits = max(1u, min(gridDim.x / p.kv_heads, (slots + 63) / 64));
+    splits = min(splits, (uint32_t)GPU_SPLITS_MAX);
+    float *shared = (float *)work.x.base;
+    for (uint32_t item = blockIdx.x; item < p.kv_heads * splits; item += gridDim.x) {
+        uint32_t kv_head = item % p.kv_heads, split = item / p.kv_heads;
+        uint32_t begin = slots * split / splits, end = slots * (split + 1) / splits;
+        for (uint32_t h = 0; h < repeat; h += GPU_HEADS_AT_ONCE) {
+            uint32_t head = kv_head * repeat + h,
+                     count = min(repeat - h, (uint32_t)GPU_HEADS_AT_ONCE);
+            attend_slots(p, layer, kv_head, head, count, begin, end, shared, warp, lane);
+            __syncthreads();
+            for (uint32_t i = threadIdx.x; i < count * p.head_size; i += GPU_THREADS) {
+                uint32_t which = i / p.head_size, d = i % p.head_size;
+                float m, l;
+                float out = merge_parts(shared + which * width, GPU_WARPS,
+                                        GPU_HEADS_AT_ONCE * width, d, false, &m, &l);
+                if (splits == 1) {
+                    p.attended[(head + which) * p.head_size + d] = out / l;
+                } else {
+                    float *to =
+                        p.partial + ((size_t)(head + which) * GPU_SPLITS_MAX + split) * width;
+                    to[2 + d] = out;
+                    if (d == 0) {
+                        to[0] = m;
+                        to[1] = l;
+                    }
+                }
+            }
+            __syncthreads();
+        }
+        if (splits > 1 && arrive_last(&p.counters[2 + kv_head], splits, work.flag)) {
+            for (uint32_t i = threadIdx.x; i < repeat * p.head_size; i += GPU_THREADS) {
+                uint32_t head = kv_head * repeat + i / p.head_size, d = i % p.head_size;
+                float m, l;
+                float out = merge_parts(p.partial + (size_t)head * GPU_SPLITS_MAX * width, splits,
+                                        width, d, true, &m, &l);
+                p.attended[head * p.head_size + d] = out / l;
+            }
+        }
+        __syncthreads();
+    }
+}
+
+/* --- the token -------------------------------------------------------------------------------- */
+
+static __global__ void __launch_bounds__(GPU_THREADS, 1)
+    decode_kernel(const __grid_constant__ gpu_decode_params p)
+{
+    GPU_SHARED(memory);
+    uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    gpu_work work;
+    uint8_t *at = memory + (size_t)GPU_WARPS * p.stages * GPU_STAGE_BYTES;
+    uint64_t *barriers = (uint64_t *)at;
+    at += GPU_WARPS * p.stages * sizeof(uint64_t);
+    work.x.base = at; /* a multiple of 128: GPU_WARPS * 8 is one */
+    work.x.columns = 0;
+    at += p.x_bytes;
+    work.partial = (float *)at;
+    work.reduce = work.partial + p.partial_floats;
+    work.flag = (uint32_t *)(work.reduce + GPU_WARPS * 4);
+
+    gpu_ring ring;
+    ring.open(memory, barriers, p.stages, p.program, p.program_count, warp, lane);
+
+    uint32_t token = (uint32_t)(p.token >= 0 ? p.token : *p.next_token);
+    uint32_t index = 0, passed = p.barrier_base;
+    for (uint32_t layer = 0; layer < p.layers; layer++) {
+        const float *norm = p.norms + (size_t)layer * 2 * p.channels;
+        fill_normed(p, work, gpu_is_coded(p.program[index].format), norm,
+                    layer == 0 ? p.embedding : NULL, token);
+        __syncthreads();
+        run_phase(p, index, ring, work, warp, lane);
+        finish_qkv(p, index, layer, work);
+        while (!p.program[index].last) {
+            index++;
+        }
+        index++;
+        grid_barrier(&p.counters[0], ++passed * gridDim.x);
+
+        attention_phase(p, layer, work, warp, lane);
+        grid_barrier(&p.counters[0], ++passed * gridDim.x);
+
+        fill_plain(work.x, gpu_is_coded(p.program[index].format), p.attended,
+                   p.heads * p.head_size);
+        __syncthreads();
+        run_phase(p, index, ring, work, warp, lane);
+        finish_residual(p, index++, work);
+        grid_barrier(&p.counters[0], ++passed * gridDim.x);
+
+        fill_normed(p, work, gpu_is_coded(p.program[index].format), norm + p.channels, NULL, 0);
+        __syncthreads();
+        run_phase(p, index, ring, work, warp, lane);
+        finish_swiglu(p, index++, work);
+        grid_barrier(&p.counters[0], ++passed * gridDim.x);
+
+        fill_plain(work.x, gpu_is_coded(p.program[index].format), p.hidden, p.feed_forward);
+        __syncthreads();
+        run_phase(p, index, ring, work, warp, lane);
+        finish_residual(p, index++, work);
+        grid_barrier(&p.counters[0], ++passed * gridDim.x);
+    }
+    if (p.want_logits) {
+        fill_normed(p, work, gpu_is_coded(p.program[index].format),
+                    p.norms + (size_t)p.layers * 2 * p.channels, NULL, 0);
+        __syncthreads();
+        run_phase(p, index, ring, work, warp, lane);
+        finish_logits(p, index, work);
+    }
+}
+
+size_t gpu_decode_shared(const gpu_decode_params *p)
+{
+    return (size_t)GPU_WARPS * p->stages * (GPU_STAGE_BYTES + sizeof(uint64_t)) + p->x_bytes +
+           (p->partial_floats + GPU_WARPS * 4 + 4) * sizeof(float);
+}
+
+uint32_t gpu_decode_barriers(const gpu_decode_params *p)
+{
+    return 5 * p->layers;
+}
+
+cudaError_t gpu_decode_prepare(size_t shared_bytes)
+{
+    return cudaFuncSetAttribute(decode_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                (int)shared_bytes);
+}
+
+cudaError_t gpu_decode_launch(const gpu_decode_params *p, uint32_t blocks, cudaStream_t stream)
+{
+    return gpu_launch(true, decode_kernel, dim3(blocks), dim3(GPU_THREADS), gpu_decode_shared(p),
+                      stream, *p);
+}

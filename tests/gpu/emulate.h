@@ -1,0 +1,514 @@
+/* tests/gpu/emulate.h: enough of CUDA in plain C++ to run the kernels of engine/cuda/ without a
+ * device, as a test.
+ *
+ * Compile the .cu files as C++ with `-include tests/gpu/emulate.h`: they then run on fibers, one
+ * fiber per CUDA thread, all blocks of a cooperative launch alive at once. A fiber gives way at
+ * every barrier, shuffle and spin, so that a missing barrier between threads, a wrong barrier
+ * phase, or an output that nobody writes shows up as a wrong result or a deadlock report. Memory
+ * comes poisoned. Bulk copies are late on purpose: the target is poisoned when the copy is issued
+ * and filled some time after its barrier is waited for.
+ * What this cannot show: memory ordering between multiprocessors, alignment rules of vector loads,
+ * speed.
+ *
+ * Only what that folder uses is here, with CUDA's meaning and names. x86-64 only (the fiber switch
+ * is assembly).
+ */
+#ifndef TESTS_GPU_EMULATE_H
+#define TESTS_GPU_EMULATE_H
+
+#define GPU_EMULATE 1
+
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#if !defined(__x86_64__)
+#error "the emulator switches fibers with x86-64 assembly"
+#endif
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __grid_constant__
+#define __launch_bounds__(...)
+#define __restrict__ __restrict
+
+struct uint2 {
+    unsigned x, y;
+};
+struct alignas(16) uint4 {
+    unsigned x, y, z, w;
+};
+struct alignas(16) int4 {
+    int x, y, z, w;
+};
+struct alignas(8) float2 {
+    float x, y;
+};
+struct alignas(16) float4 {
+    float x, y, z, w;
+};
+struct dim3 {
+    unsigned x, y, z;
+    dim3(unsigned a = 1, unsigned b = 1, unsigned c = 1) : x(a), y(b), z(c) {}
+};
+static inline float2 make_float2(float x, float y)
+{
+    return {x, y};
+}
+static inline float4 make_float4(float x, float y, float z, float w)
+{
+    return {x, y, z, w};
+}
+static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w)
+{
+    return {x, y, z, w};
+}
+
+/* --- fibers ----------------------------------------------------------------------------------- */
+
+asm(R"(
+.text
+.weak gpu_emulate_switch
+.type gpu_emulate_switch, @function
+gpu_emulate_switch:
+    pushq %rbp
+    pushq %rbx
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    movq %rsp, (%rdi)
+    movq %rsi, %rsp
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbx
+    popq %rbp
+    ret
+)");
+extern "C" void gpu_emulate_switch(void **save, void *load);
+
+namespace emulate
+{
+enum { WARP = 32, STACK = 128 * 1024 };
+
+struct meeting { /* a barrier of `size` fibers */
+    unsigned size = 0, arrived = 0, generation = 0;
+};
+struct warp {
+    meeting all;
+    uint64_t slot[WARP];
+};
+struct copy {
+    void *to;
+    const void *from;
+    uint32_t bytes;
+    uint64_t *barrier;
+    unsigned delay;
+};
+struct block {
+    dim3 index;
+    std::vector<warp> warps;
+    meeting all;
+    std::vector<copy> copies;
+    std::vector<uint8_t> shared;
+};
+struct fiber {
+    dim3 thread;
+    unsigned lane = 0;
+    block *home = nullptr;
+    warp *group = nullptr;
+    void *stack_pointer = nullptr;
+    std::unique_ptr<uint8_t[]> stack;
+    bool done = false;
+};
+struct world {
+    std::vector<fiber> fibers;
+    size_t at = 0, alive = 0, idle = 0;
+    void *scheduler = nullptr;
+    dim3 grid, threads;
+    std::function<void()> body;
+    uint32_t noise = 12345;
+};
+inline world *now = nullptr;
+
+inline fiber &self()
+{
+    return now->fibers[now->at];
+}
+/* Let the others run. moved: something happened since the last call (deadlock detection). */
+inline void give_way(bool moved)
+{
+    now->idle = moved ? 0 : now->idle + 1;
+    if (now->idle > now->fibers.size() * 64 + 100000) {
+        fprintf(stderr, "emulation: deadlock, block %u thread %u\n", self().home->index.x,
+                self().thread.x);
+        abort();
+    }
+    size_t from = now->at, to = from;
+    do {
+        to = to + 1 == now->fibers.size() ? 0 : to + 1;
+    } while (now->fibers[to].done && to != from);
+    if (to == from && !now->fibers[from].done) {
+        return;
+    }
+    void **save = &now->fibers[from].stack_pointer;
+    if (now->alive == 0) {
+        gpu_emulate_switch(save, now->scheduler);
+    }
+    now->at = to;
+    gpu_emulate_switch(save, now->fibers[to].stack_pointer);
+}
+inline void meet(meeting &m)
+{
+    unsigned generation = m.generation;
+    if (++m.arrived == m.size) {
+        m.arrived = 0;
+        m.generation++;
+        now->idle = 0;
+        return;
+    }
+    while (m.generation == generation) {
+        give_way(false);
+    }
+}
+inline void entry()
+{
+    now->body();
+    self().done = true;
+    now->alive--;
+    give_way(true);
+    abort();
+}
+inline void run(unsigned first, unsigned count, size_t shared)
+{
+    unsigned size = now->threads.x * now->threads.y;
+    std::vector<block> blocks(count);
+    now->fibers.clear();
+    now->fibers.resize((size_t)count * size);
+    for (unsigned b = 0; b < count; b++) {
+        unsigned n = first + b;
+        blocks[b].index =
+            dim3(n % now->grid.x, n / now->grid.x % now->grid.y, n / now->grid.x / now->grid.y);
+        blocks[b].warps.resize((size + WARP - 1) / WARP);
+        blocks[b].all.size = size;
+        blocks[b].shared.assign(shared + 256, 0xA5);
+        for (unsigned t = 0; t < size; t++) {
+            fiber &f = now->fibers[(size_t)b * size + t];
+            f.thread = dim3(t % now->threads.x, t / now->threads.x);
+            f.lane = t % WARP;
+            f.home = &blocks[b];
+            f.group = &blocks[b].warps[t / WARP];
+            f.group->all.size++;
+            f.stack.reset(new uint8_t[STACK]);
+            uintptr_t top = ((uintptr_t)f.stack.get() + STACK) & ~(uintptr_t)15;
+            void **frame = (void **)top - 8; /* six registers, the return address, alignment */
+            memset(frame, 0, 8 * sizeof *frame);
+            frame[6] = (void *)entry;
+            f.stack_pointer = frame;
+        }
+    }
+    now->alive = now->fibers.size();
+    now->idle = 0;
+    now->at = 0;
+    gpu_emulate_switch(&now->scheduler, now->fibers[0].stack_pointer);
+}
+template <typename T> T exchange(T value, unsigned from)
+{
+    fiber &f = self();
+    memcpy(&f.group->slot[f.lane], &value, sizeof value);
+    meet(f.group->all);
+    memcpy(&value, &f.group->slot[from % WARP], sizeof value);
+    meet(f.group->all);
+    return value;
+}
+inline uint8_t *shared()
+{
+    return (uint8_t *)(((uintptr_t)self().home->shared.data() + 127) & ~(uintptr_t)127);
+}
+} /* namespace emulate */
+
+#define threadIdx (emulate::self().thread)
+#define blockIdx (emulate::self().home->index)
+#define blockDim (emulate::now->threads)
+#define gridDim (emulate::now->grid)
+#define GPU_SHARED(name) uint8_t *name = emulate::shared()
+
+/* --- device functions ------------------------------------------------------------------------- */
+
+static inline void __syncthreads()
+{
+    emulate::meet(emulate::self().home->all);
+}
+static inline void __syncwarp()
+{
+    emulate::meet(emulate::self().group->all);
+}
+static inline void __threadfence() {}
+template <typename T> static inline T __shfl_xor_sync(unsigned, T value, int mask)
+{
+    return emulate::exchange(value, emulate::self().lane ^ (unsigned)mask);
+}
+template <typename T> static inline T __shfl_sync(unsigned, T value, int lane)
+{
+    return emulate::exchange(value, (unsigned)lane);
+}
+template <typename T> static inline T __ldcg(const T *p)
+{
+    return *p;
+}
+template <typename T> static inline T __ldg(const T *p)
+{
+    return *p;
+}
+template <typename T> static inline T atomicAdd(T *p, T value)
+{
+    T old = *p;
+    *p = old + value;
+    return old;
+}
+static inline int __dp4a(int a, int b, int c)
+{
+    for (int i = 0; i < 4; i++) {
+        c += (int)(int8_t)(a >> 8 * i) * (int)(int8_t)(b >> 8 * i);
+    }
+    return c;
+}
+static inline int __float2int_rn(float x)
+{
+    return (int)nearbyintf(x);
+}
+static inline float __uint_as_float(unsigned bits)
+{
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+static inline unsigned __float_as_uint(float value)
+{
+    unsigned bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+template <typename T> static inline T min(T a, T b)
+{
+    return b < a ? b : a;
+}
+template <typename T> static inline T max(T a, T b)
+{
+    return a < b ? b : a;
+}
+
+extern "C" float kernel_half_to_float(uint16_t half);
+extern "C" uint16_t kernel_float_to_half(float value);
+static inline float gpu_half_to_float(uint16_t bits)
+{
+    return kernel_half_to_float(bits);
+}
+static inline uint16_t gpu_float_to_half(float value)
+{
+    return kernel_float_to_half(value);
+}
+static inline float2 gpu_half2_to_float2(unsigned bits)
+{
+    return {kernel_half_to_float((uint16_t)bits), kernel_half_to_float((uint16_t)(bits >> 16))};
+}
+
+static inline void gpu_mbarrier_init(uint64_t *barrier)
+{
+    *barrier = 0; /* low half: completed phases; high half: bytes still to come */
+}
+static inline void gpu_mbarrier_init_fence() {}
+static inline void gpu_mbarrier_expect(uint64_t *barrier, uint32_t bytes)
+{
+    *barrier += (uint64_t)bytes << 32;
+}
+static inline void gpu_bulk_load(void *to, const void *from, uint32_t bytes, uint64_t *barrier)
+{
+    if (((uintptr_t)to | (uintptr_t)from | bytes) % 16 != 0) {
+        fprintf(stderr, "emulation: bulk copy of %u bytes is not aligned to 16\n", bytes);
+        abort();
+    }
+    memset(to, 0xA5, bytes);
+    emulate::now->noise = emulate::now->noise * 1664525u + 1013904223u;
+    emulate::self().home->copies.push_back(
+        {to, from, bytes, barrier, emulate::now->noise >> 24 & 3u});
+}
+static inline void gpu_mbarrier_wait(uint64_t *barrier, uint32_t parity)
+{
+    while (((uint32_t)*barrier & 1u) == parity) {
+        std::vector<emulate::copy> &copies = emulate::self().home->copies;
+        bool moved = false;
+        for (size_t i = 0; i < copies.size(); i++) {
+            emulate::copy &c = copies[i];
+            if (c.barrier != barrier || c.delay-- > 0) {
+                continue;
+            }
+            memcpy(c.to, c.from, c.bytes);
+            uint64_t left = (*barrier >> 32) - c.bytes;
+            *barrier = left << 32 | ((uint32_t)*barrier + (left == 0 ? 1u : 0u));
+            copies.erase(copies.begin() + (ptrdiff_t)i);
+            moved = true;
+            break;
+        }
+        emulate::give_way(moved);
+    }
+}
+static inline void gpu_release_add(uint32_t *counter)
+{
+    *counter += 1;
+}
+static inline uint32_t gpu_acquire(const uint32_t *counter)
+{
+    emulate::give_way(false);
+    return *counter;
+}
+
+/* --- run time --------------------------------------------------------------------------------- */
+
+typedef int cudaError_t;
+typedef int cudaStream_t;
+typedef struct {
+    char name[256];
+    int major, minor, multiProcessorCount;
+    size_t totalGlobalMem, sharedMemPerBlockOptin;
+    int cooperativeLaunch;
+} cudaDeviceProp;
+enum {
+    cudaSuccess = 0,
+    cudaErrorMemoryAllocation = 2,
+    cudaErrorNoDevice = 100,
+    cudaErrorInsufficientDriver = 35
+};
+enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
+enum { cudaHostAllocDefault, cudaFuncAttributeMaxDynamicSharedMemorySize, cudaStreamNonBlocking };
+
+static inline const char *cudaGetErrorString(cudaError_t)
+{
+    return "emulated error";
+}
+static inline cudaError_t cudaGetLastError()
+{
+    return cudaSuccess;
+}
+static inline cudaError_t cudaGetDeviceCount(int *count)
+{
+    *count = 1;
+    return cudaSuccess;
+}
+static inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int)
+{
+    memset(p, 0, sizeof *p);
+    snprintf(p->name, sizeof p->name, "emulated device");
+    p->major = 9;
+    p->multiProcessorCount = 3;
+    p->totalGlobalMem = (size_t)1 << 32;
+    p->sharedMemPerBlockOptin = 227 * 1024;
+    p->cooperativeLaunch = 1;
+    return cudaSuccess;
+}
+static inline cudaError_t cudaMemGetInfo(size_t *available, size_t *total)
+{
+    *available = *total = (size_t)1 << 32;
+    return cudaSuccess;
+}
+/* Poisoned, so that a read of memory that nothing wrote gives NaN or absurd numbers. */
+static inline cudaError_t cudaMalloc(void **p, size_t size)
+{
+    *p = aligned_alloc(256, (size + 255) / 256 * 256);
+    if (!*p) {
+        return cudaErrorMemoryAllocation;
+    }
+    memset(*p, 0xFF, size);
+    return cudaSuccess;
+}
+static inline cudaError_t cudaFree(void *p)
+{
+    free(p);
+    return cudaSuccess;
+}
+static inline cudaError_t cudaHostAlloc(void **p, size_t size, unsigned)
+{
+    return cudaMalloc(p, size);
+}
+static inline cudaError_t cudaFreeHost(void *p)
+{
+    return cudaFree(p);
+}
+static inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t size, cudaMemcpyKind,
+                                          cudaStream_t)
+{
+    memmove(to, from, size);
+    return cudaSuccess;
+}
+static inline cudaError_t cudaMemcpy(void *to, const void *from, size_t size, cudaMemcpyKind)
+{
+    memmove(to, from, size);
+    return cudaSuccess;
+}
+static inline cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from,
+                                            size_t from_pitch, size_t width, size_t height,
+                                            cudaMemcpyKind, cudaStream_t)
+{
+    for (size_t i = 0; i < height; i++) {
+        memmove((char *)to + i * to_pitch, (const char *)from + i * from_pitch, width);
+    }
+    return cudaSuccess;
+}
+static inline cudaError_t cudaMemsetAsync(void *p, int value, size_t size, cudaStream_t)
+{
+    memset(p, value, size);
+    return cudaSuccess;
+}
+static inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned)
+{
+    *s = 1;
+    return cudaSuccess;
+}
+static inline cudaError_t cudaStreamDestroy(cudaStream_t)
+{
+    return cudaSuccess;
+}
+static inline cudaError_t cudaStreamSynchronize(cudaStream_t)
+{
+    return cudaSuccess;
+}
+template <typename K> static inline cudaError_t cudaFuncSetAttribute(K, int, int)
+{
+    return cudaSuccess;
+}
+
+template <typename T> struct gpu_same {
+    typedef T type;
+};
+/* Run a kernel to its end. Cooperative: all blocks at once, else one after another. */
+template <typename... P>
+static inline cudaError_t gpu_launch(bool cooperative, void (*kernel)(P...), dim3 grid,
+                                     dim3 threads, size_t shared, cudaStream_t,
+                                     typename gpu_same<P>::type... args)
+{
+    emulate::world world;
+    unsigned blocks = grid.x * grid.y * grid.z;
+    world.grid = grid;
+    world.threads = threads;
+    world.body = [&]() { kernel(args...); };
+    emulate::now = &world;
+    if (cooperative) {
+        emulate::run(0, blocks, shared);
+    }
+    for (unsigned b = 0; !cooperative && b < blocks; b++) {
+        emulate::run(b, 1, shared);
+    }
+    emulate::now = nullptr;
+    return cudaSuccess;
+}
+
+#endif

@@ -1,0 +1,331 @@
+/* tests/gpu/parity.c: is the model on the device the same function as on the CPU?
+ *
+ *   parity [--tokens N] [--work DIR] [--list] [--only NAME] [MODEL.gguf ...]
+ *
+ * Reference: core_run with 32-bit activations and f16 keys and values. Compared by |gpu - cpu| /
+ * |cpu| over all logits of a run (Euclidean norm). Bounds, with their reasons, stand beside the
+ * cases. Plain C without a test framework, so that it runs on a bare machine. Exit code: 0 all
+ * agree, 1 some do not, 77 no device.
+ */
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "base/rng.h"
+#include "engine/gpu.h"
+#include "tests/gpu/synthetic.h"
+
+typedef struct test_case {
+    const char *name;
+    synthetic_shape shape;
+    double bound; /* on the relative error of the logits */
+} test_case;
+
+/* Decode keeps f32 sums and 16-bit activations (error <= 2^-16 of a block's largest); what remains
+ * is that a rounding of a key or value to f16 now and then falls to the other side: 2^-11 of one
+ * element. Scales of K-quants are rounded to f16 (2^-12). */
+#define EXACT 5e-4
+#define ROUNDED_SCALES 2e-3
+
+#define SHAPE(layers, c, h, g, d, f, v, type)                                                   \
+    {                                                                                           \
+        layers, c, h, g, d, f, v, 512, KERNEL_SRC_##type, KERNEL_SRC_##type, KERNEL_SRC_##type, \
+            KERNEL_SRC_##type, false                                                            \
+    }
+#define MIXED(layers, c, h, g, d, f, v, type, value, up, embedding)                            \
+    {                                                                                          \
+        layers, c, h, g, d, f, v, 512, KERNEL_SRC_##type, KERNEL_SRC_##value, KERNEL_SRC_##up, \
+            KERNEL_SRC_##embedding, true                                                       \
+    }
+
+static const test_case cases[] = {
+    {"f32", SHAPE(2, 64, 4, 2, 16, 96, 101, F32), EXACT},
+    {"f16", SHAPE(2, 64, 4, 2, 16, 96, 101, F16), EXACT},
+    {"bf16", SHAPE(2, 128, 4, 2, 32, 160, 257, BF16), EXACT},
+    {"q4_0", SHAPE(2, 128, 4, 4, 32, 160, 257, Q4_0), EXACT},
+    {"q4_1", SHAPE(2, 128, 4, 1, 32, 192, 250, Q4_1), EXACT},
+    {"q5_0", SHAPE(2, 128, 2, 1, 64, 160, 64, Q5_0), EXACT},
+    {"q5_1", SHAPE(2, 128, 2, 2, 64, 160, 65, Q5_1), EXACT},
+    {"q8_0", SHAPE(2, 192, 6, 2, 32, 288, 300, Q8_0), EXACT},
+    {"q4_k", SHAPE(2, 256, 4, 2, 64, 512, 300, Q4_K), ROUNDED_SCALES},
+    {"q5_k", SHAPE(2, 256, 4, 2, 64, 512, 300, Q5_K), ROUNDED_SCALES},
+    {"q6_k", SHAPE(2, 256, 4, 2, 64, 512, 300, Q6_K), ROUNDED_SCALES},
+    {"q4_k with q6_k values, untied", MIXED(2, 256, 4, 2, 64, 512, 300, Q4_K, Q6_K, Q4_K, Q6_K),
+     ROUNDED_SCALES},
+    {"q8_0 with f16 values and q4_0 up", MIXED(2, 128, 4, 2, 32, 256, 99, Q8_0, F16, Q4_0, BF16),
+     ROUNDED_SCALES},
+    {"heads of 80, 7 query heads a KV head", SHAPE(1, 448, 14, 2, 80, 128, 99, Q8_0), EXACT},
+    {"heads of 128, one KV head", SHAPE(2, 256, 2, 1, 128, 320, 128, BF16), EXACT},
+    {"one layer as in SmolLM2-135M", SHAPE(1, 576, 9, 3, 64, 1536, 3001, Q4_1), EXACT},
+};
+
+typedef struct check {
+    const char *work;
+    size_t tokens;
+    int failed, passed;
+} check;
+
+typedef struct pair {
+    core_model *core;
+    core_stream *cpu;
+    gpu_model *device;
+    gpu_stream *gpu;
+    size_t vocabulary, kv_width, layers;
+    base_rng rng;
+} pair;
+
+static void report(check *c, bool good, const char *name, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+static void report(check *c, bool good, const char *name, const char *format, ...)
+{
+    char text[256];
+    va_list list;
+    va_start(list, format);
+    vsnprintf(text, sizeof text, format, list);
+    va_end(list);
+    printf("%-4s %-44s %s\n", good ? "ok" : "FAIL", name, text);
+    fflush(stdout);
+    good ? c->passed++ : c->failed++;
+}
+
+static void die(const base_error *err)
+{
+    fprintf(stderr, "%s: %s\n", base_status_name(err->code), err->text);
+    exit(err->code == BASE_DEVICE ? 77 : 1);
+}
+
+static void must(base_status status, const base_error *err)
+{
+    if (status) {
+        fprintf(stderr, "%s: %s\n", base_status_name(status), err->text);
+        exit(1);
+    }
+}
+
+/* NaN never passes: it makes the result NaN, which is not <= any bound. */
+static double distance(const float *a, const float *b, size_t count)
+{
+    double difference = 0.0, norm = 0.0;
+    for (size_t i = 0; i < count; i++) {
+        double d = (double)a[i] - (double)b[i];
+        difference += d * d;
+        norm += (double)b[i] * (double)b[i];
+    }
+    return sqrt(difference / norm);
+}
+
+static void open_pair(pair *p, const char *path, size_t slots, uint64_t seed)
+{
+    base_error err = {0};
+    core_stream_options options = {.slots_max = slots, .activations = KERNEL_ACT_F32};
+    gpu_stream_options device = {.slots_max = slots, .batch_max = 0};
+    memset(p, 0, sizeof *p);
+    must(core_model_open(path, NULL, &p->core, &err), &err);
+    must(core_stream_open(p->core, &options, &p->cpu, &err), &err);
+    must(gpu_model_create(p->core, &p->device, &err), &err);
+    must(gpu_stream_open(p->device, &device, &p->gpu, &err), &err);
+    const core_shape *s = core_model_shape(p->core);
+    p->vocabulary = s->vocabulary;
+    p->kv_width = s->kv_heads * s->head_size;
+    p->layers = s->layers;
+    base_rng_seed(&p->rng, seed);
+}
+
+static void close_pair(pair *p)
+{
+    gpu_stream_close(p->gpu);
+    gpu_model_close(p->device);
+    core_stream_close(p->cpu);
+    core_model_close(p->core);
+}
+
+static void draw(pair *p, int32_t *tokens, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        tokens[i] = (int32_t)base_rng_below(&p->rng, p->vocabulary);
+    }
+}
+
+/* Run `count` random tokens on both sides; error over their logits. */
+static double run_both(pair *p, size_t count)
+{
+    base_error err = {0};
+    int32_t tokens[1024];
+    float *a = base_calloc(count * p->vocabulary, sizeof(float));
+    float *b = base_calloc(count * p->vocabulary, sizeof(float));
+    draw(p, tokens, count);
+    must(a && b ? BASE_OK : base_fail(&err, BASE_NO_MEMORY, "logits"), &err);
+    for (size_t i = 0; i < count * p->vocabulary; i++) {
+        a[i] = NAN; /* what is not written is found */
+    }
+    must(core_run(p->cpu, tokens, count, b, count, &err), &err);
+    must(gpu_run(p->gpu, tokens, count, a, count, &err), &err);
+    double error = distance(a, b, count * p->vocabulary);
+    base_free(a);
+    base_free(b);
+    return error;
+}
+
+/* Greedy steps on the device; on the CPU the same tokens are fed and every choice and statistic is
+ * compared. A choice may differ where the CPU's two best logits are closer than the bound allows
+ * them to be told apart. */
+static void compare_greedy(check *c, pair *p, const char *name, size_t count, double bound)
+{
+    base_error err = {0};
+    gpu_step *steps = base_calloc(count, sizeof *steps);
+    float *logits = base_calloc(p->vocabulary, sizeof *logits);
+    int32_t token;
+    size_t same = 0, unexplained = 0;
+    double worst = 0.0;
+    draw(p, &token, 1);
+    must(steps && logits ? BASE_OK : base_fail(&err, BASE_NO_MEMORY, "steps"), &err);
+    must(gpu_decode_many(p->gpu, token, count, steps, &err), &err);
+    for (size_t i = 0; i < count; i++) {
+        must(core_run(p->cpu, &token, 1, logits, 1, &err), &err);
+        float lse, entropy;
+        size_t best;
+        kernel_get()->logit_stats(logits, p->vocabulary, &lse, &entropy, &best);
+        token = steps[i].token;
+        bool inside = token >= 0 && (size_t)token < p->vocabulary;
+        double gap = inside ? (double)logits[best] - (double)logits[token] : INFINITY;
+        double deviation = 0.0;
+        for (size_t v = 0; v < p->vocabulary; v++) {
+            deviation += (double)logits[v] * (double)logits[v];
+        }
+        deviation = sqrt(deviation / (double)p->vocabulary);
+        same += (size_t)token == best;
+        unexplained += !(gap <= 10.0 * bound * deviation);
+        double a = fabs((double)steps[i].entropy_nats - (double)entropy);
+        double b = fabs((double)steps[i].surprise_nats - ((double)lse - (double)logits[best]));
+        worst = fmax(worst, fmax(a, b));
+        worst = a + b >= 0.0 ? worst : INFINITY; /* NaN */
+        if (!inside) {
+            break;
+        }
+    }
+    /* Statistics move by at most a few times the largest change of a logit. */
+    report(c, unexplained == 0 && worst <= 50.0 * bound, name,
+           "greedy %zu of %zu the same, %zu unexplained, statistics within %.1e nats", same, count,
+           unexplained, worst);
+    base_free(steps);
+    base_free(logits);
+}
+
+/* Remove, insert and bias on both sides, then run on. */
+static void compare_window(check *c, pair *p, const char *name, double bound)
+{
+    base_error err = {0};
+    size_t slots = core_slots(p->cpu), count = slots / 3, at = slots / 4;
+    size_t bytes = core_block_bytes(p->cpu, count);
+    uint8_t *block = base_alloc(bytes), *other = base_alloc(bytes);
+    must(block && other ? BASE_OK : base_fail(&err, BASE_NO_MEMORY, "block"), &err);
+    core_block_read(p->cpu, at, count, block);
+    memset(other, 0xFF, bytes);
+    must(gpu_block_read(p->gpu, at, count, other, &err), &err);
+    double worst = 0.0;
+    for (size_t i = 0; i < bytes / 2; i++) {
+        double a = (double)kernel_half_to_float(((const uint16_t *)(const void *)block)[i]);
+        double b = (double)kernel_half_to_float(((const uint16_t *)(const void *)other)[i]);
+        double d = fabs(a - b);
+        worst = d <= worst ? worst : d; /* keeps a NaN */
+    }
+    report(c, worst <= 40.0 * bound, name, "block of %zu slots within %.1e", count, worst);
+    core_window_remove(p->cpu, at, count);
+    must(gpu_window_remove(p->gpu, at, count, &err), &err);
+    double removed = run_both(p, 3);
+    report(c, removed <= 2.0 * bound, name, "after a removal %.1e", removed);
+    must(core_window_insert(p->cpu, 2, count, block, -0.7F, 1, &err), &err);
+    must(gpu_window_insert(p->gpu, 2, count, block, -0.7F, &err), &err);
+    double inserted = run_both(p, 3);
+    report(c, inserted <= 2.0 * bound, name, "after an insertion with bias %.1e", inserted);
+    core_window_set_bias(p->cpu, 2, count, -INFINITY);
+    must(gpu_window_set_bias(p->gpu, 2, count, -INFINITY, &err), &err);
+    double masked = run_both(p, 3);
+    report(c, masked <= 2.0 * bound && core_slots(p->cpu) == gpu_slots(p->gpu), name,
+           "with these slots masked %.1e", masked);
+    base_free(block);
+    base_free(other);
+}
+
+static void compare_limits(check *c, pair *p, const char *name)
+{
+    int32_t tokens[2] = {0, (int32_t)p->vocabulary};
+    size_t before = gpu_slots(p->gpu);
+    base_status outside = gpu_run(p->gpu, tokens, 2, NULL, 0, NULL);
+    gpu_step step;
+    base_status full = gpu_decode_many(p->gpu, 0, (size_t)1 << 20, &step, NULL);
+    report(c, outside == BASE_INVALID && full == BASE_LIMIT && gpu_slots(p->gpu) == before, name,
+           "bad ids and a full window are refused, nothing run");
+}
+
+static void compare_model(check *c, const char *path, const char *name, double bound)
+{
+    pair p;
+    open_pair(&p, path, 512, 7);
+    double first = run_both(&p, 1);
+    report(c, first <= bound, name, "one token %.1e", first);
+    double error = run_both(&p, c->tokens);
+    report(c, error <= 2.0 * bound, name, "%zu more %.1e", c->tokens, error);
+    compare_greedy(c, &p, name, c->tokens, bound);
+    compare_window(c, &p, name, bound);
+    compare_limits(c, &p, name);
+    core_stream_clear(p.cpu);
+    gpu_stream_clear(p.gpu);
+    double again = run_both(&p, 2);
+    report(c, again <= bound, name, "after clearing %.1e", again);
+    close_pair(&p);
+}
+
+static void run_cases(check *c, const char *only)
+{
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        base_error err = {0};
+        char path[512];
+        if (only && !strstr(cases[i].name, only)) {
+            continue;
+        }
+        snprintf(path, sizeof path, "%s/eidetic-gpu-parity-%zu.gguf", c->work, i);
+        must(synthetic_write(path, &cases[i].shape, 100 + i, &err), &err);
+        compare_model(c, path, cases[i].name, cases[i].bound);
+        remove(path);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    check c = {.work = getenv("TMPDIR") ? getenv("TMPDIR") : ".", .tokens = 70};
+    const char *only = NULL;
+    base_error err = {0};
+    gpu_info info;
+    int at = 1;
+    for (; at < argc && argv[at][0] == '-'; at++) {
+        if (strcmp(argv[at], "--tokens") == 0 && at + 1 < argc) {
+            long tokens = strtol(argv[++at], NULL, 10);
+            c.tokens = tokens < 4 ? 4 : tokens > 140 ? 140 : (size_t)tokens;
+        } else if (strcmp(argv[at], "--work") == 0 && at + 1 < argc) {
+            c.work = argv[++at];
+        } else if (strcmp(argv[at], "--only") == 0 && at + 1 < argc) {
+            only = argv[++at];
+        } else {
+            fprintf(stderr,
+                    "usage: parity [--tokens N] [--work DIR] [--only NAME] [MODEL.gguf ...]\n");
+            return 2;
+        }
+    }
+    if (gpu_probe(&info, &err)) {
+        die(&err);
+    }
+    printf("device: %s, %d.%d, %d multiprocessors, %zu MiB\n", info.name, info.compute_major,
+           info.compute_minor, info.multiprocessors, info.memory_bytes >> 20);
+    if (at == argc) {
+        run_cases(&c, only);
+    }
+    for (; at < argc; at++) {
+        compare_model(&c, argv[at], argv[at], ROUNDED_SCALES);
+    }
+    printf("%d agree, %d do not\n", c.passed, c.failed);
+    return c.failed > 0;
+}
