@@ -5,9 +5,10 @@
     python compare_logits.py llama MODEL.gguf kl.json OUT [THREADS]   llama.cpp, f16 keys and values
     python compare_logits.py compare REFERENCE CANDIDATE...
 
-`compare` prints one JSON line per candidate: mean KL(reference || candidate) in nats, its largest
-value, largest absolute logit difference (as it is, and after taking out a constant per position,
-which changes no probability), share of positions where both choose the same token.
+`compare` prints one JSON line per candidate: mean KL(reference || candidate) in nats, its standard
+error and largest value, the largest absolute logit difference (as it is, and after taking out a
+constant per position, which changes no probability), the share of positions where both choose the
+same token.
 
 A dump is little-endian without padding: magic "EIDLGD01", u32 sequence count S, u32 vocabulary V,
 then S times: u32 token count T, T u32 token ids, T x V f32 logits; row t is the logits after
@@ -87,6 +88,7 @@ def compare(reference, candidate):
     kl = np.concatenate(kl)
     return {
         "positions": len(kl), "kl_mean": float(kl.mean()), "kl_max": float(kl.max()),
+        "kl_stderr": float(kl.std(ddof=1) / np.sqrt(len(kl))),
         "max_abs": difference, "max_abs_centred": centred, "same_choice": same / len(kl),
     }
 
