@@ -25,7 +25,7 @@
 
 enum {
     TEXT_TOKENS_MAX = 256, /* of one text, as published for this model */
-    BATCH_TOKENS = 512,    /* rows of one pass; measured, see tests/unit/test_core_encoder.c */
+    BATCH_TOKENS = 512,    /* rows of one pass; chosen: its widest matrix is 3 MB */
     LAYERS_MAX = 64,
     WIDTH_MAX = 16384, /* channels, feed-forward; chosen */
     CONFIG_BYTES_MAX = 1 << 20,
