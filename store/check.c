@@ -121,6 +121,12 @@ static base_status check_table(store_check *check, store_db_txn *txn, store_tabl
     key_order order = {0};
     uint64_t expected = 0, seen = 0;
     base_status status = store_db_cursor_open(txn, table, &cursor, err);
+    if (status != BASE_OK && status != BASE_NO_MEMORY) {
+        /* Damage met in one table ends LMDB's transaction for the others too. */
+        store_check_lmdb(check, 0, "page");
+        check->broken = true;
+        return BASE_OK;
+    }
     if (status != BASE_OK) {
         return status;
     }

@@ -37,6 +37,11 @@ bool store_db_unlocked(const store_db *db);
  * another process swapped in a rewritten environment. */
 bool store_db_current(const store_db *db);
 
+/* First call in a forked child that reads what may be damaged: signals that kill shall kill it,
+ * whatever
+ * handlers the program has set for itself. */
+void store_db_child_begins(void);
+
 typedef struct store_db_info {
     uint64_t file_size; /* bytes of data.mdb as it is */
     uint64_t used_size; /* bytes up to the last page in use or free-listed */

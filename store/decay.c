@@ -17,14 +17,17 @@ double store_strength(const store_brief *brief, int64_t as_of_us)
     if (brief->valid_from_us != BASE_TIME_NONE && as_of_us < brief->valid_from_us) {
         return 0.0;
     }
-    if (brief->valid_to_us != BASE_TIME_NONE && as_of_us >= brief->valid_to_us) {
+    if (brief->valid_to_us != BASE_TIME_NONE && brief->valid_to_us != BASE_TIME_MAX &&
+        as_of_us >= brief->valid_to_us) {
         return 0.0;
     }
     int64_t refreshed_us = brief->observed_at_us;
     if (brief->last_use_us > refreshed_us && brief->last_use_us <= as_of_us) {
         refreshed_us = brief->last_use_us;
     }
-    bool superseded = brief->superseded_at_us <= as_of_us;
+    /* BASE_TIME_MAX says "never", also at the end of time. */
+    bool superseded =
+        brief->superseded_at_us != BASE_TIME_MAX && brief->superseded_at_us <= as_of_us;
     double kept = 1.0;
     if (as_of_us == BASE_TIME_MAX) {
         kept = isinf(brief->half_life_s) ? 1.0 : 0.0; /* the limit */

@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <lmdb.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -29,6 +30,7 @@
 
 #define MAP_BYTES_DEFAULT ((size_t)256 << 30)
 #define MAP_BYTES_MIN ((size_t)64 << 20)
+#define HEAD_BYTES 8192 /* two pages of the smallest size that LMDB uses */
 #define READERS_MAX 1024
 #define PATH_SIZE 4096
 
@@ -194,11 +196,20 @@ static int walk_tables(store_db *db)
     return 0;
 }
 
+void store_db_child_begins(void)
+{
+    static const int deadly[] = {SIGBUS, SIGSEGV, SIGABRT, SIGILL, SIGFPE, SIGPIPE};
+    for (size_t i = 0; i < sizeof deadly / sizeof *deadly; i++) {
+        signal(deadly[i], SIG_DFL);
+    }
+}
+
 /* Is a file that is shorter than its last page still whole? See the file head. */
 static bool short_file_is_whole(const char *folder, const store_db_options *options)
 {
     pid_t child = fork();
     if (child == 0) {
+        store_db_child_begins();
         store_db db = {.read_only = true};
         store_db_options child_options = *options;
         child_options.read_only = true;
@@ -276,6 +287,26 @@ static base_status remember_identity(store_db *db, base_error *err)
     return BASE_OK;
 }
 
+/* LMDB maps its two head pages without asking whether they are there. An empty file is what a killed
+ * first open leaves behind; it may be taken for a new one only by who may create. */
+static base_status check_start(const store_db *db, const store_db_options *options, base_error *err)
+{
+    struct stat raw;
+    if (stat(db->data_path, &raw) != 0) {
+        return options->create && errno == ENOENT
+                   ? BASE_OK
+                   : base_fail_errno(err, errno, "cannot open %s", db->data_path);
+    }
+    if (!S_ISREG(raw.st_mode)) {
+        return base_fail(err, BASE_INVALID, "%s is not a regular file", db->data_path);
+    }
+    if (raw.st_size < HEAD_BYTES && !(raw.st_size == 0 && options->create && !options->read_only)) {
+        return base_fail(err, BASE_CORRUPT, "%s is cut off: %lld bytes", db->data_path,
+                         (long long)raw.st_size);
+    }
+    return BASE_OK;
+}
+
 base_status store_db_open(const char *folder, const store_db_options *options, store_db **out,
                           base_error *err)
 {
@@ -292,9 +323,8 @@ base_status store_db_open(const char *folder, const store_db_options *options, s
         base_fail(err, status, "path is too long: %.80s...", folder);
         goto failed;
     }
-    struct stat raw;
-    if (!options->create && stat(db->data_path, &raw) != 0) {
-        status = base_fail_errno(err, errno, "cannot open %s", db->data_path);
+    status = check_start(db, options, err);
+    if (status != BASE_OK) {
         goto failed;
     }
     status = open_environment(db, folder, options, err);

@@ -18,7 +18,6 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/file.h"
-#include "base/log.h"
 #include "store/check.h"
 
 #define MESSAGE_SIZE (1 + 8 + 64 + 64)
@@ -138,7 +137,7 @@ static _Noreturn void child_main(int fd, store_child_work *work, void *argument)
 {
     store_check check = {.fd = fd};
     base_error error = {0};
-    base_log_set(NULL, NULL);
+    store_db_child_begins();
     base_status status = work(argument, &check, &error);
     send_message(fd, 'n', check.episodes, "", "");
     if (status != BASE_OK) {
@@ -269,7 +268,7 @@ static base_status compare_rows(store_check *check, store_catalog *c, const stor
             store_check_problem(check, STORE_CATALOG_NAME, rows[i++].id, "not_in_records");
         }
         bool found = i < count && rows[i].id == id;
-        if (readable && !found) {
+        if (readable && (!found || rows[i].document == 0)) { /* 0: known to the text index alone */
             store_check_problem(check, STORE_CATALOG_NAME, id, "missing_in_catalog");
         } else if (readable) {
             status = compare_row(check, c, &rows[i], &span, err);
@@ -398,7 +397,7 @@ static base_status repair_records(const char *folder, bool raw, store_verify_rep
     uint64_t checked = report->episodes_checked;
     base_status status = store_run_child(store_salvage_records, &salvage, report, &died, err);
     report->episodes_checked = checked;
-    if (status == BASE_OK && died && !raw) {
+    if (!raw && (died || status == BASE_CORRUPT || status == BASE_INVALID)) {
         /* The tables looked walkable and were not: once more from the bytes. */
         salvage.raw = true;
         status = store_run_child(store_salvage_records, &salvage, report, &died, err);

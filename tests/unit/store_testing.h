@@ -2,6 +2,7 @@
 #ifndef STORE_TESTING_H
 #define STORE_TESTING_H
 
+#include <dirent.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <dirent.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -22,14 +22,14 @@
 #define SPANS_MAX 2048
 
 /* Fail the test with the error's own words. */
-#define assert_ok(call)                                                                            \
-    do {                                                                                           \
-        base_error ok_error = {0};                                                                 \
-        base_error *err = &ok_error;                                                               \
-        base_status ok_status = (call);                                                            \
-        if (ok_status != BASE_OK) {                                                                \
-            fail_msg("%s: %s (%s)", #call, base_status_name(ok_status), ok_error.text);            \
-        }                                                                                          \
+#define assert_ok(call)                                                                 \
+    do {                                                                                \
+        base_error ok_error = {0};                                                      \
+        base_error *err = &ok_error;                                                    \
+        base_status ok_status = (call);                                                 \
+        if (ok_status != BASE_OK) {                                                     \
+            fail_msg("%s: %s (%s)", #call, base_status_name(ok_status), ok_error.text); \
+        }                                                                               \
     } while (0)
 
 static inline void remove_tree(const char *path)
