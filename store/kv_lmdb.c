@@ -104,27 +104,32 @@ static void assertion_ends_quietly(MDB_env *env, const char *text)
     _exit(3);
 }
 
-static base_status open_tables(store_db *db, bool create, base_error *err)
+/* Open all tables in one transaction; a write transaction makes those that are missing. */
+static int open_tables_by(store_db *db, bool write, const char **name)
 {
     MDB_txn *txn;
-    int code = mdb_txn_begin(db->env, NULL, db->read_only ? MDB_RDONLY : 0, &txn);
-    if (code != 0) {
-        return fail_lmdb(err, code, "cannot begin a transaction", db->data_path);
-    }
-    for (int i = 0; i < STORE_TABLE_COUNT; i++) {
-        const char *name = store_table_name((store_table)i);
-        code = mdb_dbi_open(txn, name, create ? MDB_CREATE : 0, &db->tables[i]);
-        if (code == MDB_NOTFOUND) {
-            mdb_txn_abort(txn);
-            return base_fail(err, BASE_CORRUPT, "table \"%s\" is missing in %s", name,
-                             db->data_path);
-        }
+    int code = mdb_txn_begin(db->env, NULL, write ? 0 : MDB_RDONLY, &txn);
+    for (int i = 0; i < STORE_TABLE_COUNT && code == 0; i++) {
+        *name = store_table_name((store_table)i);
+        code = mdb_dbi_open(txn, *name, write ? MDB_CREATE : 0, &db->tables[i]);
         if (code != 0) {
             mdb_txn_abort(txn);
-            return fail_lmdb(err, code, "cannot open a table", db->data_path);
         }
     }
-    code = mdb_txn_commit(txn);
+    return code == 0 ? mdb_txn_commit(txn) : code;
+}
+
+/* Opening for reading comes first: it does not wait for a writer. */
+static base_status open_tables(store_db *db, bool create, base_error *err)
+{
+    const char *name = "";
+    int code = open_tables_by(db, false, &name);
+    if (code == MDB_NOTFOUND && create) {
+        code = open_tables_by(db, true, &name);
+    }
+    if (code == MDB_NOTFOUND) {
+        return base_fail(err, BASE_CORRUPT, "table \"%s\" is missing in %s", name, db->data_path);
+    }
     return code == 0 ? BASE_OK : fail_lmdb(err, code, "cannot open the tables", db->data_path);
 }
 
