@@ -292,7 +292,8 @@ static base_status remember_identity(store_db *db, base_error *err)
     return BASE_OK;
 }
 
-/* LMDB maps its two head pages without asking whether they are there. An empty file is what a killed
+/* LMDB maps its two head pages without asking whether they are there. An empty file is what a
+ * killed
  * first open leaves behind; it may be taken for a new one only by who may create. */
 static base_status check_start(const store_db *db, const store_db_options *options, base_error *err)
 {
