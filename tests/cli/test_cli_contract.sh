@@ -1,0 +1,249 @@
+#!/bin/bash
+# the command line does what scripts outside rely on: test_cli_contract.sh SOURCE_DIR BINARY_DIR
+#
+# Every field of the JSON documents, exit codes, the clock, supersession, keys and values on disk,
+# forgetting to the last byte, conversations, and that the same store, seed and clock answer alike.
+set -u
+. "$(dirname "$0")/common.sh"
+begin "$@"
+
+today='--now 2025-06-01T12:00:00Z'
+dog='What is the name of the station dog?'
+short='--max-tokens 16'
+store=$work/store
+export EIDETIC_STORE=$store
+
+echo "== usage and exit codes"
+run 0 --help
+prints 'ingest'
+run 0 ask --help
+prints '--as-of'
+run 2
+run 2 nonsense
+says "unknown command 'nonsense'"
+run 2 ask
+run 2 ask one two
+run 2 ask "$dog" --colour red
+says 'unknown option --colour'
+run 2 ask "$dog" --max-tokens many
+run 2 ask "$dog" --now
+run 2 forget
+run 2 search "$dog" -k x
+run 2 generate
+run 2 show abc
+run 1 ask "$dog"
+says 'store'
+check 'a question makes no store' test ! -e "$store"
+
+echo "== ingest: new, again, changed"
+run 0 ingest "$sample/documents.jsonl" "$sample/notes" $today --json
+json 'has(d, dict(new=int, updated=int, unchanged=int, failed=int, episodes=int)) and d["failed"] == 0'
+json 'd["new"] == 36 and d["updated"] == 26 and d["unchanged"] == 0'
+run 0 stats --json
+json 'has(d, dict(episodes=int, documents=int, sources=[dict(source=str, half_life_s=(number, none), evidence=int)], bytes=dict, dropped_writes=int))'
+json 'd["documents"] == 36 and all(isinstance(v, int) and v >= 0 for v in d["bytes"].values())'
+json '{s["source"] for s in d["sources"]} >= {"staff", "ferry", "visitors", "archive", "meetings"}'
+episodes=$(value 'd["episodes"]')
+before=$(fingerprint "$store")
+run 0 ingest "$sample/documents.jsonl" "$sample/notes" $today --json
+json 'd["new"] == d["updated"] == d["failed"] == d["episodes"] == 0 and d["unchanged"] == 62'
+check 'the same content again changes no byte' test "$before" = "$(fingerprint "$store")"
+run 0 verify --json
+json 'has(d, dict(ok=bool, problems=[dict(file=str, id=int, kind=str)], repaired=int)) and d["ok"]'
+
+mkdir "$work/files"
+printf '# The shed\n\nThe key of the shed hangs behind the stove.\n' >"$work/files/shed.md"
+run 0 ingest "$work/files" $today --observed-at 2025-03-01 --json
+json 'd["new"] == 1'
+run 0 search 'Where does the key of the shed hang?' -k 1 $today --json
+json 'd["results"][0]["observed_at"] == "2025-03-01T00:00:00Z"'
+old=$(value 'd["results"][0]["id"]')
+printf '# The shed\n\nThe key of the shed hangs beside the clock.\n' >"$work/files/shed.md"
+run 0 ingest "$work/files" $today --observed-at 2025-04-01 --json
+json 'd["new"] == 0 and d["updated"] == 1'
+run 0 search 'Where does the key of the shed hang?' -k 2 $today --json
+json '"beside the clock" in d["results"][0]["text"] and d["results"][0]["superseded_by"] is None'
+new=$(value 'd["results"][0]["id"]')
+run 0 show "$old" $today --json
+json "d['superseded_by'] == $new and has(d['superseded_at'], time) and d['history'][0]['id'] == $new"
+run 1 show 999999
+says 'no episode 999999'
+printf 'The spare oars lie under the jetty.' >"$work/piped"
+last='ingest - (piped)'
+"$eidetic" ingest - --source desk --observed-at 2025-05-05 $today <"$work/piped" >"$out" 2>"$err"
+check 'standard input is ingested' test $? -eq 0
+run 0 search 'spare oars' -k 1 $today --json
+json 'd["results"][0]["source"] == "desk" and d["results"][0]["observed_at"].startswith("2025-05-05")'
+
+echo "== search: fields and times"
+run 0 search "$dog" -k 5 $today --json
+json 'has(d, dict(results=[dict(id=int, score=number, similarity=number, bm25=number, time=number, strength=number, source=str, document=str, title=str, observed_at=time, valid_from=(time, none), valid_to=(time, none), superseded_by=(int, none), text=str)]))'
+json 'len(d["results"]) == 5 and "Pepper" in d["results"][0]["text"]'
+json '[r["score"] for r in d["results"]] == sorted((r["score"] for r in d["results"]), reverse=True)'
+run 0 search "$dog" -k 30 --as-of 2022-06-01 $today --json
+json '"Barnacle" in d["results"][0]["text"] and all(r["observed_at"] <= "2022-06-01T00:00:00Z" for r in d["results"])'
+run 0 search "$dog" -k 30 --now 2022-06-01 --json
+json 'all(r["observed_at"] <= "2022-06-01T00:00:00Z" for r in d["results"])'
+run 0 search "$dog" -k 30 --about 2019-08-01 $today --json
+json 'any(r["observed_at"] > "2022-06-01" for r in d["results"]) and any("Barnacle" in r["text"] for r in d["results"])'
+cat >"$work/pass.jsonl" <<'END'
+{"id":"pass","source":"gate","title":"Gate code","text":"The code of the gate is 4417.","observed_at":"2025-01-01","valid_from":"2025-02-01","valid_to":"2025-03-01"}
+END
+run 0 ingest "$work/pass.jsonl" $today
+run 0 search 'code of the gate' -k 3 --as-of 2025-02-10 $today --json
+json 'd["results"][0]["document"] == "pass" and d["results"][0]["valid_to"].startswith("2025-03-01")'
+run 0 search 'code of the gate' -k 30 --as-of 2025-04-10 $today --json
+json 'all(r["document"] != "pass" for r in d["results"])'
+
+echo "== ask: fields, times, citations, abstention"
+cp -r "$store" "$work/twin"
+run 0 ask "$dog" $today $short --json
+json 'has(d, dict(question=str, answer=str, abstained=bool, as_of=time, arm=str, model=str))'
+json 'has(d["tokens"], [dict(id=int, text=str, surprise_nats=number, entropy_nats=number, event=bool)]) and d["tokens"]'
+json 'has(d["events"], [dict(at_token=int, phase=str, score=number, threshold=number, query_ms=number, splice_ms=number, memories=[dict(id=int, similarity=number, strength=number, logit_bias=number, tokens=int, kv=str, attention_mass=number)])]) and d["events"]'
+json 'has(d["citations"], [dict(memory=int, source=str, document=str, title=str, start_byte=int, end_byte=int, observed_at=time, valid_from=(time, none), valid_to=(time, none), text=str)])'
+json 'has(d["timing"], dict(load_ms=number, prefill_tokens=int, prefill_ms=number, decode_tokens=int, decode_ms=number, retrieval_ms=number, splice_ms=number))'
+json 'd["arm"] == "full" and not d["abstained"] and d["as_of"] == "2025-06-01T12:00:00Z"'
+json '"Pepper" in d["answer"] and any("Pepper" in c["text"] for c in d["citations"])'
+json '{e["phase"] for e in d["events"]} <= {"prompt", "answer"}'
+json '{m["kv"] for e in d["events"] for m in e["memories"]} == {"computed"}'
+json 'all(0 <= m["strength"] <= 1 and m["tokens"] > 0 for e in d["events"] for m in e["memories"])'
+json "all(c['text'].encode() == next(t for t in [__import__('json').loads(l)['text'].encode() for l in open('$sample/documents.jsonl')] if t[c['start_byte']:c['end_byte']] == c['text'].encode())[c['start_byte']:c['end_byte']] for c in d['citations'])"
+first=$(value '[d["answer"], [(t["id"], t["entropy_nats"], t["surprise_nats"]) for t in d["tokens"]]]')
+run 0 ask "$dog" $today $short --json
+json '{m["kv"] for e in d["events"] for m in e["memories"]} == {"disk"}'
+again=$(value '[d["answer"], [(t["id"], t["entropy_nats"], t["surprise_nats"]) for t in d["tokens"]]]')
+check 'computed and stored keys and values give the same answer, number for number' \
+    test "$first" = "$again"
+run 0 stats --json
+json 'd["kv_entries"] > 0 and d["uses"] > 0 and d["dropped_writes"] == 0'
+run 0 ask "$dog" --as-of 2022-06-01 $today $short --json
+json '"Barnacle" in d["answer"] and "Pepper" not in d["answer"] and d["as_of"] == "2022-06-01T00:00:00Z"'
+json 'all(c["observed_at"] <= "2022-06-01T00:00:00Z" for c in d["citations"])'
+run 0 ask "$dog" --now 2022-06-01 $short --json
+json '"Barnacle" in d["answer"]'
+run 0 ask 'What is the boiling point of gallium?' $today $short --json
+json 'd["abstained"] and d["answer"] and d["citations"] == []'
+run 0 ask 'How do the seals like the soup?' --as-of 2001-01-01 $today $short --json
+json 'd["abstained"]'
+run 0 ask "$dog" $today $short --trace
+prints 'Pepper'
+prints 'trace:'
+for arm in none prompt static full; do
+    run 0 ask "$dog" --arm $arm --read-only $today $short --json
+    json "d['arm'] == '$arm'"
+done
+run 0 ask "$dog" --arm none --read-only $today $short --json
+json 'd["citations"] == [] and all(e["memories"] == [] for e in d["events"])'
+
+echo "== the same store, seed and clock give the same answer"
+for s in "$work/twin" "$store"; do
+    run 0 ask "$dog" --store "$s" $today $short --temp 0.9 --seed 11 --read-only --json
+    value '[d["answer"], [t["id"] for t in d["tokens"]]]' >"$work/seeded.$(basename "$s")"
+done
+check 'seeded answers are equal, with keys and values computed or stored' \
+    cmp -s "$work/seeded.twin" "$work/seeded.store"
+
+echo "== --read-only writes nothing"
+before=$(fingerprint "$work/twin")
+run 0 ask "$dog" --store "$work/twin" $today $short --read-only
+check 'nor does a question' test "$before" = "$(fingerprint "$work/twin")"
+run 0 search "$dog" --store "$work/twin" $today --read-only
+check 'nor does a search' test "$before" = "$(fingerprint "$work/twin")"
+
+echo "== generate, tokenize, model, eval"
+run 0 tokenize 'Harrow Rock' --json
+json 'has(d, dict(ids=[int])) and len(d["ids"]) > 1'
+run 0 model
+unset EIDETIC_STORE
+run 0 generate --prompt 'Once upon a time' -n 6 --temp 0 --json
+json 'has(d, dict(text=str, tokens=list, timing=dict)) and d["text"]'
+text=$(value 'd["text"]')
+run 0 generate --prompt 'Once upon a time' -n 6 --temp 0 --json
+check 'greedy text is the same again' test "$text" = "$(value 'd["text"]')"
+check 'without --store there is none' test ! -e "$XDG_DATA_HOME/eidetic"
+run 0 ingest "$work/files" $today
+check 'the default store is in the data folder' test -f "$XDG_DATA_HOME/eidetic/data.mdb"
+export EIDETIC_STORE=$store
+cat >"$work/questions.jsonl" <<END
+{"id":"q1","question":"$dog","answers":["Pepper"],"stale_answers":["Barnacle"],"as_of":"2025-06-01","evidence":["station-dog"],"meta":{"kind":"now","time_axis":"observed"}}
+{"id":"q2","question":"$dog","answers":["Barnacle"],"stale_answers":["Pepper"],"as_of":"2022-06-01","evidence":["station-dog"],"meta":{"kind":"past","time_axis":"observed"}}
+END
+run 0 eval files --documents "$sample/documents.jsonl" --questions "$work/questions.jsonl" \
+    --arms none,full --seed 5 --out "$work/results" $today
+tail -n 1 "$out" >"$work/line" && mv "$work/line" "$out"
+json 'has(d, dict(suite=str, n=int, seed=int, arms=dict)) and set(d["arms"]) == {"none", "full"} and d["n"] == 2 and d["seed"] == 5'
+json 'all(has(a, dict(em=number, contains=number, f1=number, stale=number, as_of=number, abstained=number, lookups_per_100=number)) for a in d["arms"].values())'
+json 'd["arms"]["full"]["contains"] == 1 and d["arms"]["full"]["stale"] == 0 and d["arms"]["full"]["as_of"] == 1'
+check 'results lie in --out' test -n "$(ls "$work/results")"
+run 2 eval files
+run 2 eval nosuchsuite
+
+echo "== age"
+run 0 age --source ferry --half-life 86400 $today
+run 0 stats --json
+json '[s["half_life_s"] for s in d["sources"] if s["source"] == "ferry"] == [86400]'
+run 1 age --source nobody --half-life 86400
+
+echo "== chat through a pipe"
+last='chat (piped)'
+printf '%s\n' 'The red bicycle of Ottilie stands behind the chapel.' "$dog" /why /asof\ 2022-06-01 \
+    "$dog" /quit | "$eidetic" chat --session pier $today $short >"$out" 2>"$err"
+check 'a conversation ends with exit code 0' test $? -eq 0
+prints 'Pepper'
+prints 'trace:'
+prints 'as of 2022-06-01'
+check '/asof goes back' sh -c 'sed "1,/^as of/d" "$1" | grep -q Barnacle' - "$out"
+run 0 search 'Where is the red bicycle?' -k 5 --now 2025-06-02 --json
+json 'any(r["source"] == "chat/pier" and r["text"].strip() == "The red bicycle of Ottilie stands behind the chapel." for r in d["results"])'
+said=$(value '[r["id"] for r in d["results"] if r["text"].strip().endswith("stands behind the chapel.")][0]')
+run 0 ask 'Where does the red bicycle of Ottilie stand?' --now 2025-06-02 $short --json
+json "any(m['id'] == $said for e in d['events'] for m in e['memories'])"
+
+echo "== forget: nothing of it stays"
+cat >"$work/private.jsonl" <<'END'
+{"id":"letter","source":"private","title":"Zwiebelfisch letter","text":"Quorvane Mettlebrook keeps 7731 silver thimbles in the Ulmenhof.","observed_at":"2025-01-01"}
+{"id":"letter","source":"private","title":"Zwiebelfisch letter","text":"Quorvane Mettlebrook keeps 9942 copper buckles in the Rabenhof.","observed_at":"2025-02-01"}
+{"id":"other","source":"private2","title":"Perlmutt note","text":"Hadrubal Finkenstich owns a violet umbrella.","observed_at":"2025-02-01"}
+{"id":"third","source":"private3","title":"Karamell note","text":"Wendelgard Ostrowitz polishes the barometer.","observed_at":"2099-02-01"}
+END
+run 0 ingest "$work/private.jsonl" $today
+run 0 ask 'What does Quorvane Mettlebrook keep?' $today $short --json
+for word in Mettlebrook Ulmenhof Rabenhof Zwiebelfisch; do
+    check "before: $word is in the store" holds_text "$store" $word
+done
+before=$(fingerprint "$store")
+run 0 forget --source private --dry-run $today --json
+json 'has(d, dict(episodes=int, vectors=int, kv=int, fts=int, bytes=int, dry_run=bool)) and d["dry_run"] and d["episodes"] == 2 and d["vectors"] == 2'
+check '--dry-run changes no byte' test "$before" = "$(fingerprint "$store")"
+run 0 forget --source private $today --json
+json 'd["episodes"] == 2 and d["vectors"] == 2 and d["fts"] == 2 and d["kv"] >= 1 and d["bytes"] > 0 and not d["dry_run"]'
+for word in Mettlebrook Quorvane Ulmenhof Rabenhof Zwiebelfisch 'silver thimbles' 'copper buckles'; do
+    check "after: $word is nowhere in the store" holds_no_text "$store" "$word"
+done
+run 0 search 'What does Quorvane Mettlebrook keep?' -k 50 $today --json
+json 'all("Mettlebrook" not in r["text"] for r in d["results"])'
+run 0 search 'violet umbrella of Hadrubal Finkenstich' -k 1 $today --json
+id=$(value 'd["results"][0]["id"]')
+run 0 forget --id "$id" $today --json
+json 'd["episodes"] == 1'
+check 'nor is what --id named' holds_no_text "$store" Finkenstich
+run 1 forget --id "$id" $today
+says 'no episode'
+run 0 forget --from 2099-01-01 --to 2100-01-01 $today --json
+json 'd["episodes"] == 1'
+check 'nor is what --from and --to bounded' holds_no_text "$store" Ostrowitz
+run 0 forget --query 'Where do the spare oars lie?' -k 1 $today --json
+json 'd["episodes"] == 1'
+check 'nor is what --query found' holds_no_text "$store" 'spare oars'
+run 2 forget --id 3 --source private
+run 0 forget --source nobody $today --json
+json 'd["episodes"] == 0'
+run 0 verify --json
+json 'd["ok"]'
+run 0 ask "$dog" $today $short
+prints 'Pepper'
+run 0 stats --json
+json "d['episodes'] >= $episodes"
+
+finish
