@@ -93,6 +93,9 @@ int cmd_generate(const cli_options *o)
     if (!o->prompt) {
         return cli_usage("generate needs --prompt TEXT");
     }
+    if (base_utf8_check(o->prompt, strlen(o->prompt)) != strlen(o->prompt)) {
+        return cli_usage("--prompt is not valid UTF-8");
+    }
     if (open_memory(o, o->store != NULL, &memory, &err) ||
         cli_session_options(o, &memory, &options, &err) ||
         cli_open_engine(o, memory.store != NULL, &e, &err)) {

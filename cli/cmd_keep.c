@@ -72,7 +72,11 @@ int cmd_age(const cli_options *o)
         return cli_fail(&err);
     }
     base_status status = BASE_OK;
-    if (!isnan(o->half_life_s) && !(status = store_begin(memory.store, o->now_us, &txn, &err))) {
+    if (store_is_read_only(memory.store)) {
+        status = base_fail(&err, BASE_PERMISSION, "%s: the store cannot be written",
+                           store_path(memory.store));
+    }
+    if (!status && !isnan(o->half_life_s) && !(status = store_begin(memory.store, o->now_us, &txn, &err))) {
         for (size_t i = 0; i < stats.source_count && !status; i++) {
             const store_source_info *s = &stats.sources[i];
             if (!o->source || strcmp(o->source, s->source) == 0) {

@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/rng.h"
+#include "base/text.h"
 #include "cli/cli.h"
 
 int cmd_tokenize(const cli_options *o)
@@ -14,6 +15,9 @@ int cmd_tokenize(const cli_options *o)
     engine *e = NULL;
     int32_t *ids = NULL;
     size_t count = 0;
+    if (base_utf8_check(o->operands[0], strlen(o->operands[0])) != strlen(o->operands[0])) {
+        return cli_usage("the text is not valid UTF-8");
+    }
     if (cli_open_engine(o, false, &e, &err) ||
         tokenizer_encode(engine_tokenizer(e), o->operands[0], strlen(o->operands[0]), &ids, &count,
                          &err)) {

@@ -334,6 +334,10 @@ int main(int argc, char **argv)
         if (!parse(&o, &commands[i], argc - 2, argv + 2) || !select_isa()) {
             return CLI_USAGE;
         }
+        engine_arm arm;
+        if (o.arm && (!engine_arm_parse(o.arm, &arm) || arm == ENGINE_ARM_ORACLE)) {
+            return cli_usage("--arm %s is none of full, static, prompt, none", o.arm);
+        }
         if (o.help) {
             print_help(&commands[i]);
             return CLI_DONE;
@@ -342,7 +346,11 @@ int main(int argc, char **argv)
             o.now_us = base_time_now();
         }
         int code = commands[i].run(&o);
-        return fflush(stdout) == 0 ? code : cli_usage("cannot write the output");
+        if (fflush(stdout) != 0 || ferror(stdout)) {
+            fprintf(stderr, "eidetic: cannot write the output: %s\n", strerror(errno));
+            return CLI_FAILED;
+        }
+        return code;
     }
     return cli_usage("unknown command '%s' (see eidetic --help)", argv[1]);
 }

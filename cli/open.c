@@ -90,7 +90,7 @@ base_status cli_open_engine(const cli_options *o, bool with_encoder, engine **ou
                                                   : NULL,
                               .threads = o->threads};
     status = engine_open(&options, out, err);
-    if (status == BASE_NOT_FOUND && !given) {
+    if (status == BASE_NOT_FOUND && !given && !o->encoder) {
         base_error_prefix(err, "the default models are not there (run ./dev setup)");
     }
     return status;

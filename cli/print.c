@@ -13,7 +13,8 @@ int cli_print_json(json_t *document_take)
     char *text = document_take ? json_dumps(document_take, JSON_REAL_PRECISION(7)) : NULL;
     json_decref(document_take);
     if (!text) {
-        return cli_usage("no memory for the output");
+        cli_usage("no memory for the output");
+        return CLI_FAILED;
     }
     puts(text);
     free(text); /* jansson's own allocation */
