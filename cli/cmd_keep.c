@@ -76,7 +76,8 @@ int cmd_age(const cli_options *o)
         status = base_fail(&err, BASE_PERMISSION, "%s: the store cannot be written",
                            store_path(memory.store));
     }
-    if (!status && !isnan(o->half_life_s) && !(status = store_begin(memory.store, o->now_us, &txn, &err))) {
+    if (!status && !isnan(o->half_life_s) &&
+        !(status = store_begin(memory.store, o->now_us, &txn, &err))) {
         for (size_t i = 0; i < stats.source_count && !status; i++) {
             const store_source_info *s = &stats.sources[i];
             if (!o->source || strcmp(o->source, s->source) == 0) {
