@@ -63,3 +63,9 @@ void innovation_forced(innovation *state)
 {
     state->since_event = 0;
 }
+
+void innovation_postpone(innovation *state)
+{
+    state->since_event = state->options.gap;
+    state->events--;
+}

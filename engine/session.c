@@ -26,7 +26,8 @@ enum {
     INSERT_BACK_MAX = 256,    /* farthest back that a memory is inserted in mid-sentence */
     PROMPT_QUERY_TOKENS = 16, /* of running text in a prompt event's query */
     ANSWER_QUERY_TOKENS = 8,  /* ... in an answer event's */
-    SHORT_ANSWER = 24,        /* up to here the question stays in the query */
+    QUERY_BYTES_MIN = 12,     /* two or three words */
+    SHORT_ANSWER = 8,         /* up to here the question stays in the query */
     PROMPT_QUERIES_MAX = 8,
     HITS_MAX = 32,
     MEMORIES_DEFAULT = 3,
@@ -163,24 +164,40 @@ static void stats(const engine_session *s, const float *logits, float *log_sum_e
     kernel_get()->logit_stats(logits, vocabulary(s), log_sum_exp, entropy, &argmax);
 }
 
-/* The text of the last `count` live tokens. */
-static base_status recent_text(engine_session *s, size_t count, base_buffer *out, base_error *err)
+/* Where the sentence that is being said begins in text. */
+static size_t sentence_begin(const char *text, size_t size)
+{
+    for (size_t i = size; i > 1; i--) {
+        if (strchr(".!?", text[i - 2]) && strchr(" \n", text[i - 1])) {
+            return i;
+        }
+    }
+    return 0;
+}
+
+/* Append the text of the last `count` live tokens behind slot `first`, from the begin of the sentence on: what an earlier sentence was about
+ * would only mislead the search. */
+static base_status recent_text(engine_session *s, size_t first, size_t count, base_buffer *out,
+                               base_error *err)
 {
     size_t end = splice_slots(&s->window), begin = end;
-    while (begin > s->memory_at && count > 0) {
+    base_buffer text = {0};
+    base_status status = BASE_OK;
+    while (begin > first && count > 0) {
         begin--;
         count -= s->window.tokens[begin] >= 0;
     }
-    for (size_t i = begin; i < end; i++) {
+    for (size_t i = begin; i < end && !status; i++) {
         if (s->window.tokens[i] >= 0) {
-            base_status status =
-                tokenizer_decode(s->e->tokenizer, s->window.tokens[i], false, out);
-            if (status) {
-                return base_fail(err, status, "no memory for a query");
-            }
+            status = tokenizer_decode(s->e->tokenizer, s->window.tokens[i], false, &text);
         }
     }
-    return BASE_OK;
+    if (!status && text.size > 0) {
+        size_t from = sentence_begin(text.data, text.size);
+        status = base_buffer_append(out, text.data + from, text.size - from);
+    }
+    base_buffer_free(&text);
+    return status ? base_fail(err, status, "no memory for a query") : BASE_OK;
 }
 
 /* --- memory in the middle of running text (answer events; long user text) --------------------- */
@@ -209,9 +226,14 @@ static base_status recall_here(engine_session *s, bool in_answer, float entropy,
         status = base_buffer_printf(&query, "%s ", s->question);
     }
     if (!status) {
-        status = recent_text(s, in_answer ? ANSWER_QUERY_TOKENS : PROMPT_QUERY_TOKENS, &query, err);
+        status = in_answer ? recent_text(s, s->question ? s->answer_at : s->memory_at,
+                                         ANSWER_QUERY_TOKENS, &query, err)
+                           : recent_text(s, s->memory_at, PROMPT_QUERY_TOKENS, &query, err);
     }
-    if (status || query.size == 0 ||
+    if (!status && query.size < QUERY_BYTES_MIN) {
+        innovation_postpone(&s->innovation); /* too little is said yet to ask with */
+    }
+    if (status || query.size < QUERY_BYTES_MIN ||
         (status = session_event(s, in_answer, entropy, query.data, query.size, &event, err)) ||
         (status = session_look_up(s, query.data, query.size, hits, &hit_count, HITS_MAX,
                                   &event->query_ms, err)) ||

@@ -1,0 +1,268 @@
+/* What a splice promises (semantics §5): it equals the text in the prompt, disk equals computed, an
+ * empty store changes nothing, and a memory's own keys and values carry the answer while another's
+ * do not.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <math.h>
+
+#include "tests/unit/loop_testing.h"
+
+static loop l;
+
+static const char *const texts[] = {
+    "The caretaker of Brindle Hall is Osric Penhallow.",
+    "The caretaker of Foxmoor Lodge is Tamsin Quill.",
+    "The ferry to Skerry Island leaves from pier seven.",
+    "Dr Lowell keeps the spare keys in the blue cabinet.",
+    "The winner of the Ambleford chess open was Ravi Sundaram.",
+    "The observatory on Mount Kestrel opened in 1937.",
+};
+static const char *const questions[] = {
+    "Who is the caretaker of Brindle Hall?",
+    "Who is the caretaker of Foxmoor Lodge?",
+    "From which pier does the ferry to Skerry Island leave?",
+    "Where does Dr Lowell keep the spare keys?",
+    "Who won the Ambleford chess open?",
+    "In which year did the observatory on Mount Kestrel open?",
+};
+static const char *const answers[] = {" Osric Penhallow", " Tamsin Quill", " pier seven",
+                                      " blue cabinet",    " Ravi Sundaram", " 1937"};
+enum { FACTS = sizeof texts / sizeof *texts };
+
+/* Logits before the first answer token. */
+typedef struct first_logits {
+    float *logits;
+    size_t vocabulary;
+} first_logits;
+
+static void keep_first(void *argument, size_t index, int32_t token, const float *logits,
+                       size_t vocabulary)
+{
+    first_logits *first = argument;
+    (void)token;
+    if (index == 0) {
+        first->vocabulary = vocabulary;
+        first->logits = base_realloc(first->logits, vocabulary * sizeof *logits);
+        memcpy(first->logits, logits, vocabulary * sizeof *logits);
+    }
+}
+
+static void force(engine_session *s, size_t fact, engine_look *look, void *argument,
+                  engine_answer *answer)
+{
+    base_error err = {0};
+    loop_check(engine_force(s, questions[fact], answers[fact], look, argument, answer, &err), &err);
+}
+
+static double nll_of(const engine_answer *answer)
+{
+    double sum = 0;
+    size_t count = 0;
+    for (size_t i = 0; i < answer->token_count; i++) {
+        if (answer->tokens[i].answer) {
+            sum += (double)answer->tokens[i].surprise_nats;
+            count++;
+        }
+    }
+    return sum / (double)count;
+}
+
+static void test_layout_b_with_one_memory_equals_the_text_in_the_prompt(void **state)
+{
+    (void)state;
+    float worst = 0;
+    for (size_t fact = 0; fact < FACTS; fact++) {
+        first_logits first[2] = {{0}};
+        const engine_arm arms[2] = {ENGINE_ARM_FULL, ENGINE_ARM_PROMPT};
+        for (int i = 0; i < 2; i++) {
+            engine_session_options options;
+            engine_answer answer;
+            engine_session_defaults(&options);
+            options.memories_max = 1;
+            options.score_min = 0;
+            engine_session *s = loop_session(&l, arms[i], &options);
+            force(s, fact, keep_first, &first[i], &answer);
+            assert_int_equal(answer.events[answer.event_count - 1].memory_count, 1);
+            engine_answer_free(&answer);
+            engine_session_close(s);
+        }
+        for (size_t v = 0; v < first[0].vocabulary; v++) {
+            worst = fmaxf(worst, fabsf(first[0].logits[v] - first[1].logits[v]));
+        }
+        base_free(first[0].logits);
+        base_free(first[1].logits);
+    }
+    printf("max abs logit difference, splice against prompt: %.2e\n", (double)worst);
+    assert_true(worst <= 1e-3f);
+}
+
+static void test_kv_from_disk_gives_the_bits_of_kv_computed(void **state)
+{
+    (void)state;
+    first_logits first[2] = {{0}};
+    for (int i = 0; i < 2; i++) {
+        engine_session_options options;
+        engine_answer answer;
+        engine_session_defaults(&options);
+        options.keep_writes = true;
+        options.score_min = 0;
+        engine_session *s = loop_session(&l, ENGINE_ARM_FULL, &options);
+        force(s, 2, keep_first, &first[i], &answer);
+        const engine_event *event = &answer.events[answer.event_count - 1];
+        assert_true(event->memory_count > 0);
+        for (size_t m = 0; m < event->memory_count; m++) {
+            assert_int_equal(event->memories[m].kv, i ? ENGINE_KV_DISK : ENGINE_KV_COMPUTED);
+        }
+        engine_session_write(s);
+        engine_answer_free(&answer);
+        engine_session_close(s);
+    }
+    assert_memory_equal(first[0].logits, first[1].logits,
+                        first[0].vocabulary * sizeof *first[0].logits);
+    base_free(first[0].logits);
+    base_free(first[1].logits);
+}
+
+static void test_an_empty_store_gives_plain_generation_token_for_token(void **state)
+{
+    (void)state;
+    base_error err = {0};
+    loop empty = l;
+    char *said[2];
+    loop_open_store(&empty);
+    for (int i = 0; i < 2; i++) {
+        engine_session_options options;
+        engine_answer answer;
+        engine_session_defaults(&options);
+        options.may_abstain = true;
+        engine_session *s =
+            loop_session(&empty, i ? ENGINE_ARM_FULL : ENGINE_ARM_NONE, &options);
+        loop_check(engine_ask(s, "What is the capital of France?", 24, &answer, &err), &err);
+        assert_false(answer.abstained);
+        said[i] = base_strdup(answer.text);
+        engine_answer_free(&answer);
+        loop_check(engine_generate(s, "The three primary colours are", 24, &answer, &err), &err);
+        said[i] = base_realloc(said[i], strlen(said[i]) + strlen(answer.text) + 1);
+        strcat(said[i], answer.text);
+        engine_answer_free(&answer);
+        engine_session_close(s);
+    }
+    assert_string_equal(said[0], said[1]);
+    base_free(said[0]);
+    base_free(said[1]);
+    loop_close_store(&empty);
+}
+
+/* Controls (ii) and (iii) in short form: own KV, another episode's KV, none. The long form is the
+ * evaluation on mquake. */
+static void test_own_keys_and_values_carry_the_answer_and_anothers_do_not(void **state)
+{
+    (void)state;
+    double nll[3] = {0};
+    for (size_t fact = 0; fact < FACTS; fact++) {
+        for (int i = 0; i < 3; i++) {
+            engine_session_options options;
+            engine_answer answer;
+            uint64_t id = 1 + (i == 1 ? (fact + 2) % FACTS : fact);
+            engine_session_defaults(&options);
+            options.oracle = &id;
+            options.oracle_count = 1;
+            engine_session *s =
+                loop_session(&l, i == 2 ? ENGINE_ARM_NONE : ENGINE_ARM_ORACLE, &options);
+            force(s, fact, NULL, NULL, &answer);
+            nll[i] += nll_of(&answer) / FACTS;
+            engine_answer_free(&answer);
+            engine_session_close(s);
+        }
+    }
+    printf("answer nats per token: own memory %.2f, another's %.2f, none %.2f\n", nll[0], nll[1],
+           nll[2]);
+    assert_true(nll[0] + 1.0 < nll[2]);
+    assert_true(nll[1] > nll[2] - 0.5);
+}
+
+static void test_strength_weakens_a_memory_in_attention(void **state)
+{
+    (void)state;
+    base_error err = {0};
+    double nll[2], mass[2];
+    for (int i = 0; i < 2; i++) {
+        engine_session_options options;
+        engine_answer answer;
+        engine_session_defaults(&options);
+        options.memories_max = 1;
+        options.score_min = 0;
+        /* A half-life of ten days makes a memory of last January as weak as the floor. */
+        store_set_default_half_life(l.store, i ? 10 * 86400.0 : INFINITY);
+        engine_session *s = loop_session(&l, ENGINE_ARM_FULL, &options);
+        force(s, 0, NULL, NULL, &answer);
+        const engine_memory *memory = &answer.events[answer.event_count - 1].memories[0];
+        assert_true(fabsf(memory->logit_bias - (i ? logf(0.25f) : 0.0f)) < 1e-4f);
+        nll[i] = nll_of(&answer);
+        mass[i] = (double)memory->attention_mass;
+        engine_answer_free(&answer);
+        engine_session_close(s);
+    }
+    store_set_default_half_life(l.store, INFINITY);
+    (void)err;
+    assert_true(nll[1] > nll[0] && mass[1] < mass[0]);
+}
+
+static void test_a_question_longer_than_the_window_is_refused_and_the_session_goes_on(void **state)
+{
+    (void)state;
+    base_error err = {0};
+    engine_session_options options;
+    engine_answer answer;
+    engine_session_defaults(&options);
+    options.window_slots = 1536;
+    options.score_min = 0;
+    engine_session *s = loop_session(&l, ENGINE_ARM_FULL, &options);
+    char *question = base_calloc(1, 20000);
+    for (size_t i = 0; i + 6 < 19990; i += 6) {
+        memcpy(question + i, "words ", 6);
+    }
+    assert_int_equal(engine_ask(s, question, 8, &answer, &err), BASE_LIMIT);
+    assert_non_null(strstr(err.text, "do not fit the window"));
+    loop_check(engine_ask(s, questions[0], 8, &answer, &err), &err);
+    assert_true(answer.citation_count > 0);
+    engine_answer_free(&answer);
+    /* Many turns: the oldest give way, nothing breaks. */
+    for (int turn = 0; turn < 12; turn++) {
+        loop_check(engine_ask(s, questions[turn % FACTS], 16, &answer, &err), &err);
+        engine_answer_free(&answer);
+    }
+    /* Long user text: memories come in at chunk boundaries and behind the turn (layout S). */
+    memset(question + 3300, 0, 16);
+    memcpy(question + 3300 - 40, " Who is the caretaker of Brindle Hall? ", 39);
+    loop_check(engine_ask(s, question, 8, &answer, &err), &err);
+    assert_true(answer.prefill_tokens > 500);
+    engine_answer_free(&answer);
+    base_free(question);
+    engine_session_close(s);
+}
+
+int main(void)
+{
+    loop_open_engine(&l);
+    loop_open_store(&l);
+    loop_ingest(&l, NULL, texts, FACTS);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_layout_b_with_one_memory_equals_the_text_in_the_prompt),
+        cmocka_unit_test(test_an_empty_store_gives_plain_generation_token_for_token),
+        cmocka_unit_test(test_own_keys_and_values_carry_the_answer_and_anothers_do_not),
+        cmocka_unit_test(test_strength_weakens_a_memory_in_attention),
+        cmocka_unit_test(test_kv_from_disk_gives_the_bits_of_kv_computed),
+        cmocka_unit_test(test_a_question_longer_than_the_window_is_refused_and_the_session_goes_on),
+    };
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    loop_close_store(&l);
+    engine_close(l.e);
+    return failed;
+}
