@@ -44,7 +44,7 @@ base_status store_catalog_remove(const char *folder, base_error *err);
 typedef struct store_catalog_state {
     uint64_t commit, chain; /* last commit contained, 0 = none */
     uint64_t last_episode;  /* largest episode id ever added */
-    uint64_t episodes;
+    uint64_t episodes, tokens;
 } store_catalog_state;
 base_status store_catalog_get_state(store_catalog *c, store_catalog_state *state, base_error *err);
 
@@ -79,13 +79,13 @@ typedef struct store_catalog_row {
     uint64_t id, document;
     uint32_t source;
     int64_t observed_at_us;
-    uint64_t terms_sum;
+    uint64_t terms_sum, tokens;
 } store_catalog_row;
 /* All rows by ascending id, rows of index or table alone included (with zeros); *rows by base_free.
  * *damaged: SQLite's own check of the file found a fault (named in *fault, [200]). */
 base_status store_catalog_rows(store_catalog *c, store_catalog_row **rows, size_t *count,
                                bool *damaged, char *fault, base_error *err);
 base_status store_catalog_terms_sum(store_catalog *c, store_slice title, store_slice text,
-                                    uint64_t *sum, base_error *err);
+                                    uint64_t *sum, uint64_t *tokens, base_error *err);
 
 #endif

@@ -1,7 +1,7 @@
 /* store/catalog_sqlite.c: store/catalog.h on SQLite 3.40 with FTS5. The only file that knows
  * SQLite.
  *
- *   state(one row)       commit id, chain, last episode, number of episodes
+ *   state(one row)       commit id, chain, last episode, number of episodes and of their tokens
  *   episodes(id, ...)    what the as-of cut and verify need
  *   fts(title, text)     FTS5, contentless, rowid = episode id, tokenizer unicode61 without
  * diacritics
@@ -10,8 +10,11 @@
  * never the file's consistency,
  * and what is missing is caught up. secure_delete overwrites freed content with zeros.
  *
- * Ranking is FTS5's bm25() (k1 = 1.2, b = 0.75; Robertson and Zaragoza 2009) over the terms that
- * store_terms_expression keeps.
+ * Ranking: the postings of a term are read through FTS5's vocabulary table (fts5vocab, "instance")
+ * and scored
+ * by bm25.c; the terms are those that store_terms_choose keeps. The as-of cut is made before the k
+ * best are
+ * taken.
  */
 #include "store/catalog.h"
 
@@ -26,22 +29,25 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "store/bm25.h"
 #include "store/terms.h"
 
-#define SCHEMA_VERSION 1
+#define SCHEMA_VERSION 2
 #define PATH_SIZE 4096
 #define BUSY_TIMEOUT_MS 10000
-#define POSTINGS_MAX 20000 /* chosen: about 10 ms of bm25() at 0.5 us a posting */
+#define POSTINGS_MAX 60000 /* chosen: about 10 ms at 0.1 to 0.15 us a posting */
 
 struct store_catalog {
     sqlite3 *db;
     store_catalog_mode mode;
     bool immutable;
     char path[PATH_SIZE];
-    sqlite3_stmt *add_row, *add_text, *delete_row, *delete_text, *search, *search_cut, *frequency;
+    sqlite3_stmt *add_row, *add_text, *delete_row, *delete_text, *places, *rows, *frequency;
     fts5_tokenizer methods;
     Fts5Tokenizer *tokenizer;
-    uint64_t added; /* episodes added minus removed since begin */
+    int64_t added, added_tokens; /* since begin; taken out ones count below 0 */
+    store_bm25 bm25;             /* holds episodes up to loaded_episode, of loaded_commit */
+    uint64_t loaded_commit, loaded_episode;
     store_frequencies *frequencies;
 };
 
@@ -133,19 +139,20 @@ static base_status query_int(store_catalog *c, const char *sql, int64_t *value, 
 static const char schema[] =
     "BEGIN;"
     "CREATE TABLE state(k INTEGER PRIMARY KEY CHECK(k = 1), commit_id INTEGER NOT NULL,"
-    " chain INTEGER NOT NULL, last_episode INTEGER NOT NULL, episodes INTEGER NOT NULL);"
-    "INSERT INTO state VALUES(1, 0, 0, 0, 0);"
+    " chain INTEGER NOT NULL, last_episode INTEGER NOT NULL, episodes INTEGER NOT NULL,"
+    " tokens INTEGER NOT NULL);"
+    "INSERT INTO state VALUES(1, 0, 0, 0, 0, 0);"
     "CREATE TABLE episodes(id INTEGER PRIMARY KEY, document INTEGER NOT NULL,"
-    " source INTEGER NOT NULL, observed_at INTEGER NOT NULL);"
+    " source INTEGER NOT NULL, observed_at INTEGER NOT NULL, tokens INTEGER NOT NULL);"
     "CREATE VIRTUAL TABLE fts USING fts5(title, text, content='',"
     " tokenize='unicode61 remove_diacritics 2');"
-    "PRAGMA user_version = 1;"
+    "PRAGMA user_version = 2;"
     "COMMIT;";
 
 static void close_connection(store_catalog *c)
 {
-    sqlite3_stmt **statements[] = {&c->add_row, &c->add_text,   &c->delete_row, &c->delete_text,
-                                   &c->search,  &c->search_cut, &c->frequency};
+    sqlite3_stmt **statements[] = {&c->add_row, &c->add_text, &c->delete_row, &c->delete_text,
+                                   &c->places,  &c->rows,     &c->frequency};
     for (size_t i = 0; i < sizeof statements / sizeof *statements; i++) {
         sqlite3_finalize(*statements[i]);
         *statements[i] = NULL;
@@ -237,15 +244,13 @@ static base_status set_up(store_catalog *c, base_error *err)
         const char *sql;
     } statements[] = {
 #define STATEMENT(name, text) {offsetof(store_catalog, name), text}
-        STATEMENT(add_row, "INSERT OR REPLACE INTO episodes VALUES(?1, ?2, ?3, ?4)"),
+        STATEMENT(add_row, "INSERT OR REPLACE INTO episodes VALUES(?1, ?2, ?3, ?4, ?5)"),
         STATEMENT(add_text, "INSERT INTO fts(rowid, title, text) VALUES(?1, ?2, ?3)"),
         STATEMENT(delete_row, "DELETE FROM episodes WHERE id = ?1"),
         STATEMENT(delete_text,
                   "INSERT INTO fts(fts, rowid, title, text) VALUES('delete', ?1, ?2, ?3)"),
-        STATEMENT(search, "SELECT rowid, rank FROM fts WHERE fts MATCH ?1 ORDER BY rank LIMIT ?2"),
-        STATEMENT(search_cut, "SELECT f.rowid, f.rank FROM fts f CROSS JOIN episodes e"
-                              " ON e.id = f.rowid WHERE f.fts MATCH ?1 AND e.observed_at <= ?3"
-                              " ORDER BY f.rank LIMIT ?2"),
+        STATEMENT(places, "SELECT doc FROM temp.instances WHERE term = ?1"),
+        STATEMENT(rows, "SELECT id, observed_at, tokens FROM episodes WHERE id > ?1 ORDER BY id"),
         STATEMENT(frequency, "SELECT doc FROM temp.vocabulary WHERE term = ?1"),
 #undef STATEMENT
     };
@@ -268,8 +273,10 @@ static base_status set_up(store_catalog *c, base_error *err)
                            (long long)version, SCHEMA_VERSION);
     }
     if (status == BASE_OK) {
-        status =
-            execute(c, "CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab(main, fts, row)", err);
+        status = execute(c,
+                         "CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab(main, fts, row);"
+                         "CREATE VIRTUAL TABLE temp.instances USING fts5vocab(main, fts, instance)",
+                         err);
     }
     for (size_t i = 0; i < sizeof statements / sizeof *statements && status == BASE_OK; i++) {
         sqlite3_stmt **member = (sqlite3_stmt **)(void *)((char *)c + statements[i].member);
@@ -411,6 +418,7 @@ void store_catalog_close(store_catalog *c)
     if (c) {
         close_connection(c);
         base_free(c->frequencies);
+        store_bm25_free(&c->bm25);
         base_free(c);
     }
 }
@@ -430,8 +438,8 @@ bool store_catalog_outdated(const store_catalog *c)
 base_status store_catalog_get_state(store_catalog *c, store_catalog_state *state, base_error *err)
 {
     sqlite3_stmt *statement;
-    base_status status =
-        prepare(c, "SELECT commit_id, chain, last_episode, episodes FROM state", &statement, err);
+    base_status status = prepare(
+        c, "SELECT commit_id, chain, last_episode, episodes, tokens FROM state", &statement, err);
     if (status != BASE_OK) {
         return status;
     }
@@ -441,6 +449,7 @@ base_status store_catalog_get_state(store_catalog *c, store_catalog_state *state
         state->chain = (uint64_t)sqlite3_column_int64(statement, 1);
         state->last_episode = (uint64_t)sqlite3_column_int64(statement, 2);
         state->episodes = (uint64_t)sqlite3_column_int64(statement, 3);
+        state->tokens = (uint64_t)sqlite3_column_int64(statement, 4);
     } else if (code == SQLITE_DONE) {
         status = base_fail(err, BASE_CORRUPT, "catalogue (%s): its state is missing", c->path);
     } else {
@@ -452,7 +461,7 @@ base_status store_catalog_get_state(store_catalog *c, store_catalog_state *state
 
 base_status store_catalog_begin(store_catalog *c, base_error *err)
 {
-    c->added = 0;
+    c->added = c->added_tokens = 0;
     return execute(c, "BEGIN IMMEDIATE", err);
 }
 
@@ -463,11 +472,12 @@ void store_catalog_rollback(store_catalog *c)
 
 base_status store_catalog_clear(store_catalog *c, base_error *err)
 {
-    c->added = 0;
-    return execute(c,
-                   "DELETE FROM episodes; INSERT INTO fts(fts) VALUES('delete-all');"
-                   "UPDATE state SET commit_id = 0, chain = 0, last_episode = 0, episodes = 0;",
-                   err);
+    c->added = c->added_tokens = 0;
+    return execute(
+        c,
+        "DELETE FROM episodes; INSERT INTO fts(fts) VALUES('delete-all');"
+        "UPDATE state SET commit_id = 0, chain = 0, last_episode = 0, episodes = 0, tokens = 0;",
+        err);
 }
 
 static void bind_text(sqlite3_stmt *statement, int index, store_slice text)
@@ -479,11 +489,17 @@ static void bind_text(sqlite3_stmt *statement, int index, store_slice text)
 
 base_status store_catalog_add(store_catalog *c, const store_catalog_entry *entry, base_error *err)
 {
+    uint64_t sum, tokens;
+    base_status status = store_catalog_terms_sum(c, entry->title, entry->text, &sum, &tokens, err);
+    if (status != BASE_OK) {
+        return status;
+    }
     sqlite3_bind_int64(c->add_row, 1, (sqlite3_int64)entry->id);
     sqlite3_bind_int64(c->add_row, 2, (sqlite3_int64)entry->document);
     sqlite3_bind_int64(c->add_row, 3, entry->source);
     sqlite3_bind_int64(c->add_row, 4, entry->observed_at_us);
-    base_status status = run(c, c->add_row, err);
+    sqlite3_bind_int64(c->add_row, 5, (sqlite3_int64)tokens);
+    status = run(c, c->add_row, err);
     if (status != BASE_OK) {
         return status;
     }
@@ -493,6 +509,7 @@ base_status store_catalog_add(store_catalog *c, const store_catalog_entry *entry
     status = run(c, c->add_text, err);
     if (status == BASE_OK) {
         c->added++;
+        c->added_tokens += (int64_t)tokens;
     }
     return status;
 }
@@ -500,8 +517,13 @@ base_status store_catalog_add(store_catalog *c, const store_catalog_entry *entry
 base_status store_catalog_take_out(store_catalog *c, const store_catalog_entry *entry,
                                    base_error *err)
 {
+    uint64_t sum, tokens;
+    base_status status = store_catalog_terms_sum(c, entry->title, entry->text, &sum, &tokens, err);
+    if (status != BASE_OK) {
+        return status;
+    }
     sqlite3_bind_int64(c->delete_row, 1, (sqlite3_int64)entry->id);
-    base_status status = run(c, c->delete_row, err);
+    status = run(c, c->delete_row, err);
     if (status != BASE_OK || sqlite3_changes(c->db) == 0) {
         return status; /* was not there: a 'delete' of an absent text would damage the index */
     }
@@ -511,6 +533,7 @@ base_status store_catalog_take_out(store_catalog *c, const store_catalog_entry *
     status = run(c, c->delete_text, err);
     if (status == BASE_OK) {
         c->added--;
+        c->added_tokens -= (int64_t)tokens;
     }
     return status;
 }
@@ -521,13 +544,14 @@ base_status store_catalog_finish(store_catalog *c, uint64_t commit, uint64_t cha
     sqlite3_stmt *statement;
     base_status status = prepare(c,
                                  "UPDATE state SET commit_id = ?1, chain = ?2, last_episode = ?3,"
-                                 " episodes = episodes + ?4",
+                                 " episodes = episodes + ?4, tokens = tokens + ?5",
                                  &statement, err);
     if (status == BASE_OK) {
         sqlite3_bind_int64(statement, 1, (sqlite3_int64)commit);
         sqlite3_bind_int64(statement, 2, (sqlite3_int64)chain);
         sqlite3_bind_int64(statement, 3, (sqlite3_int64)last_episode);
-        sqlite3_bind_int64(statement, 4, (sqlite3_int64)c->added);
+        sqlite3_bind_int64(statement, 4, c->added);
+        sqlite3_bind_int64(statement, 5, c->added_tokens);
         status = run(c, statement, err);
         sqlite3_finalize(statement);
     }
@@ -604,11 +628,77 @@ static base_status count_term(store_catalog *c, store_term *term, base_error *er
     return status;
 }
 
-static base_status make_expression(store_catalog *c, store_terms *terms, base_buffer *out,
-                                   base_error *err)
+/* Times and lengths of the episodes that came since they were last loaded. */
+static base_status load_rows(store_catalog *c, const store_catalog_state *state, base_error *err)
+{
+    if (state->commit == c->loaded_commit) {
+        return BASE_OK;
+    }
+    if (state->last_episode < c->loaded_episode) {
+        store_bm25_free(&c->bm25); /* filled anew with an older history */
+        c->loaded_episode = 0;
+    }
+    base_status status = BASE_OK;
+    int code;
+    sqlite3_bind_int64(c->rows, 1, (sqlite3_int64)c->loaded_episode);
+    while ((code = sqlite3_step(c->rows)) == SQLITE_ROW && status == BASE_OK) {
+        uint64_t id = (uint64_t)sqlite3_column_int64(c->rows, 0);
+        status = store_bm25_set(&c->bm25, id, sqlite3_column_int64(c->rows, 1),
+                                (uint32_t)sqlite3_column_int64(c->rows, 2));
+        c->loaded_episode = id;
+    }
+    if (status != BASE_OK) {
+        base_fail(err, status, "cannot load the catalogue: %s", base_status_text(status));
+    } else if (code != SQLITE_DONE) {
+        status = fail_sqlite(err, c->db, code, "catalogue", c->path);
+    } else {
+        c->loaded_commit = state->commit;
+    }
+    sqlite3_reset(c->rows);
+    return status;
+}
+
+/* Add the score of one term. Its places come ordered by episode. */
+static base_status score_term(store_catalog *c, const store_catalog_state *state,
+                              const store_term *term, base_error *err)
+{
+    base_status status = BASE_OK;
+    uint64_t id = 0, frequency = 0;
+    int code;
+    store_bm25_term(&c->bm25, state->episodes, term->documents);
+    sqlite3_bind_text64(c->places, 1, term->text, term->size, SQLITE_STATIC, SQLITE_UTF8);
+    while ((code = sqlite3_step(c->places)) == SQLITE_ROW && status == BASE_OK) {
+        uint64_t next = (uint64_t)sqlite3_column_int64(c->places, 0);
+        if (next == id) {
+            frequency++;
+            continue;
+        }
+        if (frequency > 0) {
+            status = store_bm25_posting(&c->bm25, id, frequency);
+        }
+        id = next;
+        frequency = 1;
+    }
+    if (status == BASE_OK && frequency > 0) {
+        status = store_bm25_posting(&c->bm25, id, frequency);
+    }
+    if (status != BASE_OK) {
+        base_fail(err, status, "cannot search the text: %s", base_status_text(status));
+    } else if (code != SQLITE_DONE) {
+        status = fail_sqlite(err, c->db, code, "text search", c->path);
+    }
+    sqlite3_reset(c->places);
+    sqlite3_clear_bindings(c->places);
+    return status;
+}
+
+static base_status search_terms(store_catalog *c, store_terms *terms, base_error *err)
 {
     store_catalog_state state;
     base_status status = store_catalog_get_state(c, &state, err);
+    if (status == BASE_OK) {
+        status = load_rows(c, &state, err);
+    }
     if (status != BASE_OK) {
         return status;
     }
@@ -616,53 +706,10 @@ static base_status make_expression(store_catalog *c, store_terms *terms, base_bu
     for (size_t i = 0; i < terms->count && status == BASE_OK; i++) {
         status = count_term(c, &terms->items[i], err);
     }
-    if (status == BASE_OK) {
-        status = store_terms_expression(terms, state.episodes, POSTINGS_MAX, out);
-        if (status != BASE_OK) {
-            base_fail(err, status, "cannot write the text query");
-        }
-    }
-    return status;
-}
-
-static int compare_hits(const void *a, const void *b)
-{
-    const store_text_hit *x = a, *y = b;
-    if (x->bm25 != y->bm25) {
-        return x->bm25 > y->bm25 ? -1 : 1;
-    }
-    return (x->id > y->id) - (x->id < y->id);
-}
-
-static base_status fetch_hits(store_catalog *c, const base_buffer *expression, int64_t as_of_us,
-                              size_t k, store_text_hit *hits, size_t *count, base_error *err)
-{
-    sqlite3_stmt *statement = as_of_us == BASE_TIME_MAX ? c->search : c->search_cut;
-    sqlite3_bind_text64(statement, 1, expression->data, expression->size, SQLITE_STATIC,
-                        SQLITE_UTF8);
-    sqlite3_bind_int64(statement, 2, k > INT32_MAX ? INT32_MAX : (sqlite3_int64)k);
-    if (as_of_us != BASE_TIME_MAX) {
-        sqlite3_bind_int64(statement, 3, as_of_us);
-    }
-    size_t found = 0;
-    int code;
-    while ((code = sqlite3_step(statement)) == SQLITE_ROW && found < k) {
-        hits[found].id = (uint64_t)sqlite3_column_int64(statement, 0);
-        double bm25 = -sqlite3_column_double(statement, 1);
-        hits[found].bm25 = bm25 > 0.0 ? (float)bm25 : 0.0f;
-        found++;
-    }
-    base_status status = BASE_OK;
-    if (code != SQLITE_DONE && code != SQLITE_ROW) {
-        status = fail_sqlite(err, c->db, code, "text search", c->path);
-    }
-    sqlite3_reset(statement);
-    sqlite3_clear_bindings(statement);
-    if (status == BASE_OK) {
-        if (found > 1) {
-            qsort(hits, found, sizeof *hits, compare_hits);
-        }
-        *count = found;
+    size_t chosen = store_terms_choose(terms, state.episodes, POSTINGS_MAX);
+    store_bm25_begin(&c->bm25, state.tokens, state.episodes);
+    for (size_t i = 0; i < chosen && status == BASE_OK; i++) {
+        status = score_term(c, &state, &terms->items[i], err);
     }
     return status;
 }
@@ -672,19 +719,14 @@ base_status store_catalog_search(store_catalog *c, const char *query, size_t que
                                  base_error *err)
 {
     store_terms terms = {0};
-    base_buffer expression = {0};
     base_status status = split_query(c, query, query_size, &terms, err);
     if (status == BASE_OK) {
-        status = make_expression(c, &terms, &expression, err);
+        status = search_terms(c, &terms, err);
     }
+    size_t found = store_bm25_finish(&c->bm25, as_of_us, status == BASE_OK ? k : 0, hits);
     if (status == BASE_OK) {
-        if (expression.size == 0 || k == 0) {
-            *count = 0;
-        } else {
-            status = fetch_hits(c, &expression, as_of_us, k, hits, count, err);
-        }
+        *count = found;
     }
-    base_buffer_free(&expression);
     store_terms_free(&terms);
     return status;
 }
@@ -708,9 +750,10 @@ static int add_instance(void *argument, int flags, const char *token, int size, 
 }
 
 base_status store_catalog_terms_sum(store_catalog *c, store_slice title, store_slice text,
-                                    uint64_t *sum, base_error *err)
+                                    uint64_t *sum, uint64_t *tokens, base_error *err)
 {
     text_sum total = {0};
+    *tokens = 0;
     store_slice parts[2] = {title, text};
     for (unsigned i = 0; i < 2; i++) {
         total.column = i;
@@ -720,6 +763,7 @@ base_status store_catalog_terms_sum(store_catalog *c, store_slice title, store_s
                                  (int)parts[i].size, add_instance) != SQLITE_OK) {
             return base_fail(err, BASE_NO_MEMORY, "cannot split a text into terms");
         }
+        *tokens += total.offset;
     }
     *sum = total.sum;
     return BASE_OK;
@@ -764,8 +808,9 @@ static store_catalog_row *find_row(store_catalog_row *rows, size_t count, uint64
 static base_status load_table_rows(store_catalog *c, row_list *list, base_error *err)
 {
     sqlite3_stmt *statement;
-    base_status status = prepare(
-        c, "SELECT id, document, source, observed_at FROM episodes ORDER BY id", &statement, err);
+    base_status status =
+        prepare(c, "SELECT id, document, source, observed_at, tokens FROM episodes ORDER BY id",
+                &statement, err);
     if (status != BASE_OK) {
         return status;
     }
@@ -780,6 +825,7 @@ static base_status load_table_rows(store_catalog *c, row_list *list, base_error 
         row->document = (uint64_t)sqlite3_column_int64(statement, 1);
         row->source = (uint32_t)sqlite3_column_int64(statement, 2);
         row->observed_at_us = sqlite3_column_int64(statement, 3);
+        row->tokens = (uint64_t)sqlite3_column_int64(statement, 4);
     }
     if (code != SQLITE_DONE) {
         status = fail_sqlite(err, c->db, code, "catalogue", c->path);
@@ -854,12 +900,6 @@ base_status store_catalog_rows(store_catalog *c, store_catalog_row **rows, size_
     base_status status = check_file(c, damaged, fault, err);
     if (status == BASE_OK) {
         status = load_table_rows(c, &list, err);
-    }
-    if (status == BASE_OK) {
-        status = execute(c,
-                         "CREATE VIRTUAL TABLE IF NOT EXISTS temp.instances"
-                         " USING fts5vocab(main, fts, instance)",
-                         err);
     }
     if (status == BASE_OK) {
         status = load_index_sums(c, &list, &strays, err);

@@ -6,7 +6,7 @@
 
 #include "base/bytes.h"
 
-#define TERMS_MAX 64 /* of one expression: FTS5 bounds its size, and more add nothing */
+#define TERMS_MAX 64 /* of one query: chosen, more add little */
 #define COMMON_TERM_EPISODES 1000
 #define HASH_START UINT64_C(0xcbf29ce484222325)
 #define HASH_PRIME UINT64_C(0x100000001b3)
@@ -84,8 +84,7 @@ void store_terms_distinct(store_terms *terms)
     terms->count = kept;
 }
 
-base_status store_terms_expression(store_terms *terms, uint64_t total, uint64_t postings_max,
-                                   base_buffer *out)
+size_t store_terms_choose(store_terms *terms, uint64_t total, uint64_t postings_max)
 {
     if (terms->count > 1) {
         qsort(terms->items, terms->count, sizeof *terms->items, compare_frequencies);
@@ -93,24 +92,19 @@ base_status store_terms_expression(store_terms *terms, uint64_t total, uint64_t 
     uint64_t postings = 0;
     size_t used = 0;
     for (size_t i = 0; i < terms->count && used < TERMS_MAX; i++) {
-        const store_term *term = &terms->items[i];
-        if (term->documents == 0) {
+        store_term term = terms->items[i];
+        if (term.documents == 0) {
             continue;
         }
-        bool common = total > COMMON_TERM_EPISODES && term->documents > total / 2;
-        if (common || (used > 0 && postings + term->documents > postings_max)) {
+        bool common = total > COMMON_TERM_EPISODES && term.documents > total / 2;
+        if (common || (used > 0 && postings + term.documents > postings_max)) {
             break; /* all that follow are more common still */
         }
-        postings += term->documents;
-        used++;
-        /* A token of unicode61 holds letters and digits only: no quote can be in it. */
-        base_status status = base_buffer_printf(out, "%s\"%.*s\"", used > 1 ? " OR " : "",
-                                                (int)term->size, term->text);
-        if (status != BASE_OK) {
-            return status;
-        }
+        postings += term.documents;
+        terms->items[i] = terms->items[used];
+        terms->items[used++] = term;
     }
-    return BASE_OK;
+    return used;
 }
 
 /* --- frequencies ---------------------------------------------------------------------------------

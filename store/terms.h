@@ -25,14 +25,14 @@ base_status store_terms_add(store_terms *terms, const char *text, size_t size);
 void store_terms_distinct(store_terms *terms);
 void store_terms_free(store_terms *terms);
 
-/* Write the FTS5 expression "a" OR "b" of the rarest terms (documents set by the caller). Cost of
- * BM25 is linear in the postings of all terms, so terms are taken from the rarest on while their
+/* Put the terms worth asking first (documents set by the caller), the rarest leading, and return
+ * how many
+ * they are. The cost of BM25 is linear in the postings of all terms, so terms are taken from the
+ * rarest on while their
  * frequencies add up to at most postings_max (the first always); terms that no episode holds are
  * left
- * out, and in a store of more than 1000 episodes those in more than half of them (idf ~ 0).
- * out stays empty when nothing is left. */
-base_status store_terms_expression(store_terms *terms, uint64_t total, uint64_t postings_max,
-                                   base_buffer *out);
+ * out, and in a store of more than 1000 episodes those in more than half of them (idf ~ 0). */
+size_t store_terms_choose(store_terms *terms, uint64_t total, uint64_t postings_max);
 
 /* Cache of document frequencies: open addressing, keyed by a 64-bit hash of the term. */
 #define STORE_FREQUENCY_SLOTS 4096 /* power of two; half of them are used at most */

@@ -230,12 +230,12 @@ static base_status open_catalog(store_check *check, const char *folder, store_db
 static base_status compare_row(store_check *check, store_catalog *c, const store_catalog_row *row,
                                const store_span_record *span, base_error *err)
 {
-    uint64_t sum;
-    base_status status = store_catalog_terms_sum(c, span->title, span->text, &sum, err);
+    uint64_t sum, tokens;
+    base_status status = store_catalog_terms_sum(c, span->title, span->text, &sum, &tokens, err);
     if (status != BASE_OK) {
         return status;
     }
-    if (row->document != span->document || row->source != span->source ||
+    if (row->document != span->document || row->tokens != tokens || row->source != span->source ||
         row->observed_at_us != span->observed_at_us) {
         store_check_problem(check, STORE_CATALOG_NAME, row->id, "differs");
     }

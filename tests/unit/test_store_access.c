@@ -1,4 +1,5 @@
-/* Who may write and read at the same time, and what happens without permission, space or a free lock. */
+/* Who may write and read at the same time, and what happens without permission, space or a free
+ * lock. */
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
@@ -145,7 +146,8 @@ static int put_many(const char *path, const char *source, int count)
     return code;
 }
 
-/* Goal: two processes that write at the same time lose nothing, from the very creation of the store on. */
+/* Goal: two processes that write at the same time lose nothing, from the very creation of the store
+ * on. */
 static void test_store_two_writing_processes_lose_nothing(void **state)
 {
     pid_t children[2];
@@ -292,7 +294,8 @@ static int use_locked_store(const char *path)
     return 0;
 }
 
-/* Goal: a folder without write permission answers fully, verifies, and refuses writing by name. Method:
+/* Goal: a folder without write permission answers fully, verifies, and refuses writing by name.
+ * Method:
  * as root, a child takes another user's rights; otherwise the mode bits are enough. */
 static void test_store_read_only_folder_answers(void **state)
 {
@@ -316,7 +319,8 @@ static void test_store_read_only_folder_answers(void **state)
     }
 }
 
-/* Goal: a full disk is reported as such, and nothing committed before is lost. Method: a file size limit
+/* Goal: a full disk is reported as such, and nothing committed before is lost. Method: a file size
+ * limit
  * in a child makes writes fail as a full disk does (EFBIG instead of ENOSPC). */
 static void test_store_failing_writes_lose_nothing(void **state)
 {

@@ -1,4 +1,5 @@
 /* The derived catalogue: text search, and that it follows the records whatever happens to it. */
+#include <math.h>
 #include <sqlite3.h>
 
 #include "store_testing.h"
@@ -75,7 +76,62 @@ static void test_store_text_search_ranks_by_bm25(void **state)
     store_close(s);
 }
 
-/* Goal: in a large store a term of more than half of the episodes is left out, rare ones still work. */
+/* Goal: our scores are SQLite's own bm25(). Method: the same terms asked of its FTS5 table, with
+ * repeated
+ * terms, titles and texts of different lengths, and a forgotten episode. */
+static void test_store_text_search_scores_as_sqlite(void **state)
+{
+    static const char *const words[] = {"red", "green", "blue", "round", "square"};
+    char path[4096], text[256], id[16];
+    store *s = open_store(*state);
+    for (unsigned i = 0; i < 60; i++) {
+        size_t used = 0;
+        for (unsigned j = 0; j <= i % 9; j++) {
+            used += (size_t)snprintf(text + used, sizeof text - used, "%s word%u ",
+                                     words[(i * i + 3 * j) % 5], i % 4 == 0 ? j : i);
+        }
+        snprintf(id, sizeof id, "d%u", i);
+        put_text(s, "w", id, text, DAY, NULL);
+    }
+    uint64_t gone = 17;
+    store_txn *txn;
+    assert_ok(store_begin(s, DAY, &txn, err));
+    assert_ok(store_forget(txn, &gone, 1, NULL, err));
+    assert_ok(store_commit(txn, err));
+    store_text_hit hits[60];
+    size_t count = find_text(s, "Red square: word0 word3", BASE_TIME_MAX, hits, 60), compared = 0;
+    store_close(s);
+    sqlite3 *db;
+    sqlite3_stmt *statement;
+    catalog_path(state, "", path);
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    const char *sql = "SELECT rowid, bm25(fts) FROM fts WHERE fts MATCH"
+                      " '\"red\" OR \"square\" OR \"word0\" OR \"word3\"'";
+    assert_int_equal(sqlite3_prepare_v2(db, sql, -1, &statement, NULL), SQLITE_OK);
+    while (sqlite3_step(statement) == SQLITE_ROW) {
+        uint64_t row = (uint64_t)sqlite3_column_int64(statement, 0);
+        double expected = -sqlite3_column_double(statement, 1);
+        for (size_t i = 0; i < count; i++) {
+            if (hits[i].id == row) {
+                compared++;
+                if (fabs((double)hits[i].bm25 - expected) > 1e-6 * (1.0 + expected)) {
+                    fail_msg("episode %llu: %.9g, SQLite %.9g", (unsigned long long)row,
+                             (double)hits[i].bm25, expected);
+                }
+            }
+        }
+    }
+    sqlite3_finalize(statement);
+    sqlite3_close(db);
+    assert_true(count > 30);
+    assert_int_equal(compared, count);
+    for (size_t i = 1; i < count; i++) {
+        assert_true(hits[i - 1].bm25 >= hits[i].bm25);
+    }
+}
+
+/* Goal: in a large store a term of more than half of the episodes is left out, rare ones still
+ * work. */
 static void test_store_text_search_drops_common_terms(void **state)
 {
     static store_new_span spans[SPANS_MAX];
@@ -212,7 +268,7 @@ static void test_store_verify_compares_catalog_record_by_record(void **state)
     } cases[] = {
         {"DELETE FROM episodes WHERE id = 4", "missing_in_catalog", 4},
         {"UPDATE episodes SET observed_at = 7 WHERE id = 5", "differs", 5},
-        {"INSERT INTO episodes VALUES(99, 1, 1, 1)", "not_in_records", 99},
+        {"INSERT INTO episodes VALUES(99, 1, 1, 1, 3)", "not_in_records", 99},
         {"INSERT INTO fts(fts, rowid, title, text) VALUES('delete', 2, '', 'It is heavy.');"
          "INSERT INTO fts(rowid, title, text) VALUES(2, '', 'It is light.')",
          "text_differs", 2},
@@ -239,7 +295,8 @@ static void test_store_verify_compares_catalog_record_by_record(void **state)
     }
 }
 
-/* Goal: a read-only handle without a usable catalogue serves searches from memory, and writes nothing. */
+/* Goal: a read-only handle without a usable catalogue serves searches from memory, and writes
+ * nothing. */
 static void test_store_reader_without_catalog_searches_in_memory(void **state)
 {
     char path[4096];
@@ -260,6 +317,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         WITH_FOLDER(test_store_text_search_ranks_by_bm25),
+        WITH_FOLDER(test_store_text_search_scores_as_sqlite),
         WITH_FOLDER(test_store_text_search_drops_common_terms),
         WITH_FOLDER(test_store_deleted_catalog_is_rebuilt),
         WITH_FOLDER(test_store_catalog_catches_up_or_is_rebuilt),

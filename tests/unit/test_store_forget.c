@@ -1,4 +1,5 @@
-/* Forgetting: gone from every record, from the search, and after a scrub from every byte of the folder. */
+/* Forgetting: gone from every record, from the search, and after a scrub from every byte of the
+ * folder. */
 #include <sys/wait.h>
 
 #include "store_testing.h"
@@ -54,7 +55,8 @@ static store_forget_receipt forget(store *s, const uint64_t *ids, size_t count)
     return receipt;
 }
 
-/* Some documents around one with a secret: words that FTS keeps as terms, a title, an id, a vector, KV. */
+/* Some documents around one with a secret: words that FTS keeps as terms, a title, an id, a vector,
+ * KV. */
 static uint64_t put_secret(store *s)
 {
     store_new_span spans[SPANS_MAX];
@@ -89,7 +91,8 @@ static uint64_t put_secret(store *s)
     return first;
 }
 
-/* Goal: forget and scrub leave no byte of text, title, id, KV or index term in any file. Method: search
+/* Goal: forget and scrub leave no byte of text, title, id, KV or index term in any file. Method:
+ * search
  * all files of the folder, with the store open and after closing it. */
 static void test_store_forget_and_scrub_leave_no_bytes(void **state)
 {
@@ -155,7 +158,8 @@ static void test_store_aborted_forget_changes_nothing(void **state)
     assert_verifies(*state, 122);
 }
 
-/* Goal: forgetting one sentence keeps the rest of its document; what follows by commit learns the id;
+/* Goal: forgetting one sentence keeps the rest of its document; what follows by commit learns the
+ * id;
  * the same document again does not bring it back. */
 static void test_store_forget_one_span_keeps_the_document(void **state)
 {
@@ -210,7 +214,8 @@ static void test_store_forget_the_newest_keeps_the_old_closed(void **state)
     assert_verifies(*state, 1);
 }
 
-/* Goal: another process that has the store open sees the scrubbed files at its next call, and can write. */
+/* Goal: another process that has the store open sees the scrubbed files at its next call, and can
+ * write. */
 static void test_store_scrub_is_seen_by_other_processes(void **state)
 {
     store *s = open_store(*state);

@@ -1,4 +1,5 @@
-/* The store through its public header: what is put comes back, across reopening, versions and times. */
+/* The store through its public header: what is put comes back, across reopening, versions and
+ * times. */
 #include "store_testing.h"
 
 /* Goal: every field comes back as it was put. Method: one document with all fields, read by id. */

@@ -46,7 +46,8 @@ static void test_store_new_version_closes_the_old(void **state)
     assert_verifies(*state, 5);
 }
 
-/* Goal: an older version that arrives last is closed on arrival and closes its predecessor earlier. */
+/* Goal: an older version that arrives last is closed on arrival and closes its predecessor earlier.
+ * */
 static void test_store_late_version_takes_its_place_in_time(void **state)
 {
     store *s = open_store(*state);
@@ -74,7 +75,8 @@ static void test_store_late_version_takes_its_place_in_time(void **state)
     assert_verifies(*state, 4);
 }
 
-/* Goal: at the same moment the later commit wins; the older is superseded from its own moment on. */
+/* Goal: at the same moment the later commit wins; the older is superseded from its own moment on.
+ * */
 static void test_store_same_moment_goes_by_commit_order(void **state)
 {
     store *s = open_store(*state);
@@ -163,7 +165,8 @@ static void test_store_empty_version_closes_all(void **state)
     assert_verifies(*state, 1);
 }
 
-/* Goal: the as-of cut of the text search hides what was not known yet, and still gives k results. */
+/* Goal: the as-of cut of the text search hides what was not known yet, and still gives k results.
+ * */
 static void test_store_text_search_cuts_at_as_of(void **state)
 {
     store *s = open_store(*state);

@@ -1,4 +1,5 @@
-/* Damage: verify names it and never crashes; repair keeps every whole record and says what is lost. */
+/* Damage: verify names it and never crashes; repair keeps every whole record and says what is lost.
+ * */
 #include <fcntl.h>
 #include <sys/stat.h>
 
@@ -115,7 +116,8 @@ static void test_store_verify_finds_nothing_in_a_whole_store(void **state)
     assert_verifies(*state, EPISODES);
 }
 
-/* Goal: one flipped bit in an episode is found, named, never returned; repair keeps all the others. */
+/* Goal: one flipped bit in an episode is found, named, never returned; repair keeps all the others.
+ * */
 static void test_store_flipped_bit_is_found_and_repaired(void **state)
 {
     char path[4096];
@@ -162,7 +164,8 @@ static void test_store_flipped_bit_is_found_and_repaired(void **state)
     assert_verifies(*state, EPISODES);
 }
 
-/* Goal: no bit in any record of any table is read wrongly. Method: flip one bit in each sealed record of
+/* Goal: no bit in any record of any table is read wrongly. Method: flip one bit in each sealed
+ * record of
  * the file in turn; verify must name a problem each time. */
 static void test_store_flip_in_each_record_is_named(void **state)
 {
@@ -218,7 +221,8 @@ static void test_store_flip_in_each_record_is_named(void **state)
     assert_verifies(*state, 3);
 }
 
-/* Goal: wherever the file is cut off, verify reports damage and open refuses; no crash. Repair saves
+/* Goal: wherever the file is cut off, verify reports damage and open refuses; no crash. Repair
+ * saves
  * what lies before the cut. */
 static void test_store_truncated_file_is_reported(void **state)
 {
@@ -270,7 +274,8 @@ static void test_store_truncated_file_is_reported(void **state)
     test_free(bytes);
 }
 
-/* Goal: pages of garbage anywhere: verify reports or all is well, never a crash; repair gives a store
+/* Goal: pages of garbage anywhere: verify reports or all is well, never a crash; repair gives a
+ * store
  * that verifies, and every text that it has is right. Fixed positions, all pages but a few. */
 static void test_store_garbage_pages_are_survived(void **state)
 {
@@ -322,7 +327,8 @@ static void test_store_garbage_pages_are_survived(void **state)
     test_free(bytes);
 }
 
-/* Goal: a store of a newer format is refused by name, untouched. Method: raise the number in META. */
+/* Goal: a store of a newer format is refused by name, untouched. Method: raise the number in META.
+ * */
 static void test_store_newer_format_is_refused(void **state)
 {
     store *s = open_store(*state);
