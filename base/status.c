@@ -99,7 +99,9 @@ base_status base_error_prefix(base_error *err, const char *format, ...)
     int used = vsnprintf(err->text, sizeof err->text, format, args);
     va_end(args);
     if (used >= 0 && (size_t)used < sizeof err->text) {
-        snprintf(err->text + used, sizeof err->text - (size_t)used, ": %s", old);
+        size_t room = sizeof err->text - (size_t)used;
+        int kept = room > 3 ? (int)room - 3 : 0; /* ": " and NUL */
+        snprintf(err->text + used, room, ": %.*s", kept, old);
     }
     return err->code;
 }
