@@ -23,7 +23,7 @@
 
 INLINE __mmask16 tail_mask(size_t left)
 {
-    return left >= 16 ? (__mmask16)0xffff : (__mmask16)((1U << left) - 1U);
+    return (__mmask16)(left >= 16 ? 0xffffU : (1U << left) - 1U);
 }
 
 /* --- elementary functions --------------------------------------------------------------------------------- */
