@@ -645,7 +645,7 @@ static base_status load_rows(store_catalog *c, const store_catalog_state *state,
         uint64_t id = (uint64_t)sqlite3_column_int64(c->rows, 0);
         status = store_bm25_set(&c->bm25, id, sqlite3_column_int64(c->rows, 1),
                                 (uint32_t)sqlite3_column_int64(c->rows, 2));
-        c->loaded_episode = id;
+        c->loaded_episode = status == BASE_OK ? id : c->loaded_episode;
     }
     if (status != BASE_OK) {
         base_fail(err, status, "cannot load the catalogue: %s", base_status_text(status));

@@ -192,6 +192,9 @@ static base_status open_catalog(store_check *check, const char *folder, store_db
     store_commit_record commit = {0};
     *out = NULL;
     base_status status = store_catalog_open(folder, STORE_CATALOG_READ, out, err);
+    if (status == BASE_NO_MEMORY) {
+        return status; /* says nothing about the file */
+    }
     if (status != BASE_OK) {
         store_check_problem(check, STORE_CATALOG_NAME, 0,
                             status == BASE_NOT_FOUND ? "missing" : "unreadable");
@@ -222,8 +225,11 @@ static base_status open_catalog(store_check *check, const char *folder, store_db
     if (status != BASE_OK) {
         store_catalog_close(*out);
         *out = NULL;
-        store_check_problem(check, STORE_CATALOG_NAME, 0, "unreadable");
     }
+    if (status == BASE_NO_MEMORY || status == BASE_OK) {
+        return status;
+    }
+    store_check_problem(check, STORE_CATALOG_NAME, 0, "unreadable");
     return BASE_OK;
 }
 
