@@ -11,9 +11,12 @@ attention; the script stops unless `transformers` on its own dequantised weights
 ones or first differs where its top two are within 1e-3. `float_gap[t]` is the reference's highest
 logit less its second one after `float_tokens[:t]`.
 
-`tokens` are what llama.cpp makes of the quantised file with its default settings. At step t the reference has read the prompt and llama.cpp's first t tokens; `gap[t]` is its highest
-logit less its second one; `llama_gap[t]` is the same in llama.cpp's own logits. A program under test should give the same tokens, or first differ at a
-step with a small gap.
+`tokens` are what llama.cpp makes of the quantised file with its default settings. At step t the
+reference has read the prompt and llama.cpp's first t tokens; `gap[t]` is its highest logit less its
+second one, `top1` and `top2` name them; `llama_gap[t]` is the same in llama.cpp's own logits. Any
+other order of additions moves the 8-bit rounding of activations, so these tokens are a measure of
+what quantised activations cost, not a sequence that another program can be asked to repeat (the
+README beside this file has the figures).
 """
 import json
 import sys

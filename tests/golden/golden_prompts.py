@@ -24,7 +24,8 @@ GREEDY = [
     ("one-token", ["The"]),
     ("list", ["Shopping list:\n- milk\n- bread\n- eggs\n-"]),
     ("count", ["1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12,"]),
-    ("date", ["The meeting was moved from Tuesday, 14 March 2017 to Friday, 17 March 2017, because"]),
+    ("date", ["The meeting was moved from Tuesday, 14 March 2017 to Friday, 17 March 2017, "
+              "because"]),
     ("python", ["def fibonacci(n):\n    \"\"\"Return the n-th Fibonacci number.\"\"\"\n"]),
     ("c", ["#include <stdio.h>\n#include <stdlib.h>\n\nint main(int argc, char **argv)\n{\n"]),
     ("json", ["{\n  \"name\": \"example\",\n  \"version\": \"1.0.0\",\n  \"dependencies\": {\n"]),
@@ -48,8 +49,8 @@ GREEDY = [
 
 LOGITS = [
     ("story", ["Once upon a time, in a small village by the sea"]),
-    ("python", ["def fibonacci(n):\n    \"\"\"Return the n-th Fibonacci number.\"\"\"\n    if n < 2:"
-                "\n        return n\n"]),
+    ("python", ["def fibonacci(n):\n    \"\"\"Return the n-th Fibonacci number.\"\"\"\n"
+                "    if n < 2:\n        return n\n"]),
     ("numbers", ["In 1997 and 2005, 3.14159 * 2 = 6.28318; 100% of 42 is 42."]),
     ("unicode", ["日本語 Ünïcödé 🙂 naïve café – Ελληνικά"]),
     ("chat", chat(HELPFUL, "Who wrote Hamlet?")),

@@ -1,7 +1,8 @@
 """Strings that tokenizers trip over, broken UTF-8, and the recipe of the 1 MB mixed text."""
 
 TRICKY = [
-    "", " ", "  ", "   ", "\t", "\t\t", "\n", "\n\n", "\r\n", "\r", " \n ", "\n \n", "a \n b", "\n\n\n\n",
+    "", " ", "  ", "   ", "\t", "\t\t", "\n", "\n\n", "\r\n", "\r", " \n ", "\n \n", "a \n b",
+    "\n\n\n\n",
     "Hello", " Hello", "  Hello", "Hello ", "Hello  ", "Hello World", " Hello  World  ",
     "hello\tworld", "hello \t world", "x\u00a0y", "x\u3000y", "x\u2028y\u2029z", "x\u0085y",
     "x\u200by", "\ufeffx", "\u1680\u2003\u205f",
@@ -13,9 +14,11 @@ TRICKY = [
     "foo_bar fooBar FooBAR foo-bar", "user@example.org https://example.org/a?b=c&d=%20#e",
     "for (int i = 0; i < n; ++i) {\n\tx[i] += y[i] * 2.5e-3f; // done\n}\n",
     "def f(x):\n    if x:\n        return {\"a\": [1, 2, 3]}\n\n\n    return None\n",
-    "<|im_start|>user\nhello<|im_end|>\n", "<|endoftext|>", "< |im_start| >", "<repo_name>x<file_sep>",
+    "<|im_start|>user\nhello<|im_end|>\n", "<|endoftext|>", "< |im_start| >",
+    "<repo_name>x<file_sep>",
     "É é e\u0301 E\u0301", "a\u0300\u0301\u0302\u0303b", "\u0301x", " \u0301", "Z͑ͫ̓ͪ̂ͫ̽a̴l͆g͝o",
-    "naïve café Straße ŁÓDŹ ĳ ǅ ﬁ ſt", "Ελληνικά γλώσσα", "Русский язык, ЁЖ", "עברית שָׁלוֹם", "العَرَبِيَّة",
+    "naïve café Straße ŁÓDŹ ĳ ǅ ﬁ ſt", "Ελληνικά γλώσσα", "Русский язык, ЁЖ", "עברית שָׁלוֹם",
+    "العَرَبِيَّة",
     "हिन्दी क्षत्रिय", "ภาษาไทย กำลัง", "தமிழ் மொழி", "한국어 조선말 각", "日本語のテキスト、カタカナ。", "中文分词，测试！",
     "𠀀𠀁𪚥", "ΑΣ ΌΣΟΣ İstanbul ıI",
     "🙂", "🙂🙂 🙂", "👩‍👩‍👧‍👦 👍🏽 🇩🇪🇯🇵 ❤️ 1️⃣", "a🙂b🙂1🙂", "☃★♞♥∑∫√≠→", "\U0001d400\U0001d7d8",
@@ -30,12 +33,16 @@ TRICKY = [
 
 # Not here: F4 90 80 80 and F5 80 80 80 (above U+10FFFF), on which llama.cpp 0c1e57098 terminates.
 BROKEN = [
-    b"\x80", b"\xbf\xbf", b"\xff", b"\xfe\xff", b"a\xffb", b"a\xff\xfeb caf\xc3 \xe2\x82", b"\xc3", b"\xc3(",
-    b"\xe2\x82", b"\xe2\x28\xa1", b"\xe2\x82\x28", b"\xf0\x9f\x99", b"\xf0\x9f\x99 x", b"\xf0\x28\x8c\xbc",
-    b"\xc0\x80", b"\xc1\xbf", b"\xe0\x80\x80", b"\xf0\x80\x80\x80", b"\xed\xa0\x80", b"\xed\xbf\xbf",
+    b"\x80", b"\xbf\xbf", b"\xff", b"\xfe\xff", b"a\xffb", b"a\xff\xfeb caf\xc3 \xe2\x82",
+    b"\xc3", b"\xc3(",
+    b"\xe2\x82", b"\xe2\x28\xa1", b"\xe2\x82\x28", b"\xf0\x9f\x99", b"\xf0\x9f\x99 x",
+    b"\xf0\x28\x8c\xbc",
+    b"\xc0\x80", b"\xc1\xbf", b"\xe0\x80\x80", b"\xf0\x80\x80\x80", b"\xed\xa0\x80",
+    b"\xed\xbf\xbf",
     b"\xf8\x88\x80\x80\x80", b"\xfc\x84\x80\x80\x80\x80",
     b"ok \xe6\x97\xa5\xe6\x9c text", b"\xa9 latin-1 caf\xe9", b"x\xed\xa0\xbd\xed\xb8\x80y",
-    b"good \xf0\x9f\x99\x82 bad \xf0\x9f\x99", b"\x00\xff\x00", b"1\x802\x803", b" \xff \xff ", b"\n\xff\n",
+    b"good \xf0\x9f\x99\x82 bad \xf0\x9f\x99", b"\x00\xff\x00", b"1\x802\x803", b" \xff \xff ",
+    b"\n\xff\n",
 ]
 
 SENTENCES = [
@@ -47,8 +54,10 @@ SENTENCES = [
     "Το αρχείο μεταφέρθηκε χθες, η παλιά διεύθυνση δεν ισχύει πια.",
     "昨日、資料館は移転しました。古い住所はもう使えません。", "昨天档案馆搬迁了，旧地址已经失效，请看新地址。",
     "어제 기록 보관소가 이사했고 예전 주소는 더 이상 유효하지 않다.",
-    "انتقل الأرشيف أمس، والعنوان القديم لم يعد صالحًا.", "הארכיון עבר אתמול, והכתובת הישנה אינה בתוקף.",
-    "अभिलेखागार कल स्थानांतरित हुआ; पुराना पता अब मान्य नहीं है।", "หอจดหมายเหตุย้ายเมื่อวาน ที่อยู่เดิมใช้ไม่ได้แล้ว",
+    "انتقل الأرشيف أمس، والعنوان القديم لم يعد صالحًا.",
+    "הארכיון עבר אתמול, והכתובת הישנה אינה בתוקף.",
+    "अभिलेखागार कल स्थानांतरित हुआ; पुराना पता अब मान्य नहीं है।",
+    "หอจดหมายเหตุย้ายเมื่อวาน ที่อยู่เดิมใช้ไม่ได้แล้ว",
     "Kho lưu trữ đã chuyển hôm qua; địa chỉ cũ không còn giá trị.",
     "Arşiv dün taşındı; İstanbul'daki eski adres artık geçersiz.",
     "Archiwum przeniesiono wczoraj; łódzki adres już się zdezaktualizował.",

@@ -1,4 +1,4 @@
-"""llama.cpp through its C API (ctypes bindings of `llama-cpp-python`): ids and logits, nothing else.
+"""llama.cpp through its C API (ctypes bindings of `llama-cpp-python`): ids and logits.
 
 LLAMA_CPP_LIB_PATH names the folder of libllama.so when it is not the one inside the package.
 Defaults of `llama_context_default_params` are kept (f16 keys and values, flash attention "auto"),
