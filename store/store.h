@@ -3,17 +3,20 @@
  *
  * Caveats first
  * - Local disk only: LMDB's memory map and SQLite's locks are not safe on network file systems.
- * - One writer at a time, across processes; any number of readers. Do not use a handle after
- *   fork().
+ * - One writer at a time, across processes; any number of readers. One handle per folder and process
+ *   (a second store_open is BASE_BUSY: LMDB's file locks belong to the process), used by any number of
+ *   threads; a transaction stays with the thread that began it. Do not use a handle after fork().
  * - A long-lived read transaction keeps deleted pages alive; readers here are short (one call) or
  *   explicit snapshots.
  * - Acknowledged means: store_commit returned BASE_OK, after fsync. No NOSYNC, NOMETASYNC,
  *   WRITEMAP.
  *
  * A store is a folder (0700, files 0600):
- *   data.mdb, lock.mdb      LMDB environment: the truth
- *   catalog.sqlite derived: FTS5 over episode text, carries the last commit id that it contains
- *   index/ derived: owned by retrieval/, which keeps the last commit id in its manifest
+ *   data.mdb, lock.mdb  LMDB environment: the truth
+ *   catalog.sqlite      derived: FTS5 over episode text, carries the last commit id that it contains
+ *   index/              derived: owned by retrieval/, which keeps the last commit id in its manifest
+ *   writer.lock         locked by the one writer; in a read-only folder by each reader, shared
+ *   generation          locked while files are swapped; counts the swaps
  * Record formats (little-endian, version byte, CRC-32C) are specified in store/record.h.
  *
  * Names: a *source* is where documents come from; a *document* is (source, external id), with one
@@ -112,6 +115,9 @@ typedef struct store_new_document {
     const char *text;        /* whole extracted text, valid UTF-8 without NUL */
     size_t text_size;
     int64_t observed_at_us;  /* required */
+    /* observed_at is only a file's time: the text and title of the newest version are no change,
+     * however the file's time has moved */
+    bool observed_at_is_guess;
     int64_t valid_from_us, valid_to_us; /* BASE_TIME_NONE when not given */
     store_kind kind;
     const store_new_span *spans; /* partition [0, text_size) in order */
@@ -137,8 +143,9 @@ base_status store_peek_document(store *s, const store_new_document *doc, store_p
  * episode of the replacing version that is nearest in position (same section and ordinal first). An
  * episode whose text stands word for word in the new version is also closed and linked to its copy,
  * which carries on its uses. Nothing is deleted. *first_id, *count: the new episodes (0 when
- * unchanged). Errors: BASE_INVALID (spans do not partition, not UTF-8, vector_dim differs from the
- * store's), BASE_DISK_FULL, BASE_LIMIT (map full): the transaction must be aborted. */
+ * unchanged). Errors: BASE_INVALID (spans do not partition, not UTF-8, a NUL, vector_dim or encoder
+ * differ from the store's): nothing was written, the transaction can go on; all others (BASE_DISK_FULL,
+ * BASE_LIMIT: map full ...): it must be aborted. */
 base_status store_put_document(store_txn *txn, const store_new_document *doc,
                                store_put_result *result, uint64_t *first_id, size_t *count,
                                base_error *err);
@@ -259,8 +266,8 @@ void store_set_default_half_life(store *s, double half_life_s);
 
 /* Name of a source by the number in store_brief; *name by base_free. BASE_NOT_FOUND. */
 base_status store_source_name(store *s, uint32_t source, char **name, base_error *err);
-/* Size and encoder of the vectors in this store, 0 and "" before the first; *encoder by base_free. A document with vectors
- * of another size or another (named) encoder is refused by store_put_document. */
+/* Size and encoder of the vectors in this store, 0 and "" before the first; *encoder by base_free. A
+ * document with vectors of another size or another (named) encoder is refused by store_put_document. */
 base_status store_vector_info(store *s, size_t *dim, char **encoder, base_error *err);
 
 /* --- strength (semantics §2), pure ------------------------------------------------------------ */
@@ -289,7 +296,8 @@ typedef struct store_verify_report {
  * child process; the child's death is reported as damage. repair: rebuild the catalogue from the
  * records; if data.mdb itself is damaged, salvage every record with a valid checksum into a new
  * environment, swap it in and list what is lost. Takes a path, not a handle: nothing may be open.
- * */
+ * problems: what was found (kinds: check.c, verify.c), then, of a repair, what is lost (salvage.c);
+ * repaired: how many of the former are mended. Errors: BASE_NOT_FOUND, BASE_VERSION, BASE_BUSY. */
 base_status store_verify(const char *path, bool repair, store_verify_report *report,
                          base_error *err);
 

@@ -195,13 +195,43 @@ static base_status find_same(store_db_txn *txn, const put_state *put, bool *foun
     return status == BASE_NOT_FOUND ? BASE_OK : status;
 }
 
+/* Has the newest version in time the same text and title? */
+static base_status newest_is_same(store_db_txn *txn, const put_state *put, bool *same,
+                                  base_error *err)
+{
+    store_db_cursor *cursor;
+    store_slice key, value;
+    store_key end = store_key_version_time(put->document, INT64_MAX, UINT32_MAX);
+    *same = false;
+    base_status status = store_db_cursor_open(txn, STORE_TABLE_VERSION_TIME, &cursor, err);
+    if (status != BASE_OK) {
+        return status;
+    }
+    /* No version has this key: the entry before the place where it would be is the newest. */
+    status = store_db_seek(cursor, &end, &key, &value, err);
+    if (status == BASE_NOT_FOUND) {
+        status = store_db_last(cursor, &key, &value, err);
+    } else if (status == BASE_OK) {
+        status = store_db_previous(cursor, &key, &value, err);
+    }
+    if (status == BASE_OK && key.size == end.size && memcmp(key.data, end.data, 8) == 0) {
+        store_version version;
+        status =
+            store_load_version(txn, put->document, store_key_number(key.data + 16), &version, err);
+        *same = status == BASE_OK && same_version(&version, put);
+    }
+    store_db_cursor_close(cursor);
+    return status == BASE_NOT_FOUND ? BASE_OK : status;
+}
+
 static base_status classify(store_db_txn *txn, put_state *put, store_put_result *result,
                             base_error *err)
 {
     bool same = false;
     base_status status = find_document(txn, put, err);
     if (status == BASE_OK && put->document) {
-        status = find_same(txn, put, &same, err);
+        status = put->doc->observed_at_is_guess ? newest_is_same(txn, put, &same, err)
+                                                : find_same(txn, put, &same, err);
     }
     if (status == BASE_OK) {
         *result = !put->document ? STORE_PUT_NEW

@@ -103,6 +103,27 @@ static void test_store_replay_of_old_versions_is_unchanged(void **state)
     store_close(s);
 }
 
+/* Goal: a file's time that moved without its text is no change; without that mark it is a version. */
+static void test_store_guessed_time_alone_is_no_change(void **state)
+{
+    store *s = open_store(*state);
+    store_new_span spans[SPANS_MAX];
+    store_put_result result;
+    put_text(s, "w", "d", "First.", 10 * DAY, NULL);
+    put_text(s, "w", "d", "Second.", 20 * DAY, NULL);
+    store_new_document doc = cut_document("w", "d", "Second.", 30 * DAY, spans);
+    assert_ok(store_peek_document(s, &doc, &result, err));
+    assert_int_equal(result, STORE_PUT_NEW_VERSION);
+    doc.observed_at_is_guess = true;
+    assert_ok(store_peek_document(s, &doc, &result, err));
+    assert_int_equal(result, STORE_PUT_UNCHANGED);
+    doc = cut_document("w", "d", "First.", 30 * DAY, spans); /* back to the old text: a change */
+    doc.observed_at_is_guess = true;
+    assert_ok(store_peek_document(s, &doc, &result, err));
+    assert_int_equal(result, STORE_PUT_NEW_VERSION);
+    store_close(s);
+}
+
 /* Goal: a word-for-word copy is found across positions and takes over the uses. */
 static void test_store_copy_inherits_uses(void **state)
 {
@@ -195,6 +216,7 @@ int main(void)
         WITH_FOLDER(test_store_late_version_takes_its_place_in_time),
         WITH_FOLDER(test_store_same_moment_goes_by_commit_order),
         WITH_FOLDER(test_store_replay_of_old_versions_is_unchanged),
+        WITH_FOLDER(test_store_guessed_time_alone_is_no_change),
         WITH_FOLDER(test_store_copy_inherits_uses),
         WITH_FOLDER(test_store_counterpart_is_in_the_same_section),
         WITH_FOLDER(test_store_empty_version_closes_all),
