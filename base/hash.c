@@ -1,7 +1,6 @@
 /* base/hash.c: CRC-32C by tables of eight bytes a step ("slicing", M. Kounavis and F. Berry, 2005;
- * reflected polynomial
- * 0x82F63B78, RFC 3720 B.4) and SHA-256 as FIPS 180-4 defines it. Plain C: no instruction set is
- * assumed. */
+ * reflected polynomial 0x82F63B78, RFC 3720 B.4) and SHA-256 as FIPS 180-4 defines it. Plain C: no
+ * instruction set is assumed. */
 #include "base/hash.h"
 
 #include <pthread.h>

@@ -1,6 +1,5 @@
 /* base/log.c: format one line and hand it to the sink. One lock around the sink keeps lines of
- * different threads apart;
- * a sink must therefore not log itself. */
+ * different threads apart; a sink must therefore not log itself. */
 #include "base/log.h"
 
 #include <pthread.h>

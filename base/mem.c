@@ -1,6 +1,6 @@
 /* base/mem.c: the allocator hooks, checked sizes, and the capped buffer. Does no pooling: malloc
- * below is good enough, what
- * matters here is that every allocation passes one place that can count and fail it. */
+ * below is good enough, what matters here is that every allocation passes one place that can count
+ * and fail it. */
 #include "base/mem.h"
 
 #include <stdarg.h>
@@ -80,8 +80,8 @@ char *base_strdup(const char *text)
 }
 
 /* Layout: [slack][pointer from calloc][aligned block]. calloc takes large blocks from fresh pages,
- * which the kernel
- * zeroes when they are first touched: nothing is written here but the stored pointer. */
+ * which the kernel zeroes when they are first touched: nothing is written here but the stored
+ * pointer. */
 void *base_alloc_aligned(size_t size)
 {
     size_t total;

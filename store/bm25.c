@@ -1,6 +1,5 @@
 /* store/bm25.c: see bm25.h. Scores are gathered term by term in an array over all ids, of which
- * only the
- * touched ones are visited and cleared. */
+ * only the touched ones are visited and cleared. */
 #include "store/bm25.h"
 
 #include <math.h>

@@ -5,10 +5,8 @@
  * = 0.75
  *
  * S. Robertson and H. Zaragoza, The Probabilistic Relevance Framework: BM25 and Beyond (2009), eq.
- * 3.15;
- * idf and constants as in SQLite's bm25(), to whose values the tests compare. FTS5's own function
- * looks up
- * the length of each row in a table, which costs ten times as much as the rest.
+ * 3.15; idf and constants as in SQLite's bm25(), to whose values the tests compare. FTS5's own
+ * function looks up the length of each row in a table, which costs ten times as much as the rest.
  */
 #ifndef STORE_BM25_H
 #define STORE_BM25_H

@@ -1,16 +1,13 @@
 /* store/catalog.h: the derived catalogue of a store: full-text index and the times of the as-of
- * cut.
- * catalog_sqlite.c implements it on SQLite with FTS5; no SQLite type is visible here.
+ * cut. catalog_sqlite.c implements it on SQLite with FTS5; no SQLite type is visible here.
  *
  * Nothing in it is the truth: it carries the id and the chain value of the last commit that it
  * contains, and whoever opens it brings it up to date or clears it (follow.c).
  *
  * The FTS5 table is *contentless*: it keeps the inverted index and the document lengths but no
- * second
- * copy of the text (external content would make SQLite read text through a table that does not
- * exist;
- * ordinary content would double the text on disk and in need of erasure). The price: taking an
- * episode out needs its title and text, which store_forget still has in its hands.
+ * second copy of the text (external content would make SQLite read text through a table that does
+ * not exist; ordinary content would double the text on disk and in need of erasure). The price:
+ * taking an episode out needs its title and text, which store_forget still has in its hands.
  *
  * Thread rule: the caller serialises all calls of one handle.
  */

@@ -7,14 +7,12 @@
  * diacritics
  *
  * WAL with synchronous=NORMAL: no fsync per commit; power loss may take the last changes away,
- * never the file's consistency,
- * and what is missing is caught up. secure_delete overwrites freed content with zeros.
+ * never the file's consistency, and what is missing is caught up. secure_delete overwrites freed
+ * content with zeros.
  *
  * Ranking: the postings of a term are read through FTS5's vocabulary table (fts5vocab, "instance")
- * and scored
- * by bm25.c; the terms are those that store_terms_choose keeps. The as-of cut is made before the k
- * best are
- * taken.
+ * and scored by bm25.c; the terms are those that store_terms_choose keeps. The as-of cut is made
+ * before the k best are taken.
  */
 #include "store/catalog.h"
 
@@ -199,8 +197,7 @@ static bool wal_has_content(const char *path)
 }
 
 /* Without a write-ahead log the file is whole in itself and is read without locks, so that nothing
- * has to be created beside
- * it; with one, SQLite needs its shared memory file. */
+ * has to be created beside it; with one, SQLite needs its shared memory file. */
 static base_status connect_read(store_catalog *c, base_error *err)
 {
     char uri[4 * PATH_SIZE];

@@ -1,9 +1,8 @@
 /* store/copy.c: rewriting data.mdb from its records, and putting the rewritten file in place.
  *
  * LMDB's own compacting copy takes whole pages along, with what was deleted in the gaps between
- * their records. Here every
- * record is put anew, so that no forgotten byte comes along. Order of a swap, under the writer and
- * the generation lock:
+ * their records. Here every record is put anew, so that no forgotten byte comes along. Order of a
+ * swap, under the writer and the generation lock:
  *
  *   1. fresh folder: data.mdb written, synced     killed here: the next rewrite empties the folder
  *   2. lock.mdb removed                           killed here: made again by the next open

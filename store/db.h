@@ -38,8 +38,7 @@ bool store_db_unlocked(const store_db *db);
 bool store_db_current(const store_db *db);
 
 /* First call in a forked child that reads what may be damaged: signals that kill shall kill it,
- * whatever
- * handlers the program has set for itself. */
+ * whatever handlers the program has set for itself. */
 void store_db_child_begins(void);
 
 typedef struct store_db_info {

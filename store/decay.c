@@ -3,8 +3,8 @@
  *   strength(tau) = v(tau) * max(floor, 2^(-(tau - r)/h))
  *
  * tau the as-of time, r the later of observed_at and the last counted use, h the half-life of the
- * source. The exponential
- * is the plain radioactive form; v and floor keep what nothing replaced within reach for ever. */
+ * source. The exponential is the plain radioactive form; v and floor keep what nothing replaced
+ * within reach for ever. */
 #include <math.h>
 
 #include "store/store.h"

@@ -1,7 +1,6 @@
 /* store/follow.c: the catalogue runs behind the records. It is brought up to the newest commit from
- * the commit ids that both
- * carry, emptied and filled anew when their histories differ, and held in memory where the folder
- * may not be written. */
+ * the commit ids that both carry, emptied and filled anew when their histories differ, and held in
+ * memory where the folder may not be written. */
 #include <string.h>
 
 #include "base/bytes.h"

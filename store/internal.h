@@ -23,9 +23,8 @@
  * ones, because writing begins with lock 1 and that comparison.
  *
  * Commit chain: chain(n) = first 8 bytes of SHA-256(chain(n-1), n, clock, next episode, then what
- * the
- * commit added or forgot, as put into store_txn.chain). The catalogue keeps the chain value of its
- * last commit, so that a catalogue of another history is noticed.
+ * the commit added or forgot, as put into store_txn.chain). The catalogue keeps the chain value of
+ * its last commit, so that a catalogue of another history is noticed.
  */
 #ifndef STORE_INTERNAL_H
 #define STORE_INTERNAL_H
@@ -146,8 +145,7 @@ base_status store_save_state(store_txn *txn, uint64_t id, const store_state *bef
  * -------------------------------------------------------------------- */
 
 /* Place a new version among the versions of its document by (observed_at, version): the version
- * before
- * it is closed by it, and it is closed by the one after it, if there is one. */
+ * before it is closed by it, and it is closed by the one after it, if there is one. */
 base_status store_supersede(store_txn *txn, uint64_t document, uint32_t version,
                             int64_t observed_at_us, base_error *err);
 
@@ -161,10 +159,8 @@ base_status store_follow(store_db_txn *txn, store_catalog *c, const store_remove
 /* Empty the catalogue and fill it from the records. */
 base_status store_follow_anew(store_db_txn *txn, store_catalog *c, base_error *err);
 /* Open (or replace) s->catalog as the handle's rights allow, and follow: the file for writing, the
- * file
- * as it is, a copy in memory, a new one in memory. Never fails: what is wrong is logged. The writer
- * lock
- * is held iff may_write. distrust: the file proved damaged, do not use it. */
+ * file as it is, a copy in memory, a new one in memory. Never fails: what is wrong is logged. The
+ * writer lock is held iff may_write. distrust: the file proved damaged, do not use it. */
 void store_catalog_attach(store *s, bool may_write, bool distrust);
 /* After a commit, writer lock held. */
 void store_catalog_commit(store *s, const store_removed *removed, size_t removed_count);
@@ -176,8 +172,8 @@ void store_catalog_commit(store *s, const store_removed *removed, size_t removed
  * held. */
 base_status store_swap_data(const char *folder, const char *fresh_folder, base_error *err);
 /* Copy every record of txn into a new environment in fresh_folder (created, emptied first): no byte
- * of
- * a freed page or of a gap within a page comes along. Damaged records are left out and counted. */
+ * of a freed page or of a gap within a page comes along. Damaged records are left out and counted.
+ */
 base_status store_copy_records(store_db_txn *txn, const char *fresh_folder, uint64_t *skipped,
                                base_error *err);
 base_status store_remove_folder(const char *folder, base_error *err);

@@ -1,17 +1,13 @@
 /* store/kv_lmdb.c: store/db.h on LMDB (0.9). The only file that knows LMDB.
  *
  * Flags: MDB_NOTLS, so that a read transaction is not bound to a thread. Never MDB_WRITEMAP,
- * MDB_NOSYNC or
- * MDB_NOMETASYNC: a commit that returned is on the disk. The map is a large sparse reservation of
- * address space; the file
- * grows with its content only.
+ * MDB_NOSYNC or MDB_NOMETASYNC: a commit that returned is on the disk. The map is a large sparse
+ * reservation of address space; the file grows with its content only.
  *
  * A cut-off data.mdb would be answered by SIGBUS at the first touch behind its end. store_db_open
- * therefore compares the
- * file's size with the last page that the newest commit knows. A shorter file need not be damaged
- * (LMDB does not write pages that
- * were taken and given back within one transaction), so a child process walks all tables before the
- * file is refused.
+ * therefore compares the file's size with the last page that the newest commit knows. A shorter
+ * file need not be damaged (LMDB does not write pages that were taken and given back within one
+ * transaction), so a child process walks all tables before the file is refused.
  */
 #include "store/db.h"
 
@@ -293,8 +289,7 @@ static base_status remember_identity(store_db *db, base_error *err)
 }
 
 /* LMDB maps its two head pages without asking whether they are there. An empty file is what a
- * killed
- * first open leaves behind; it may be taken for a new one only by who may create. */
+ * killed first open leaves behind; it may be taken for a new one only by who may create. */
 static base_status check_start(const store_db *db, const store_db_options *options, base_error *err)
 {
     struct stat raw;

@@ -1,6 +1,5 @@
 /* store/read.c: everything that reads records: one episode, briefs for ranking, the scan, lists of
- * ids.
- * Each call is one read transaction. */
+ * ids. Each call is one read transaction. */
 #include <math.h>
 #include <string.h>
 

@@ -13,8 +13,7 @@
  *    that a version lost are named ("lost") and join FORGOTTEN, so that all who follow drop them.
  *
  * Kinds of problems: lost (an episode), lost_document_id, lost_source_name, lost_content_hash (made
- * up),
- * lost_head. */
+ * up), lost_head. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>

@@ -1,6 +1,5 @@
 /* store/store.c: opening a store, its locks, transactions, and the records that all parts load and
- * save.
- * Start at store_open, store_begin and store_commit; internal.h explains the locks. */
+ * save. Start at store_open, store_begin and store_commit; internal.h explains the locks. */
 #include "store/store.h"
 
 #include <errno.h>
@@ -30,8 +29,7 @@
  * */
 
 /* LMDB's file locks belong to the process: closing a second environment of the same files would
- * drop
- * those of the first. A child after fork does not own its parent's entries. */
+ * drop those of the first. A child after fork does not own its parent's entries. */
 typedef struct open_entry {
     struct open_entry *next;
     const store *owner;

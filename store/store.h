@@ -3,9 +3,10 @@
  *
  * Caveats first
  * - Local disk only: LMDB's memory map and SQLite's locks are not safe on network file systems.
- * - One writer at a time, across processes; any number of readers. One handle per folder and process
- *   (a second store_open is BASE_BUSY: LMDB's file locks belong to the process), used by any number of
- *   threads; a transaction stays with the thread that began it. Do not use a handle after fork().
+ * - One writer at a time, across processes; any number of readers.
+ * - One handle per folder and process (a second store_open is BASE_BUSY: LMDB's file locks belong to
+ *   the process), used by any number of threads; a transaction stays with the thread that began it.
+ *   Do not use a handle after fork().
  * - A long-lived read transaction keeps deleted pages alive; readers here are short (one call) or
  *   explicit snapshots.
  * - Acknowledged means: store_commit returned BASE_OK, after fsync. No NOSYNC, NOMETASYNC,
@@ -13,8 +14,8 @@
  *
  * A store is a folder (0700, files 0600):
  *   data.mdb, lock.mdb  LMDB environment: the truth
- *   catalog.sqlite      derived: FTS5 over episode text, carries the last commit id that it contains
- *   index/              derived: owned by retrieval/, which keeps the last commit id in its manifest
+ *   catalog.sqlite      derived: FTS5 over episode text; carries the last commit id it contains
+ *   index/              derived: owned by retrieval/; the manifest carries the last commit id
  *   writer.lock         locked by the one writer; in a read-only folder by each reader, shared
  *   generation          locked while files are swapped; counts the swaps
  * Record formats (little-endian, version byte, CRC-32C) are specified in store/record.h.
@@ -144,8 +145,8 @@ base_status store_peek_document(store *s, const store_new_document *doc, store_p
  * episode whose text stands word for word in the new version is also closed and linked to its copy,
  * which carries on its uses. Nothing is deleted. *first_id, *count: the new episodes (0 when
  * unchanged). Errors: BASE_INVALID (spans do not partition, not UTF-8, a NUL, vector_dim or encoder
- * differ from the store's): nothing was written, the transaction can go on; all others (BASE_DISK_FULL,
- * BASE_LIMIT: map full ...): it must be aborted. */
+ * differ from the store's): nothing was written, the transaction can go on; all others
+ * (BASE_DISK_FULL, BASE_LIMIT: map full ...): it must be aborted. */
 base_status store_put_document(store_txn *txn, const store_new_document *doc,
                                store_put_result *result, uint64_t *first_id, size_t *count,
                                base_error *err);
@@ -266,11 +267,12 @@ void store_set_default_half_life(store *s, double half_life_s);
 
 /* Name of a source by the number in store_brief; *name by base_free. BASE_NOT_FOUND. */
 base_status store_source_name(store *s, uint32_t source, char **name, base_error *err);
-/* Size and encoder of the vectors in this store, 0 and "" before the first; *encoder by base_free. A
- * document with vectors of another size or another (named) encoder is refused by store_put_document. */
+/* Size and encoder of the vectors in this store, 0 and "" before the first; *encoder by base_free.
+ * A document with vectors of another size or another (named) encoder is refused by
+ * store_put_document. */
 base_status store_vector_info(store *s, size_t *dim, char **encoder, base_error *err);
 
-/* --- strength (semantics §2), pure ------------------------------------------------------------ */
+/* --- strength (semantics, section 2), pure ------------------------------------------------- */
 
 #define STORE_STRENGTH_FLOOR 0.25
 #define STORE_STRENGTH_SUPERSEDED 0.1

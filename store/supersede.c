@@ -2,11 +2,9 @@
  * supersession).
  *
  * Versions are ordered by (observed_at, commit order). A version that arrives late is closed on
- * arrival by its successor and
- * closes its predecessor earlier than the successor did. An episode that was closed at an earlier
- * time by something else stays closed
- * at that time. Each closed episode is linked to its counterpart in the replacing version: the same
- * text word for word
+ * arrival by its successor and closes its predecessor earlier than the successor did. An episode
+ * that was closed at an earlier time by something else stays closed at that time. Each closed
+ * episode is linked to its counterpart in the replacing version: the same text word for word
  * (nearest in position), else the nearest in the same section, else the nearest. A copy takes over
  * the uses of the original. */
 #include <stdlib.h>

@@ -26,12 +26,10 @@ void store_terms_distinct(store_terms *terms);
 void store_terms_free(store_terms *terms);
 
 /* Put the terms worth asking first (documents set by the caller), the rarest leading, and return
- * how many
- * they are. The cost of BM25 is linear in the postings of all terms, so terms are taken from the
- * rarest on while their
- * frequencies add up to at most postings_max (the first always); terms that no episode holds are
- * left
- * out, and in a store of more than 1000 episodes those in more than half of them (idf ~ 0). */
+ * how many they are. The cost of BM25 is linear in the postings of all terms, so terms are taken
+ * from the rarest on while their frequencies add up to at most postings_max (the first always);
+ * terms that no episode holds are left out, and in a store of more than 1000 episodes those in more
+ * than half of them (idf ~ 0). */
 size_t store_terms_choose(store_terms *terms, uint64_t total, uint64_t postings_max);
 
 /* Cache of document frequencies: open addressing, keyed by a 64-bit hash of the term. */

@@ -1,7 +1,6 @@
 /* store/verify.c: store_verify. The records are read in a child process, which damage may kill; it
- * sends what it finds through a
- * pipe. Afterwards, if asked, repair: salvaged records into a new file (salvage.c), the catalogue
- * filled anew.
+ * sends what it finds through a pipe. Afterwards, if asked, repair: salvaged records into a new
+ * file (salvage.c), the catalogue filled anew.
  *
  * Message on the pipe: 1 byte type, 8 bytes number (little-endian), 64 bytes file, 64 bytes kind.
  *   'p' problem    'n' episodes checked    'e' error: number = base_status, followed by 768 bytes

@@ -8,10 +8,8 @@
  *   crash_store campaign DIR COUNT SEED   kill the first, run the second, COUNT times
  *
  * Batch b is made from its number alone: documents of 1 to 6 sentences with vectors, every third
- * one a new
- * version of an older document, now and then uses, KV, or a forgotten episode followed by a scrub.
- * A kill does not
- * test power loss: what the kernel has is not lost.
+ * one a new version of an older document, now and then uses, KV, or a forgotten episode followed by
+ * a scrub. A kill does not test power loss: what the kernel has is not lost.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -252,8 +250,7 @@ static int check(const char *path, uint64_t acknowledged)
     store_options options = {.create = true};
     base_error error = {0};
     /* First as the kill left it: verify must not need a repair. A kill before the first commit may
-     * have
-     * left no store yet. */
+     * have left no store yet. */
     if (acknowledged > 0 && check_verifies(path) != 0) {
         return 1;
     }

@@ -44,8 +44,7 @@ static void test_base_file_replace_is_read_back(void **state)
 }
 
 /* Goal: a replacement that fails leaves the old file whole and no temporary one. Method: the name
- * of the
- * temporary file is taken by a folder. */
+ * of the temporary file is taken by a folder. */
 static void test_base_file_failed_replace_keeps_the_old(void **state)
 {
     const char *path = at(state, "kept");

@@ -295,8 +295,7 @@ static int use_locked_store(const char *path)
 }
 
 /* Goal: a folder without write permission answers fully, verifies, and refuses writing by name.
- * Method:
- * as root, a child takes another user's rights; otherwise the mode bits are enough. */
+ * Method: as root, a child takes another user's rights; otherwise the mode bits are enough. */
 static void test_store_read_only_folder_answers(void **state)
 {
     store *s = open_store(*state);
@@ -320,8 +319,7 @@ static void test_store_read_only_folder_answers(void **state)
 }
 
 /* Goal: a full disk is reported as such, and nothing committed before is lost. Method: a file size
- * limit
- * in a child makes writes fail as a full disk does (EFBIG instead of ENOSPC). */
+ * limit in a child makes writes fail as a full disk does (EFBIG instead of ENOSPC). */
 static void test_store_failing_writes_lose_nothing(void **state)
 {
     store *s = open_store(*state);

@@ -77,8 +77,7 @@ static void test_store_text_search_ranks_by_bm25(void **state)
 }
 
 /* Goal: our scores are SQLite's own bm25(). Method: the same terms asked of its FTS5 table, with
- * repeated
- * terms, titles and texts of different lengths, and a forgotten episode. */
+ * repeated terms, titles and texts of different lengths, and a forgotten episode. */
 static void test_store_text_search_scores_as_sqlite(void **state)
 {
     static const char *const words[] = {"red", "green", "blue", "round", "square"};

@@ -92,8 +92,7 @@ static uint64_t put_secret(store *s)
 }
 
 /* Goal: forget and scrub leave no byte of text, title, id, KV or index term in any file. Method:
- * search
- * all files of the folder, with the store open and after closing it. */
+ * search all files of the folder, with the store open and after closing it. */
 static void test_store_forget_and_scrub_leave_no_bytes(void **state)
 {
     static const char *const traces[] = {"zanzibarcode",  "vaultdoor",     "zanzibar",
@@ -159,8 +158,7 @@ static void test_store_aborted_forget_changes_nothing(void **state)
 }
 
 /* Goal: forgetting one sentence keeps the rest of its document; what follows by commit learns the
- * id;
- * the same document again does not bring it back. */
+ * id; the same document again does not bring it back. */
 static void test_store_forget_one_span_keeps_the_document(void **state)
 {
     store *s = open_store(*state);

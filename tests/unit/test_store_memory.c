@@ -1,5 +1,6 @@
-/* Every allocation of the store fails once, in turn: the answer is NO_MEMORY or a right result, never a
- * crash, a leak (the sanitizers see to that) or a damaged store. SQLite and LMDB allocate on their own. */
+/* Every allocation of the store fails once, in turn: the answer is NO_MEMORY or a right result,
+ * never a crash, a leak (the sanitizers see to that) or a damaged store. SQLite and LMDB allocate
+ * on their own. */
 #include "store_testing.h"
 
 typedef base_status scenario(const char *path, store *s);

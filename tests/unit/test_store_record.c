@@ -37,8 +37,7 @@ static store_span_record example_span(void)
 }
 
 /* Goal: the bytes on disk stay what they are. Method: written out by hand from the table in
- * record.h;
- * a change here means a new format version. */
+ * record.h; a change here means a new format version. */
 static void test_store_record_golden_bytes(void **state)
 {
     (void)state;
@@ -205,8 +204,7 @@ static void test_store_record_round_trip(void **state)
 }
 
 /* Goal: no flipped bit goes unseen, no shorter record is read. Method: each bit of a sealed record
- * in
- * turn; each shorter length, placed at the very end of its allocation. */
+ * in turn; each shorter length, placed at the very end of its allocation. */
 static void test_store_record_damage_is_seen(void **state)
 {
     (void)state;

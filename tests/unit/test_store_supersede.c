@@ -103,7 +103,8 @@ static void test_store_replay_of_old_versions_is_unchanged(void **state)
     store_close(s);
 }
 
-/* Goal: a file's time that moved without its text is no change; without that mark it is a version. */
+/* Goal: a file's time that moved without its text is no change; without that mark it is a version.
+ * */
 static void test_store_guessed_time_alone_is_no_change(void **state)
 {
     store *s = open_store(*state);

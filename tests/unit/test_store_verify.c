@@ -165,8 +165,7 @@ static void test_store_flipped_bit_is_found_and_repaired(void **state)
 }
 
 /* Goal: no bit in any record of any table is read wrongly. Method: flip one bit in each sealed
- * record of
- * the file in turn; verify must name a problem each time. */
+ * record of the file in turn; verify must name a problem each time. */
 static void test_store_flip_in_each_record_is_named(void **state)
 {
     char path[4096];
@@ -222,8 +221,7 @@ static void test_store_flip_in_each_record_is_named(void **state)
 }
 
 /* Goal: wherever the file is cut off, verify reports damage and open refuses; no crash. Repair
- * saves
- * what lies before the cut. */
+ * saves what lies before the cut. */
 static void test_store_truncated_file_is_reported(void **state)
 {
     char path[4096], keep[4096];
@@ -275,8 +273,8 @@ static void test_store_truncated_file_is_reported(void **state)
 }
 
 /* Goal: pages of garbage anywhere: verify reports or all is well, never a crash; repair gives a
- * store
- * that verifies, and every text that it has is right. Fixed positions, all pages but a few. */
+ * store that verifies, and every text that it has is right. Fixed positions, all pages but a few.
+ */
 static void test_store_garbage_pages_are_survived(void **state)
 {
     char path[4096];
