@@ -1,10 +1,8 @@
-/* store/catalog_sqlite.c: store/catalog.h on SQLite 3.40 with FTS5. The only file that knows
- * SQLite.
+/* store/catalog_sqlite.c: store/catalog.h on SQLite 3.40 with FTS5. Alone knows SQLite.
  *
  *   state(one row)       commit id, chain, last episode, number of episodes and of their tokens
  *   episodes(id, ...)    what the as-of cut and verify need
- *   fts(title, text)     FTS5, contentless, rowid = episode id, tokenizer unicode61 without
- * diacritics
+ *   fts(title, text)     FTS5, contentless, rowid = episode id; unicode61 without diacritics
  *
  * WAL with synchronous=NORMAL: no fsync per commit; power loss may take the last changes away,
  * never the file's consistency, and what is missing is caught up. secure_delete overwrites freed

@@ -1,17 +1,13 @@
 /* store/check.c: every record and every reference of the tables. Kinds of problems in data.mdb:
  *
- *   page               a table cannot be walked to its end        order     keys out of order
- *   checksum           a record is damaged                        version   a record of a newer
- * version
- *   format             a whole record that makes no sense         missing_X a reference leads
- * nowhere
- *   stray              a record that nothing refers to            hash      text and content hash
- * differ
- *   spans              spans do not join to the version's text    state     an old version is not
- * closed
- *   missing_episode    an episode is gone without being forgotten count     a counter is wrong
- *   forgotten_present  a forgotten episode is still there         commit    a gap in the commits
- *   table_count        a table has lost entries                   unreadable_data  nothing opens
+ *   page             a table cannot be walked to its end       order      keys out of order
+ *   table_count      a table has lost entries                 checksum   a record is damaged
+ *   version          a record of a newer version              format     whole, but makes no sense
+ *   missing_X        a reference leads nowhere                stray      nothing refers to a record
+ *   missing_episode  gone without being forgotten             hash       text and its hash differ
+ *   forgotten_present  forgotten and still there              spans      do not join to the text
+ *   state            an old version is not closed             count      a counter is wrong
+ *   commit           a gap in the commits                     unreadable_data  nothing opens
  */
 #include <math.h>
 #include <string.h>

@@ -1,21 +1,20 @@
 /* store/internal.h: what the files of store/ share. Nobody outside includes it.
  *
- *   store.c    open, close, locks, begin and commit       follow.c   catalogue behind the records
- *   write.c    put a document, supersession               put.c      uses, KV, half-lives
- *   read.c     get, briefs, scan, lists                   stats.c    figures, text search
- *   forget.c   removal for good                           copy.c     rewrite of data.mdb, swap
- *   verify.c   the full check                             salvage.c  what can be had from a damaged
- * file
+ *   store.c      open, close, locks, begin and commit
+ *   write.c      put a document                  supersede.c  a new version closes the old
+ *   put.c        uses, KV, half-lives            forget.c     removal for good
+ *   read.c       get, briefs, scan, lists        stats.c      figures, text search
+ *   follow.c     catalogue behind the records    copy.c       rewrite of data.mdb, swap, scrub
+ *   verify.c     the full check, its child       check.c      every record, every reference
+ *   salvage.c    what can be had from a damaged file
+ *   kv_lmdb.c    db.h on LMDB                    catalog_sqlite.c  catalog.h on SQLite
  *
  * Locks, in the order in which they are taken
  *   1. writer    flock on "writer.lock", exclusive, and store.writing: one writer among all
- * processes
- *                and threads. A reader that has no LMDB reader table (a folder that cannot be
- * written)
- *                takes it shared for each read.
+ *                processes and threads. A reader without LMDB's reader table (in a folder that
+ *                cannot be written) takes it shared for each read.
  *   2. opening   flock on "generation": shared while an environment is opened, exclusive while
- * data.mdb
- *                and lock.mdb are swapped for rewritten ones. The file counts the swaps.
+ *                data.mdb and lock.mdb are swapped for rewritten ones. The file counts the swaps.
  *   3. catalog_lock  the catalogue's handle.
  *   4. guard     rwlock of the handle: read = the environment is in use, write = it is replaced.
  * After a swap an environment that is open elsewhere shows the old files. Each call compares their

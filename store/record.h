@@ -41,14 +41,12 @@
  *                  8 8 last commit     16 8 next episode     24 8 next document   32 4 next source
  *                 36 4 vector dim      40 8 episodes         48 8 documents       56 8 versions
  *                 64 8 superseded      72 8 kv entries       80 8 uses            88 8 dropped
- * writes
  *                 96 8 bytes of text  104 8 bytes of vectors                     112 8 bytes of kv
  *                120 2 encoder size   122 . encoder
  *   SOURCE         0 8 half-life in seconds (f64, +inf = not measured)             8 8 evidence
  *                 16 8 documents       24 8 episodes         32 2 name size       34 . name
  *   SOURCE_KEY     0 4 source
- *   DOCUMENT       0 4 source           4 4 versions handed out                    8 32
- * DOCUMENT_KEY
+ *   DOCUMENT       0 4 source           4 4 versions handed out                    8 32 its key
  *                 40 2 external id size                      42 . external id
  *   DOCUMENT_KEY   0 8 document
  *   VERSION        0 8 first episode    8 4 episode count    12 1 kind            13 3 zero

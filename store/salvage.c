@@ -1,16 +1,13 @@
-/* store/salvage.c: what can be had from a damaged store, made consistent again. Runs in a child
- * process.
+/* store/salvage.c: what can be had from a damaged store, made consistent again, in a child process.
  *
  * 1. Gather valid records into a new environment: out of the tables, or, when these cannot be
- * walked,
- *    out of the bytes of data.mdb (every record says which it is, record.h). In the bytes lie old
- *    copies too; of several the one of the newest commit counts, and none of a commit that is not
- * known
- *    as finished. What FORGOTTEN names is left out.
+ *    walked, out of the bytes of data.mdb (every record says which it is, record.h). In the bytes
+ *    lie old copies too; of several the one of the newest commit counts, and none of a commit that
+ *    is not known as finished. What FORGOTTEN names is left out.
  * 2. Make it consistent: heads that are lost are made up from the episodes that need them, the
  *    tables that only repeat others are written anew, old versions are closed, counters counted.
- * Episodes
- *    that a version lost are named ("lost") and join FORGOTTEN, so that all who follow drop them.
+ *    Episodes that a version lost are named ("lost") and join FORGOTTEN, so that all who follow
+ *    drop them.
  *
  * Kinds of problems: lost (an episode), lost_document_id, lost_source_name, lost_content_hash (made
  * up), lost_head. */

@@ -4,9 +4,9 @@
  * Caveats first
  * - Local disk only: LMDB's memory map and SQLite's locks are not safe on network file systems.
  * - One writer at a time, across processes; any number of readers.
- * - One handle per folder and process (a second store_open is BASE_BUSY: LMDB's file locks belong to
- *   the process), used by any number of threads; a transaction stays with the thread that began it.
- *   Do not use a handle after fork().
+ * - One handle per folder and process (a second store_open is BASE_BUSY: LMDB's file locks belong
+ *   to the process), used by any number of threads; a transaction stays with the thread that began
+ *   it. Do not use a handle after fork().
  * - A long-lived read transaction keeps deleted pages alive; readers here are short (one call) or
  *   explicit snapshots.
  * - Acknowledged means: store_commit returned BASE_OK, after fsync. No NOSYNC, NOMETASYNC,
