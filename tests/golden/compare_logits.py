@@ -2,9 +2,10 @@
 """Compares full logits of a program under test with the float reference, exactly.
 
     python compare_logits.py reference MODEL.gguf kl.json OUT     float32 `transformers`
-    python compare_logits.py llama MODEL.gguf kl.json OUT [THREADS]   llama.cpp, f16 keys and values
+    python compare_logits.py llama MODEL.gguf kl.json OUT [THREADS [plain]]   llama.cpp, f16 KV
     python compare_logits.py compare REFERENCE CANDIDATE...
 
+`plain` switches llama.cpp's flash attention off.
 `compare` prints one JSON line per candidate: mean KL(reference || candidate) in nats, its standard
 error and largest value, the largest absolute logit difference (as it is, and after taking out a
 constant per position, which changes no probability), the share of positions where both choose the
@@ -110,7 +111,8 @@ def main():
         rows = [(ids, reference_logits(model, ids).numpy()) for ids in sequences]
     elif command == "llama":
         from llama_capi import Llama
-        llama = Llama(model_path, threads=int(args[3]) if len(args) > 3 else 1)
+        settings = {"flash_attn_type": 0} if "plain" in args[4:] else {}
+        llama = Llama(model_path, threads=int(args[3]) if len(args) > 3 else 1, **settings)
         rows = []
         for ids in sequences:
             llama.reset()

@@ -48,6 +48,7 @@ def main():
     tokenizer = load_tokenizer(reader)
     model = load_model(reader)
     one, two = Llama(path, threads=1), Llama(path, threads=2)
+    plain = Llama(path, threads=2, flash_attn_type=0)
     whole = Llama(float_path, threads=2, type_k=0, type_v=0, flash_attn_type=0)
     prompts = []
     for name, parts in GREEDY:
@@ -58,6 +59,7 @@ def main():
         logits = reference_logits(model, ids + tokens[:-1])[len(ids) - 1:]
         top = logits.topk(2)
         gaps = [round(float(a - b), 4) for a, b in top.values]
+        others = plain.greedy(ids, COUNT)[0]
         float_tokens, _ = whole.greedy(ids, COUNT)
         float_logits = reference_logits(model, ids + float_tokens[:-1])[len(ids) - 1:]
         float_top = float_logits.topk(2)
@@ -72,6 +74,10 @@ def main():
             "gap": gaps, "llama_gap": llama_gaps,
             "float_tokens": float_tokens, "float_gap": float_gaps,
         })
+        away = next((t for t in range(COUNT) if others[t] != tokens[t]), None)
+        if away is not None:
+            print(f"{name}: llama.cpp without flash attention leaves its default output at step "
+                  f"{away}, gap {gaps[away]}")
         differ = [t for t in range(COUNT) if tokens[t] != prompts[-1]["top1"][t]]
         print(f"{name}: smallest gap on the float path {min(float_gaps)}", flush=True)
         print(f"{name}: {len(ids)} ids, smallest gap {min(gaps)}, llama.cpp differs from the "
