@@ -64,8 +64,8 @@ void innovation_forced(innovation *state)
     state->since_event = 0;
 }
 
-void innovation_postpone(innovation *state)
+void innovation_postpone(innovation *state, size_t tokens)
 {
-    state->since_event = state->options.gap;
-    state->events--;
+    size_t gap = state->options.gap;
+    state->since_event = gap > tokens ? gap - tokens : 0;
 }

@@ -32,7 +32,7 @@ void innovation_begin(innovation *state, const innovation_options *options);
 bool innovation_observe(innovation *state, float entropy_nats);
 /* The caller consulted memory for another reason (start of an answer): restarts the gap. */
 void innovation_forced(innovation *state);
-/* The event came too early to be used: it may fire again at the next token. */
-void innovation_postpone(innovation *state);
+/* The event came too early to be used: it may fire again after `tokens` more. */
+void innovation_postpone(innovation *state, size_t tokens);
 
 #endif

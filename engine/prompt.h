@@ -6,7 +6,8 @@
  *   Question: {question}, user turn closes                 the question part
  *   assistant turn opens                                   the header
  *
- * The wording was chosen by a measured table (eval/wrapper_table.md). PROMPT_VERSION is part of
+ * The form is the one that
+ * did best in the rows of eval/wrapper_table.md that have been measured. PROMPT_VERSION is part of
  * every KV tag: raise it with any change.
  */
 #ifndef ENGINE_PROMPT_H

@@ -2,6 +2,7 @@
  * committed together. */
 #include "ingest/ingest.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -14,7 +15,7 @@
 #include "base/text.h"
 
 /* A batch is one fsync: large enough to share it, small enough that a kill loses little work. */
-enum { BATCH_SPANS = 512, BATCH_DOCUMENTS = 256, FILE_SIZE_MAX = 256 << 20 };
+enum { BATCH_SPANS = 512, BATCH_DOCUMENTS = 256, ENCODE_SPANS = 64 };
 
 typedef struct pending {
     char *source, *external_id, *title, *text;
@@ -114,6 +115,16 @@ void ingest_problem(ingest *in, const char *format, ...)
 
 /* --- a batch ---------------------------------------------------------------------------------- */
 
+static void show_progress(const ingest *in, size_t encoded)
+{
+    if (in->options.on_progress) {
+        ingest_counts counts = in->counts;
+        counts.episodes += encoded;
+        in->options.on_progress(in->options.argument, &counts);
+    }
+}
+
+/* In steps, so that progress moves within a large document. */
 static base_status encode_batch(ingest *in, float **vectors, base_error *err)
 {
     size_t dim = encoder_dim(in->encoder), n = 0;
@@ -130,8 +141,11 @@ static base_status encode_batch(ingest *in, float **vectors, base_error *err)
             sizes[n] = strlen(texts[n]);
         }
     }
-    if (!status && n > 0) {
-        status = encoder_encode_batch(in->encoder, texts, sizes, n, *vectors, err);
+    for (size_t done = 0; done < n && !status; done += ENCODE_SPANS) {
+        size_t count = n - done < ENCODE_SPANS ? n - done : ENCODE_SPANS;
+        show_progress(in, done);
+        status = encoder_encode_batch(in->encoder, texts + done, sizes + done, count,
+                                      *vectors + done * dim, err);
     }
     base_free(texts);
     base_free(sizes);
@@ -180,9 +194,7 @@ base_status ingest_commit(ingest *in, bool flush, base_error *err)
         base_free(vectors);
         clear_batch(in);
     }
-    if (in->options.on_progress) {
-        in->options.on_progress(in->options.argument, &in->counts);
-    }
+    show_progress(in, 0);
     if (!status && flush && !(status = retrieval_sync(in->retrieval, err))) {
         status = retrieval_flush(in->retrieval, false, err);
     }
@@ -239,8 +251,8 @@ static base_status cut(pending *p, base_error *err)
         if (!p->encodings[i]) {
             status = base_fail(err, BASE_NO_MEMORY, "no memory for %zu spans", count);
         }
-        p->spans[i] = (store_new_span){
-            .start_byte = c->start, .end_byte = c->end, .section = p->sections[i]};
+        p->spans[i] =
+            (store_new_span){.start_byte = c->start, .end_byte = c->end, .section = p->sections[i]};
     }
     base_free(cuts);
     return status;
@@ -262,30 +274,48 @@ static base_status copy_document(ingest *in, const ingest_document *d, pending *
                                        .text = p->text,
                                        .text_size = p->text_size,
                                        .observed_at_us = d->observed_at_us,
+                                       .observed_at_is_guess = d->observed_at_is_guess,
                                        .valid_from_us = d->valid_from_us,
                                        .valid_to_us = d->valid_to_us,
                                        .kind = d->kind,
                                        .vector_dim = encoder_dim(in->encoder),
                                        .encoder = encoder_name(in->encoder)};
-    return cut(p, err);
+    return BASE_OK;
 }
 
-/* Why a text cannot be a document, or NULL. */
-static const char *text_problem(const ingest_document *d, char *reason, size_t size)
+/* Why this cannot be a document, or NULL. */
+static const char *document_problem(const ingest_document *d, char *reason, size_t size)
 {
+    const char *names[] = {d->source, d->external_id, d->title};
+    static const char *const kinds[] = {"source", "id", "title"};
+    for (size_t i = 0; i < 3; i++) {
+        if (names[i] && base_utf8_check(names[i], strlen(names[i])) != strlen(names[i])) {
+            snprintf(reason, size, "its %s is not valid UTF-8", kinds[i]);
+            return reason;
+        }
+    }
+    const char *nul = memchr(d->text, 0, d->text_size);
+    if (nul) {
+        snprintf(reason, size, "holds a zero at byte %zu, so it is no text (binary?)",
+                 (size_t)(nul - d->text));
+        return reason;
+    }
     size_t bad = base_utf8_check(d->text, d->text_size);
     if (bad != d->text_size) {
         snprintf(reason, size, "not valid UTF-8 at byte %zu", bad);
         return reason;
     }
-    const char *nul = memchr(d->text, 0, d->text_size);
-    if (nul) {
-        snprintf(reason, size, "holds a NUL at byte %zu (binary?)", (size_t)(nul - d->text));
+    if (d->text_size > INGEST_DOCUMENT_BYTES_MAX) {
+        snprintf(reason, size, "%zu bytes, a document may have %zu", d->text_size,
+                 INGEST_DOCUMENT_BYTES_MAX);
         return reason;
     }
     for (size_t i = 0; i < d->text_size; i++) {
-        if (!strchr(" \t\r\n", d->text[i])) {
-            return NULL;
+        if (!strchr(" \t\r\n\v\f", d->text[i])) {
+            return d->valid_from_us != BASE_TIME_NONE && d->valid_to_us != BASE_TIME_NONE &&
+                           d->valid_from_us > d->valid_to_us
+                       ? "valid_from lies after valid_to"
+                       : NULL;
         }
     }
     return "holds no text";
@@ -293,15 +323,10 @@ static const char *text_problem(const ingest_document *d, char *reason, size_t s
 
 base_status ingest_add(ingest *in, const ingest_document *d, base_error *err)
 {
-    char reason[96];
-    const char *problem = text_problem(d, reason, sizeof reason);
+    char reason[128];
+    const char *problem = document_problem(d, reason, sizeof reason);
     if (problem) {
         ingest_problem(in, "%s: %s", d->place, problem);
-        return BASE_OK;
-    }
-    if (d->valid_from_us != BASE_TIME_NONE && d->valid_to_us != BASE_TIME_NONE &&
-        d->valid_from_us > d->valid_to_us) {
-        ingest_problem(in, "%s: valid_from lies after valid_to", d->place);
         return BASE_OK;
     }
     pending *p = &in->batch[in->batch_count];
@@ -310,10 +335,16 @@ base_status ingest_add(ingest *in, const ingest_document *d, base_error *err)
     if (!status) {
         status = store_peek_document(in->store, &p->document, &result, err);
     }
+    if (!status && result != STORE_PUT_UNCHANGED) {
+        status = cut(p, err); /* after the peek: what is known costs next to nothing */
+    }
     if (status || result == STORE_PUT_UNCHANGED) {
         in->counts.documents_unchanged += !status;
         free_pending(p);
-        return status ? base_error_prefix(err, "%s", d->place), status : BASE_OK;
+        if (status) {
+            base_error_prefix(err, "%s", d->place);
+        }
+        return status;
     }
     in->batch_count++;
     in->span_count += p->document.span_count;
@@ -331,31 +362,88 @@ static bool has_suffix(const char *path, const char *suffix)
     return a >= b && strcmp(path + a - b, suffix) == 0;
 }
 
-static base_status read_file(ingest *in, const char *path, const char *source, base_error *err)
+/* Report why a file cannot be read; only a lack of memory ends the whole ingest. */
+static base_status skip_file(ingest *in, const base_error *problem, base_error *err)
+{
+    if (problem->code == BASE_NO_MEMORY) {
+        return base_fail(err, problem->code, "%s", problem->text);
+    }
+    ingest_problem(in, "%s", problem->text);
+    return BASE_OK;
+}
+
+static base_status read_text_file(ingest *in, const char *path, const char *source,
+                                  int64_t file_time_us, base_error *err)
 {
     base_buffer text = {0};
     base_error problem = {0};
-    base_file_info info = {.modified_us = in->options.now_us};
-    bool standard_input = strcmp(path, "-") == 0;
-    base_status status = standard_input ? BASE_OK : base_file_stat(path, &info, &problem);
-    if (!status) {
-        status = base_file_read(path, FILE_SIZE_MAX, &text, &problem);
+    base_status status = base_file_read(path, INGEST_DOCUMENT_BYTES_MAX, &text, &problem);
+    if (status) {
+        status = skip_file(in, &problem, err);
+    } else if (text.size == 0) {
+        ingest_problem(in, "%s: empty", path);
+    } else {
+        status = ingest_read_text(in, path, source, text.data, text.size, file_time_us, err);
+    }
+    base_buffer_free(&text);
+    return status;
+}
+
+/* Standard input: JSONL when its first sign that is not blank is "{". */
+static base_status read_standard_input(ingest *in, base_error *err)
+{
+    int c;
+    base_buffer text = {0};
+    base_status status = BASE_OK;
+    int64_t now_us = in->options.now_us;
+    while ((c = getc(stdin)) != EOF && strchr(" \t\r\n", c) && c && !status) {
+        char blank = (char)c;
+        status = base_buffer_append(&text, &blank, 1);
+    }
+    if (c == '{' && !status) {
+        ungetc(c, stdin);
+        status = ingest_read_jsonl(in, "-", "stdin", stdin, now_us, err);
+        base_buffer_free(&text);
+        return status;
+    }
+    while (c != EOF && !status && text.size <= INGEST_DOCUMENT_BYTES_MAX) {
+        char step[4096];
+        size_t n = 0;
+        step[n++] = (char)c;
+        n += fread(step + n, 1, sizeof step - n, stdin);
+        status = base_buffer_append(&text, step, n);
+        c = getc(stdin);
     }
     if (status) {
-        base_buffer_free(&text);
-        ingest_problem(in, "%s", problem.text);
-        return status == BASE_NO_MEMORY ? base_fail(err, status, "%s", problem.text) : BASE_OK;
+        base_fail(err, status, "standard input: no memory for %zu bytes", text.size);
+    } else if (ferror(stdin)) {
+        ingest_problem(in, "standard input: cannot be read");
+    } else if (text.size == 0) {
+        ingest_problem(in, "standard input: empty");
+    } else {
+        status = ingest_read_text(in, "-", "stdin", text.data, text.size, now_us, err);
     }
-    if (text.size == 0) {
-        ingest_problem(in, "%s: empty", path);
-        return BASE_OK;
-    }
-    bool lines = has_suffix(path, ".jsonl") || has_suffix(path, ".ndjson") ||
-                 (standard_input && text.data[0] == '{');
-    status = lines
-                 ? ingest_read_jsonl(in, path, source, text.data, text.size, info.modified_us, err)
-                 : ingest_read_text(in, path, source, text.data, text.size, info.modified_us, err);
     base_buffer_free(&text);
+    return status;
+}
+
+static base_status read_file(ingest *in, const char *path, const char *source, base_error *err)
+{
+    base_file_info info;
+    base_error problem = {0};
+    if (base_file_stat(path, &info, &problem)) {
+        return skip_file(in, &problem, err);
+    }
+    if (!has_suffix(path, ".jsonl") && !has_suffix(path, ".ndjson")) {
+        return read_text_file(in, path, source, info.modified_us, err);
+    }
+    FILE *file = fopen(path, "re");
+    if (!file) {
+        base_fail_errno(&problem, errno, "cannot open %s", path);
+        return skip_file(in, &problem, err);
+    }
+    base_status status = ingest_read_jsonl(in, path, source, file, info.modified_us, err);
+    fclose(file);
     return status;
 }
 
@@ -376,7 +464,7 @@ base_status ingest_path(ingest *in, const char *path, base_error *err)
     char whole[PATH_MAX];
     base_file_info info;
     if (strcmp(path, "-") == 0) {
-        return read_file(in, path, "stdin", err);
+        return read_standard_input(in, err);
     }
     base_status status = base_file_stat(path, &info, err);
     if (status) {

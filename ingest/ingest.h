@@ -11,9 +11,14 @@
 #ifndef INGEST_INGEST_H
 #define INGEST_INGEST_H
 
+#include <stdio.h>
+
 #include "engine/encoder.h"
 #include "retrieval/retrieval.h"
 #include "store/store.h"
+
+/* One document is one commit: this is what fits into it. */
+#define INGEST_DOCUMENT_BYTES_MAX ((size_t)32 << 20)
 
 typedef struct ingest_counts {
     uint64_t documents_new, documents_updated, documents_unchanged;
@@ -27,9 +32,9 @@ typedef struct ingest_options {
     /* for documents without; BASE_TIME_NONE = file time, for standard input now */
     int64_t observed_at_us;
     int64_t valid_from_us, valid_to_us; /* BASE_TIME_NONE = not given */
-    int64_t now_us;         /* clock of the commits */
-    /* Both may be NULL. problem: one line that names file and place. progress: after every batch.
-     * */
+    int64_t now_us;                     /* clock of the commits */
+    /* Both may be NULL. problem: one line that names file and place. progress: some times a
+     * batch; its counts hold what the batch has encoded so far, before its commit. */
     void (*on_problem)(void *argument, const char *text);
     void (*on_progress)(void *argument, const ingest_counts *counts);
     void *argument;
@@ -40,9 +45,10 @@ typedef struct ingest ingest;
 /* All borrowed; the store must be writable. */
 base_status ingest_open(store *s, retrieval *r, encoder *e, const ingest_options *options,
                         ingest **out, base_error *err);
-/* Read a file, a folder or "-". Problems of single files and lines are reported and counted; an
- * error return means that nothing more can be written (disk full, store damaged) or that the path
- * itself cannot be read. */
+/* Read a file, a folder or "-" (JSONL when it begins with "{", else one text). A document may have
+ * INGEST_DOCUMENT_BYTES_MAX bytes, a JSONL file any number of lines. Problems of single files and
+ * lines are reported and counted; an error return means that nothing more can be written (disk
+ * full, store damaged) or that the path itself cannot be read. */
 base_status ingest_path(ingest *in, const char *path, base_error *err);
 
 /* One document from the caller (chat turns). Copies everything. *unchanged may be NULL. */
@@ -50,6 +56,9 @@ typedef struct ingest_document {
     const char *source, *external_id, *title, *text; /* external_id may be NULL */
     size_t text_size;
     int64_t observed_at_us, valid_from_us, valid_to_us;
+    /* nobody said when it was observed, the time is the file's: if only that has moved, nothing has
+     * changed */
+    bool observed_at_is_guess;
     store_kind kind;
     const char *place; /* for messages: file, or file:line */
 } ingest_document;
@@ -60,11 +69,12 @@ base_status ingest_commit(ingest *in, bool flush, base_error *err);
 void ingest_get_counts(const ingest *in, ingest_counts *counts);
 void ingest_close(ingest *in); /* drops what was not committed */
 
-/* read_*.c: text of one file -> ingest_add. */
+/* read_*.c: one file -> ingest_add. file_time_us stands in where no time is given. read_jsonl reads
+ * line by line to the end of file, which stays open. */
 base_status ingest_read_text(ingest *in, const char *path, const char *source, const char *text,
                              size_t size, int64_t file_time_us, base_error *err);
-base_status ingest_read_jsonl(ingest *in, const char *path, const char *source, const char *text,
-                              size_t size, int64_t file_time_us, base_error *err);
+base_status ingest_read_jsonl(ingest *in, const char *path, const char *source, FILE *file,
+                              int64_t file_time_us, base_error *err);
 /* Report a skipped file or line. */
 void ingest_problem(ingest *in, const char *format, ...) __attribute__((format(printf, 2, 3)));
 const ingest_options *ingest_get_options(const ingest *in);

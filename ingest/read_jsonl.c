@@ -4,14 +4,21 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/mem.h"
 #include "ingest/ingest.h"
 
-/* A text field: false when it is there but is no text. */
-static bool get_text(json_t *line, const char *name, const char **out)
+enum { READ_STEP = 1 << 16 };
+
+/* A text field: false when it is there but is no text. A whole number is taken as its digits (ids
+ * often are numbers); number [24] holds them. */
+static bool get_text(json_t *line, const char *name, char *number, const char **out)
 {
     json_t *value = json_object_get(line, name);
     *out = NULL;
-    if (value && !json_is_null(value)) {
+    if (json_is_integer(value) && number) {
+        snprintf(number, 24, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
+        *out = number;
+    } else if (value && !json_is_null(value)) {
         *out = json_string_value(value);
         return *out != NULL;
     }
@@ -25,7 +32,7 @@ static bool get_time(ingest *in, json_t *line, const char *name, const char *pla
     const char *text;
     base_error err = {0};
     *out = fallback;
-    if (!get_text(line, name, &text)) {
+    if (!get_text(line, name, NULL, &text)) {
         ingest_problem(in, "%s: \"%s\" is not a text", place, name);
         return false;
     }
@@ -45,15 +52,20 @@ static base_status read_line(ingest *in, const char *place, const char *source, 
     ingest_document d = {.place = place};
     base_status status = BASE_OK;
     if (!line || !json_is_object(line)) {
-        ingest_problem(in, "%s: %s", place, line ? "not a JSON object" : problem.text);
+        if (line) {
+            ingest_problem(in, "%s: not a JSON object", place);
+        } else {
+            ingest_problem(in, "%s, column %d: %s", place, problem.column, problem.text);
+        }
         json_decref(line);
         return BASE_OK;
     }
+    char id[24];
     const char *fields[] = {"id", "source", "title", "text"};
     const char **values[] = {&d.external_id, &d.source, &d.title, &d.text};
     bool good = true;
     for (size_t i = 0; i < 4 && good; i++) {
-        good = get_text(line, fields[i], values[i]);
+        good = get_text(line, fields[i], i == 0 ? id : NULL, values[i]);
         if (!good) {
             ingest_problem(in, "%s: \"%s\" is not a text", place, fields[i]);
         }
@@ -66,36 +78,106 @@ static base_status read_line(ingest *in, const char *place, const char *source, 
     if (good && get_time(in, line, "observed_at", place, observed, &d.observed_at_us) &&
         get_time(in, line, "valid_from", place, o->valid_from_us, &d.valid_from_us) &&
         get_time(in, line, "valid_to", place, o->valid_to_us, &d.valid_to_us)) {
+        d.observed_at_is_guess = o->observed_at_us == BASE_TIME_NONE &&
+                                 !json_is_string(json_object_get(line, "observed_at"));
         d.source = o->source ? o->source : d.source && *d.source ? d.source : source;
         d.text_size = strlen(d.text);
+        d.observed_at_is_guess = o->observed_at_us == BASE_TIME_NONE &&
+                                 !json_is_string(json_object_get(line, "observed_at"));
         status = ingest_add(in, &d, err);
     }
     json_decref(line);
     return status;
 }
 
-base_status ingest_read_jsonl(ingest *in, const char *path, const char *source, const char *text,
-                              size_t size, int64_t file_time_us, base_error *err)
+static bool is_blank(const char *text, size_t size)
 {
-    size_t number = 0;
-    for (size_t at = 0; at < size;) {
-        const char *end = memchr(text + at, '\n', size - at);
-        size_t length = end ? (size_t)(end - text) - at : size - at;
-        char place[4200];
-        number++;
-        snprintf(place, sizeof place, "%s:%zu", path, number);
-        bool blank = true;
-        for (size_t i = 0; i < length && blank; i++) {
-            blank = strchr(" \t\r", text[at + i]) != NULL && text[at + i];
+    for (size_t i = 0; i < size; i++) {
+        if (text[i] == 0 || !strchr(" \t\r", text[i])) {
+            return false;
         }
-        if (!blank) {
-            base_status status =
-                read_line(in, place, source, text + at, length, file_time_us, err);
-            if (status) {
+    }
+    return true;
+}
+
+/* A file being cut into lines. */
+typedef struct line_reader {
+    FILE *file;
+    char step[READ_STEP];
+    size_t held, used; /* bytes of step, and those given out */
+    base_buffer line;
+} line_reader;
+
+/* The next line without its newline. *end: there is none. *too_long: it had more bytes than a
+ * document may have and was passed over. */
+static base_status next_line(line_reader *r, bool *end, bool *too_long)
+{
+    base_status status = BASE_OK;
+    bool any = false;
+    *too_long = *end = false;
+    base_buffer_clear(&r->line);
+    for (;;) {
+        if (r->used == r->held) {
+            r->held = fread(r->step, 1, sizeof r->step, r->file);
+            r->used = 0;
+            if (r->held == 0) {
+                *end = !any;
                 return status;
             }
         }
-        at += length + 1;
+        any = true;
+        const char *from = r->step + r->used;
+        const char *newline = memchr(from, '\n', r->held - r->used);
+        size_t n = newline ? (size_t)(newline - from) : r->held - r->used;
+        r->used += n + (newline != NULL);
+        /* JSON may need six bytes where the text has one. */
+        *too_long |= r->line.size + n > 6 * INGEST_DOCUMENT_BYTES_MAX;
+        if (!*too_long && (status = base_buffer_append(&r->line, from, n))) {
+            return status;
+        }
+        if (newline) {
+            return status;
+        }
     }
-    return BASE_OK;
+}
+
+base_status ingest_read_jsonl(ingest *in, const char *path, const char *source, FILE *file,
+                              int64_t file_time_us, base_error *err)
+{
+    line_reader *r = base_calloc(1, sizeof *r);
+    if (!r) {
+        return base_fail(err, BASE_NO_MEMORY, "%s: no memory", path);
+    }
+    r->file = file;
+    base_status status = BASE_OK;
+    for (size_t number = 1; !status; number++) {
+        bool end, too_long;
+        char place[4200];
+        snprintf(place, sizeof place, "%s:%zu", path, number);
+        status = next_line(r, &end, &too_long);
+        if (status) {
+            base_fail(err, status, "%s: no memory for a line", place);
+        } else if (end) {
+            break;
+        } else if (too_long) {
+            ingest_problem(in, "%s: longer than a document may be (%zu bytes)", place,
+                           INGEST_DOCUMENT_BYTES_MAX);
+        } else {
+            const char *text = r->line.data ? r->line.data : "";
+            size_t size = r->line.size;
+            if (number == 1 && size >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0) {
+                text += 3; /* byte order mark */
+                size -= 3;
+            }
+            if (!is_blank(text, size)) {
+                status = read_line(in, place, source, text, size, file_time_us, err);
+            }
+        }
+    }
+    if (!status && ferror(file)) {
+        ingest_problem(in, "%s: cannot be read to its end", path);
+    }
+    base_buffer_free(&r->line);
+    base_free(r);
+    return status;
 }

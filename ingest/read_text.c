@@ -5,21 +5,35 @@
 #include "base/mem.h"
 #include "ingest/ingest.h"
 
-/* The first line "# Title" of Markdown; NULL when there is none. Caller frees. */
+/* The first heading "# Title" of Markdown, of any level, outside code; NULL when there is none.
+ * Caller frees. */
 static char *markdown_title(const char *text, size_t size)
 {
-    for (size_t at = 0; at < size;) {
+    bool in_code = false;
+    size_t at = size >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0; /* byte order mark */
+    while (at < size) {
         const char *end = memchr(text + at, '\n', size - at);
         size_t length = end ? (size_t)(end - text) - at : size - at;
-        if (length > 2 && text[at] == '#' && text[at + 1] == ' ') {
-            const char *title = text + at + 2;
-            length -= 2;
+        size_t marks = 0;
+        while (marks < length && text[at + marks] == '#') {
+            marks++;
+        }
+        in_code ^= length >= 3 && memcmp(text + at, "```", 3) == 0;
+        if (!in_code && marks >= 1 && marks <= 6 && marks + 1 < length && text[at + marks] == ' ') {
+            const char *title = text + at + marks;
+            length -= marks;
             while (length > 0 && strchr(" #\r\t", title[length - 1])) {
                 length--;
             }
-            return length > 0 ? base_strndup(title, length) : NULL;
+            while (length > 0 && title[0] == ' ') {
+                title++;
+                length--;
+            }
+            if (length > 0) {
+                return base_strndup(title, length);
+            }
         }
-        at += length + 1;
+        at += (end ? (size_t)(end - text) - at : size - at) + 1;
     }
     return NULL;
 }
@@ -56,6 +70,8 @@ base_status ingest_read_text(ingest *in, const char *path, const char *source, c
         .text = text,
         .text_size = size,
         .observed_at_us = o->observed_at_us == BASE_TIME_NONE ? file_time_us : o->observed_at_us,
+        .observed_at_is_guess = o->observed_at_us == BASE_TIME_NONE,
+        .observed_at_is_guess = o->observed_at_us == BASE_TIME_NONE,
         .valid_from_us = o->valid_from_us,
         .valid_to_us = o->valid_to_us,
         .place = path};

@@ -86,17 +86,16 @@ static inline void loop_ingest(loop *l, const char *const *titles, const char *c
     for (size_t i = 0; i < count; i++) {
         char id[32];
         snprintf(id, sizeof id, "%zu", i);
-        ingest_document document = {
-            .source = "test",
-            .external_id = id,
-            .title = titles ? titles[i] : "",
-            .text = texts[i],
-            .text_size = strlen(texts[i]),
-            .observed_at_us =
-                base_time_from_civil(2024, 1, 1) + (int64_t)(i % 300) * BASE_DAY_US,
-            .valid_from_us = BASE_TIME_NONE,
-            .valid_to_us = BASE_TIME_NONE,
-            .place = id};
+        ingest_document document = {.source = "test",
+                                    .external_id = id,
+                                    .title = titles ? titles[i] : "",
+                                    .text = texts[i],
+                                    .text_size = strlen(texts[i]),
+                                    .observed_at_us = base_time_from_civil(2024, 1, 1) +
+                                                      (int64_t)(i % 300) * BASE_DAY_US,
+                                    .valid_from_us = BASE_TIME_NONE,
+                                    .valid_to_us = BASE_TIME_NONE,
+                                    .place = id};
         loop_check(ingest_add(in, &document, &err), &err);
     }
     loop_check(ingest_commit(in, true, &err), &err);
