@@ -14,12 +14,10 @@
 #include <math.h>
 #include <string.h>
 
-#define INLINE static inline __attribute__((always_inline))
-#if defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
+#define INLINE KERNEL_INLINE
+#define UNROLL KERNEL_UNROLL
+/* Without optimisation the compiler's own intrinsics are macros, whose casts -Wsign-conversion reports here. */
+#pragma GCC diagnostic ignored "-Wsign-conversion"
 
 /* --- partial vectors: the last 1..7 values of a row, zeros behind them ----------------------------------- */
 

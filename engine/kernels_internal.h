@@ -23,6 +23,21 @@
 #define KERNEL_X86 1 /* kernels_avx2.c and kernels_avx512.c hold code */
 #endif
 
+/* Loops over registers must vanish: unroll them fully, except under sanitizers, whose checks on every unrolled access would
+ * cost minutes of compilation. */
+#define KERNEL_INLINE static inline __attribute__((always_inline))
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define KERNEL_UNROLL
+#elif defined(__clang__)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define KERNEL_UNROLL
+#else
+#define KERNEL_UNROLL _Pragma("clang loop unroll(full)")
+#endif
+#else
+#define KERNEL_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 #define KERNEL_GROUP 16
 #define KERNEL_BLOCK 32
 #define KERNEL_P4_BYTES (KERNEL_GROUP * KERNEL_BLOCK / 2)
