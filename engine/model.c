@@ -124,7 +124,7 @@ static base_status find(const gguf_file *file, const char *name, size_t rows, si
 static base_status load_vector(const gguf_file *file, const char *name, size_t columns,
                                const float **out, base_error *err)
 {
-    const gguf_tensor *tensor;
+    const gguf_tensor *tensor = NULL;
     base_status status = find(file, name, 1, columns, &tensor, err);
     if (status) {
         return status;
@@ -304,7 +304,7 @@ static base_status load_linear(const gguf_file *file, adapter *a, size_t layer, 
     base_status status = BASE_OK;
     BASE_ASSERT(part_count >= 1 && part_count <= 3);
     for (size_t i = 0; i < part_count && !status; i++) {
-        const gguf_tensor *tensor;
+        const gguf_tensor *tensor = NULL;
         char name[128];
         snprintf(name, sizeof name, "blk.%zu.%s.weight", layer, parts[i].name);
         status = find(file, name, parts[i].rows, columns, &tensor, err);

@@ -78,8 +78,6 @@ static base_status read_line(ingest *in, const char *place, const char *source, 
     if (good && get_time(in, line, "observed_at", place, observed, &d.observed_at_us) &&
         get_time(in, line, "valid_from", place, o->valid_from_us, &d.valid_from_us) &&
         get_time(in, line, "valid_to", place, o->valid_to_us, &d.valid_to_us)) {
-        d.observed_at_is_guess = o->observed_at_us == BASE_TIME_NONE &&
-                                 !json_is_string(json_object_get(line, "observed_at"));
         d.source = o->source ? o->source : d.source && *d.source ? d.source : source;
         d.text_size = strlen(d.text);
         d.observed_at_is_guess = o->observed_at_us == BASE_TIME_NONE &&

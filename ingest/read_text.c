@@ -71,7 +71,6 @@ base_status ingest_read_text(ingest *in, const char *path, const char *source, c
         .text_size = size,
         .observed_at_us = o->observed_at_us == BASE_TIME_NONE ? file_time_us : o->observed_at_us,
         .observed_at_is_guess = o->observed_at_us == BASE_TIME_NONE,
-        .observed_at_is_guess = o->observed_at_us == BASE_TIME_NONE,
         .valid_from_us = o->valid_from_us,
         .valid_to_us = o->valid_to_us,
         .place = path};

@@ -259,7 +259,7 @@ static base_status environment_sizes(store_db *db, uint64_t *used, uint64_t *fil
 /* Make the file reach to its last page (a hole), so that a shorter one always means damage. */
 static void extend_file(store_db *db)
 {
-    uint64_t used, file;
+    uint64_t used = 0, file = 0;
     mdb_filehandle_t fd;
     if (environment_sizes(db, &used, &file, NULL) == BASE_OK && file < used &&
         mdb_env_get_fd(db->env, &fd) == 0 && ftruncate(fd, (off_t)used) != 0) {

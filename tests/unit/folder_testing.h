@@ -39,7 +39,7 @@ static inline void remove_tree(const char *path)
         DIR *folder = opendir(path);
         struct dirent *entry;
         while (folder && (entry = readdir(folder))) {
-            char child[4096];
+            char child[8192];
             if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) {
                 snprintf(child, sizeof child, "%s/%s", path, entry->d_name);
                 remove_tree(child);
