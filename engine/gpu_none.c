@@ -136,3 +136,10 @@ base_status gpu_decode_many(gpu_stream *stream, int32_t token, size_t count, gpu
     (void)steps;
     return none(err);
 }
+
+base_status gpu_measure(double *copy_bytes_per_s, double *product_flops, base_error *err)
+{
+    (void)copy_bytes_per_s;
+    (void)product_flops;
+    return none(err);
+}

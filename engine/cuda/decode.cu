@@ -22,15 +22,61 @@
 
 #include <math.h>
 
-enum { NORM_CHUNKS = 4 }; /* of 8 columns per thread: C <= GPU_THREADS * 8 * 4 */
+/* Phases of a layer, and the one behind the last layer. */
+enum { QKV, ATTENTION, OUTPUT, GATE_UP, DOWN, PHASES, LOGITS = PHASES };
 
-/* Shared memory behind the stages and their barriers. */
+/* The block's shared memory: stages and their barriers, activations, partial sums, small things. */
 struct gpu_work {
+    uint8_t *stages;
+    uint64_t *barriers;
+    gpu_activations x;
+    float *partial;
     float *reduce; /* [GPU_WARPS * 4] */
     uint32_t *flag;
-    float *partial;
-    gpu_activations x;
+    gpu_cursor *cursors; /* [GPU_WARPS] */
 };
+
+/* Where things are. Called anew in every phase: the addresses must not live in registers across
+ * attention, which needs them all. */
+static __device__ __forceinline__ gpu_work work_of(const gpu_decode_params &p, uint8_t *memory)
+{
+    gpu_work w;
+    uint32_t stages = p.stages;
+#if !defined(GPU_EMULATE)
+    asm volatile(""
+                 : "+r"(stages)); /* not the same value as last time, for all the compiler knows */
+#endif
+    w.stages = memory;
+    uint8_t *at = memory + GPU_WARPS * stages * GPU_STAGE_BYTES;
+    w.barriers = (uint64_t *)at;
+    at += GPU_WARPS * stages * sizeof(uint64_t);
+    w.x.base = at; /* every part is a multiple of 16 */
+    w.x.columns = 0;
+    at += p.x_bytes;
+    w.partial = (float *)at;
+    w.reduce = w.partial + p.partial_floats;
+    w.flag = (uint32_t *)(w.reduce + GPU_WARPS * 4);
+    w.cursors = (gpu_cursor *)(w.flag + 4);
+    return w;
+}
+
+/* What a warp keeps of its ring between phases. */
+struct gpu_place {
+    uint32_t at, parity;
+};
+
+static __device__ __forceinline__ gpu_ring ring_of(const gpu_decode_params &p, const gpu_work &work,
+                                                   gpu_place place, uint32_t warp)
+{
+    gpu_ring ring;
+    ring.stages = p.stages;
+    ring.stage = work.stages + warp * ring.stages * GPU_STAGE_BYTES;
+    ring.barrier = work.barriers + warp * ring.stages;
+    ring.next = work.cursors + warp;
+    ring.at = place.at;
+    ring.parity = place.parity;
+    return ring;
+}
 
 static __device__ __forceinline__ void grid_barrier(uint32_t *counter, uint32_t target)
 {
@@ -75,33 +121,22 @@ static __device__ void fill_plain(gpu_activations &x, bool coded, const float *f
     }
 }
 
-/* rmsnorm of the residual stream; embedding != NULL: of a token's embedding, which block 0 also
- * writes to p.x. */
+/* rmsnorm of the residual stream. */
 static __device__ void fill_normed(const gpu_decode_params &p, gpu_work &work, bool coded,
-                                   const float *weight, const gpu_matrix *embedding, uint32_t token)
+                                   const float *weight)
 {
-    float v[NORM_CHUNKS][8];
+    float v[GPU_NORM_CHUNKS][8];
     float squares = 0.0f;
     work.x.columns = p.channels;
 #pragma unroll
-    for (int i = 0; i < NORM_CHUNKS; i++) {
+    for (int i = 0; i < GPU_NORM_CHUNKS; i++) {
         uint32_t c = ((uint32_t)i * GPU_THREADS + threadIdx.x) * 8;
 #pragma unroll
         for (int j = 0; j < 8; j++) {
             v[i][j] = 0.0f;
         }
         if (c < p.channels) {
-            if (embedding) {
-#pragma unroll
-                for (int j = 0; j < 8; j++) {
-                    v[i][j] = gpu_weight_at(*embedding, token, c + (uint32_t)j);
-                    if (blockIdx.x == 0) {
-                        p.x[c + (uint32_t)j] = v[i][j];
-                    }
-                }
-            } else {
-                load8(p.x + c, v[i]);
-            }
+            load8(p.x + c, v[i]);
         }
 #pragma unroll
         for (int j = 0; j < 8; j++) {
@@ -111,7 +146,7 @@ static __device__ void fill_normed(const gpu_decode_params &p, gpu_work &work, b
     float total = gpu_block_sum(squares, work.reduce);
     float factor = 1.0f / sqrtf(total / (float)p.channels + p.eps);
 #pragma unroll
-    for (int i = 0; i < NORM_CHUNKS; i++) {
+    for (int i = 0; i < GPU_NORM_CHUNKS; i++) {
         uint32_t base = (uint32_t)i * GPU_THREADS * 8, c = base + threadIdx.x * 8;
         if (base >= p.channels) {
             break;
@@ -133,10 +168,13 @@ static __device__ void fill_normed(const gpu_decode_params &p, gpu_work &work, b
 
 /* All matrices of the phase that begins at p.program[*index]; leaves their partial sums behind a
  * block barrier. */
-static __device__ void run_phase(const gpu_decode_params &p, uint32_t index, gpu_ring &ring,
-                                 gpu_work &work, uint32_t warp, uint32_t lane)
+static __device__ void run_phase(const gpu_decode_params &p, uint32_t index, gpu_place *place,
+                                 gpu_work &work)
 {
+    uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    gpu_ring ring = ring_of(p, work, *place, warp);
     float *partial = work.partial;
+    __syncthreads(); /* activations are in place */
     for (;; index++) {
         const gpu_matrix m = p.program[index];
         uint32_t begin, end;
@@ -147,6 +185,8 @@ static __device__ void run_phase(const gpu_decode_params &p, uint32_t index, gpu
             break;
         }
     }
+    place->at = ring.at;
+    place->parity = ring.parity;
     __syncthreads();
 }
 
@@ -368,10 +408,7 @@ static __device__ void attend_slots(const gpu_decode_params &p, uint32_t layer, 
                                     uint32_t head, uint32_t head_count, uint32_t begin,
                                     uint32_t end, float *shared, uint32_t warp, uint32_t lane)
 {
-    uint32_t lanes = 1, kv_width = p.kv_heads * p.head_size;
-    while (lanes * 8 < p.head_size) {
-        lanes *= 2;
-    }
+    uint32_t lanes = p.slot_lanes, kv_width = p.kv_heads * p.head_size;
     uint32_t d = lane % lanes * 8, sub = lane / lanes, per_warp = 32 / lanes;
     bool holds = d < p.head_size;
     float q[GPU_HEADS_AT_ONCE][8], o[GPU_HEADS_AT_ONCE][8], m[GPU_HEADS_AT_ONCE],
@@ -401,22 +438,25 @@ static __device__ void attend_slots(const gpu_decode_params &p, uint32_t layer, 
                 value = __ldcg((const uint4 *)(p.values + base + (size_t)slot * kv_width));
             }
         }
-        float k[8], v[8];
-        unpack8(key, k);
+        /* Scores of all heads first, so that keys and values are not both unpacked at a time. */
+        float score[GPU_HEADS_AT_ONCE], v[8];
+        unpack8(key, v);
+#pragma unroll
+        for (int h = 0; h < GPU_HEADS_AT_ONCE; h++) {
+            score[h] = 0.0f;
+#pragma unroll
+            for (int i = 0; i < 8; i++) {
+                score[h] += q[h][i] * v[i];
+            }
+            for (uint32_t mask = lanes / 2; mask > 0; mask /= 2) {
+                score[h] += __shfl_xor_sync(0xffffffffu, score[h], (int)mask);
+            }
+        }
         unpack8(value, v);
 #pragma unroll
         for (int h = 0; h < GPU_HEADS_AT_ONCE; h++) {
-            float score = 0.0f;
-#pragma unroll
-            for (int i = 0; i < 8; i++) {
-                score += q[h][i] * k[i];
-            }
-            for (uint32_t mask = lanes / 2; mask > 0; mask /= 2) {
-                score += __shfl_xor_sync(0xffffffffu, score, (int)mask);
-            }
-            score += bias;
-            float largest = fmaxf(m[h], score);
-            float keep = weight_of(m[h], largest), weight = weight_of(score, largest);
+            float s = score[h] + bias, largest = fmaxf(m[h], s);
+            float keep = weight_of(m[h], largest), weight = weight_of(s, largest);
             m[h] = largest;
             l[h] = l[h] * keep + weight;
 #pragma unroll
@@ -475,9 +515,9 @@ static __device__ __forceinline__ float merge_parts(const float *parts, uint32_t
     return out;
 }
 
-static __device__ void attention_phase(const gpu_decode_params &p, uint32_t layer, gpu_work &work,
-                                       uint32_t warp, uint32_t lane)
+static __device__ void attention_phase(const gpu_decode_params &p, uint32_t layer, gpu_work work)
 {
+    uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     uint32_t slots = p.slots + 1, repeat = p.heads / p.kv_heads, width = p.head_size + 2;
     uint32_t splits = max(1u, min(gridDim.x / p.kv_heads, (slots + 63) / 64));
     splits = min(splits, (uint32_t)GPU_SPLITS_MAX);
@@ -528,76 +568,68 @@ static __global__ void __launch_bounds__(GPU_THREADS, 1)
     decode_kernel(const __grid_constant__ gpu_decode_params p)
 {
     GPU_SHARED(memory);
-    uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    gpu_work work;
-    uint8_t *at = memory + (size_t)GPU_WARPS * p.stages * GPU_STAGE_BYTES;
-    uint64_t *barriers = (uint64_t *)at;
-    at += GPU_WARPS * p.stages * sizeof(uint64_t);
-    work.x.base = at; /* a multiple of 128: GPU_WARPS * 8 is one */
-    work.x.columns = 0;
-    at += p.x_bytes;
-    work.partial = (float *)at;
-    work.reduce = work.partial + p.partial_floats;
-    work.flag = (uint32_t *)(work.reduce + GPU_WARPS * 4);
-
-    gpu_ring ring;
-    ring.open(memory, barriers, p.stages, p.program, p.program_count, warp, lane);
-
+    gpu_place place;
+    {
+        gpu_work work = work_of(p, memory);
+        gpu_place start = {0, 0};
+        uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+        gpu_ring ring = ring_of(p, work, start, warp);
+        ring.open(p.program, p.program_count, warp, lane);
+        place.at = ring.at;
+        place.parity = ring.parity;
+    }
     uint32_t token = (uint32_t)(p.token >= 0 ? p.token : *p.next_token);
-    uint32_t index = 0, passed = p.barrier_base;
-    for (uint32_t layer = 0; layer < p.layers; layer++) {
-        const float *norm = p.norms + (size_t)layer * 2 * p.channels;
-        fill_normed(p, work, gpu_is_coded(p.program[index].format), norm,
-                    layer == 0 ? p.embedding : NULL, token);
-        __syncthreads();
-        run_phase(p, index, ring, work, warp, lane);
-        finish_qkv(p, index, layer, work);
-        while (!p.program[index].last) {
+    uint32_t column = blockIdx.x * GPU_THREADS + threadIdx.x;
+    for (; column < p.channels; column += gridDim.x * GPU_THREADS) {
+        p.x[column] = gpu_weight_at(*p.embedding, token, column);
+    }
+    grid_barrier(&p.counters[0], (p.barrier_base + 1) * gridDim.x);
+
+    /* One loop over all phases, so that the products' code is there once. */
+    uint32_t index = 0, steps = p.layers * PHASES + (p.want_logits ? 1 : 0);
+    for (uint32_t step = 0; step < steps; step++) {
+        uint32_t layer = step / PHASES, phase = layer < p.layers ? step % PHASES : (uint32_t)LOGITS;
+        if (phase == ATTENTION) {
+            attention_phase(p, layer, work_of(p, memory));
+        } else {
+            gpu_work work = work_of(p, memory);
+            bool coded = gpu_is_coded(p.program[index].format);
+            if (phase == OUTPUT || phase == DOWN) {
+                fill_plain(work.x, coded, phase == OUTPUT ? p.attended : p.hidden,
+                           phase == OUTPUT ? p.heads * p.head_size : p.feed_forward);
+            } else {
+                size_t which = 2 * (size_t)layer + (phase == GATE_UP ? 1 : 0);
+                fill_normed(p, work, coded, p.norms + which * p.channels);
+            }
+            run_phase(p, index, &place, work);
+            if (phase == QKV) {
+                finish_qkv(p, index, layer, work);
+            } else if (phase == GATE_UP) {
+                finish_swiglu(p, index, work);
+            } else if (phase == LOGITS) {
+                finish_logits(p, index, work);
+                break;
+            } else {
+                finish_residual(p, index, work);
+            }
+            while (!p.program[index].last) {
+                index++;
+            }
             index++;
         }
-        index++;
-        grid_barrier(&p.counters[0], ++passed * gridDim.x);
-
-        attention_phase(p, layer, work, warp, lane);
-        grid_barrier(&p.counters[0], ++passed * gridDim.x);
-
-        fill_plain(work.x, gpu_is_coded(p.program[index].format), p.attended,
-                   p.heads * p.head_size);
-        __syncthreads();
-        run_phase(p, index, ring, work, warp, lane);
-        finish_residual(p, index++, work);
-        grid_barrier(&p.counters[0], ++passed * gridDim.x);
-
-        fill_normed(p, work, gpu_is_coded(p.program[index].format), norm + p.channels, NULL, 0);
-        __syncthreads();
-        run_phase(p, index, ring, work, warp, lane);
-        finish_swiglu(p, index++, work);
-        grid_barrier(&p.counters[0], ++passed * gridDim.x);
-
-        fill_plain(work.x, gpu_is_coded(p.program[index].format), p.hidden, p.feed_forward);
-        __syncthreads();
-        run_phase(p, index, ring, work, warp, lane);
-        finish_residual(p, index++, work);
-        grid_barrier(&p.counters[0], ++passed * gridDim.x);
-    }
-    if (p.want_logits) {
-        fill_normed(p, work, gpu_is_coded(p.program[index].format),
-                    p.norms + (size_t)p.layers * 2 * p.channels, NULL, 0);
-        __syncthreads();
-        run_phase(p, index, ring, work, warp, lane);
-        finish_logits(p, index, work);
+        grid_barrier(&p.counters[0], (p.barrier_base + 2 + step) * gridDim.x);
     }
 }
 
 size_t gpu_decode_shared(const gpu_decode_params *p)
 {
     return (size_t)GPU_WARPS * p->stages * (GPU_STAGE_BYTES + sizeof(uint64_t)) + p->x_bytes +
-           (p->partial_floats + GPU_WARPS * 4 + 4) * sizeof(float);
+           (p->partial_floats + GPU_WARPS * 4 + 4) * sizeof(float) + GPU_WARPS * sizeof(gpu_cursor);
 }
 
 uint32_t gpu_decode_barriers(const gpu_decode_params *p)
 {
-    return 5 * p->layers;
+    return PHASES * p->layers + 1;
 }
 
 cudaError_t gpu_decode_prepare(size_t shared_bytes)

@@ -13,6 +13,7 @@
 #define GPU_WARPS 16
 #endif
 #define GPU_THREADS (GPU_WARPS * 32)
+#define GPU_NORM_CHUNKS 2   /* C is at most GPU_THREADS * 8 * this; more costs registers */
 #define GPU_SPLITS_MAX 64   /* parts into which one attention head's slots are cut */
 #define GPU_HEADS_AT_ONCE 4 /* query heads of one KV head that share a pass over the slots */
 
@@ -40,6 +41,7 @@ struct gpu_stats {
 
 struct gpu_decode_params {
     uint32_t layers, channels, heads, kv_heads, head_size, feed_forward, vocabulary;
+    uint32_t slot_lanes; /* power of two: lanes that share a slot in attention, 8 values each */
     float eps, scale;
     /* per layer: QKV (1 to 3), output, gate/up, down; at the end the logits */
     const gpu_matrix *program;

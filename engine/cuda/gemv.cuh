@@ -240,41 +240,37 @@ struct gpu_ring {
     uint8_t *stage;    /* this warp's stages */
     uint64_t *barrier; /* one per stage */
     uint32_t stages, at, parity;
-    gpu_cursor next; /* used by lane 0 only */
+    gpu_cursor *next; /* shared memory, lane 0 only: in registers it would cost 20 */
 
     /* Lane 0: fetch the next segment into stage s, which nobody reads any more. */
     __device__ __forceinline__ void fetch(uint32_t s, uint32_t warp)
     {
-        if (next.done()) {
+        if (next->done()) {
             return;
         }
-        const gpu_matrix &m = next.m;
-        uint32_t bytes = next.segment + 1u == m.segments ? m.last_bytes : m.segment_bytes;
+        const gpu_matrix &m = next->m;
+        uint32_t bytes = next->segment + 1u == m.segments ? m.last_bytes : m.segment_bytes;
         const uint8_t *from =
-            m.data + (size_t)next.group * m.group_bytes + (size_t)next.segment * m.segment_bytes;
+            m.data + (size_t)next->group * m.group_bytes + (size_t)next->segment * m.segment_bytes;
         gpu_mbarrier_expect(&barrier[s], bytes);
         gpu_bulk_load(stage + s * GPU_STAGE_BYTES, from, bytes, &barrier[s]);
-        next.advance(warp);
+        next->advance(warp);
     }
     /* All lanes: begin to stream. */
-    __device__ __forceinline__ void open(uint8_t *memory, uint64_t *barriers, uint32_t count,
-                                         const gpu_matrix *program, uint32_t program_count,
+    __device__ __forceinline__ void open(const gpu_matrix *program, uint32_t program_count,
                                          uint32_t warp, uint32_t lane)
     {
-        stage = memory + (size_t)warp * count * GPU_STAGE_BYTES;
-        barrier = barriers + warp * count;
-        stages = count;
         at = parity = 0;
-        next.program = program;
-        next.matrix = 0;
-        next.matrix_count = program_count;
         if (lane == 0) {
-            for (uint32_t s = 0; s < count; s++) {
+            next->program = program;
+            next->matrix = 0;
+            next->matrix_count = program_count;
+            for (uint32_t s = 0; s < stages; s++) {
                 gpu_mbarrier_init(&barrier[s]);
             }
             gpu_mbarrier_init_fence();
-            next.enter(warp);
-            for (uint32_t s = 0; s < count; s++) {
+            next->enter(warp);
+            for (uint32_t s = 0; s < stages; s++) {
                 fetch(s, warp);
             }
         }

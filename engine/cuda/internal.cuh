@@ -25,11 +25,15 @@ struct gpu_model {
     gpu_matrix *host_program; /* [program_count + 1], the last is the embedding */
     gpu_matrix *program;      /* the same on the device */
     size_t program_count;     /* with the logits, without the embedding */
+    uint16_t **half;          /* host [program_count]: f16 rows on the device; NULL where they
+                                 would not fit */
     float *norms;             /* device */
     float *frequencies;       /* host [D/2] */
     size_t weight_bytes;
     size_t x_bytes, partial_floats, stages; /* shared memory of the decode kernel */
 };
+
+struct gpu_prefill; /* prefill.cu */
 
 struct gpu_stream {
     gpu_model *model;
@@ -44,6 +48,7 @@ struct gpu_stream {
     gpu_step *results;        /* page-locked [GPU_RESULTS] */
     uint8_t *staging;         /* page-locked, as large as scratch */
     size_t scratch_bytes;
+    struct gpu_prefill *prefill; /* NULL: every token goes through the decode kernel */
 };
 static const size_t GPU_RESULTS = 1024, GPU_MOVE_SLOTS = 128;
 

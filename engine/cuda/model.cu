@@ -4,7 +4,7 @@
  * Gate and up rows are interleaved by groups of 8, so that one block holds both sides of a product;
  * where their types differ, both become f16.
  */
-#include "engine/cuda/internal.cuh"
+#include "engine/cuda/prefill.cuh"
 
 #include <math.h>
 
@@ -219,7 +219,8 @@ static base_status check_shape(const core_shape *s, base_error *err)
         return base_fail(err, BASE_UNSUPPORTED,
                          "GPU: heads of %zu values (multiples of 8 up to 256)", s->head_size);
     }
-    if (s->channels % 8 != 0 || s->feed_forward % 8 != 0 || s->channels > GPU_THREADS * 32) {
+    if (s->channels % 8 != 0 || s->feed_forward % 8 != 0 ||
+        s->channels > GPU_THREADS * 8 * GPU_NORM_CHUNKS) {
         return base_fail(err, BASE_UNSUPPORTED, "GPU: %zu channels and %zu feed-forward columns",
                          s->channels, s->feed_forward);
     }
@@ -249,6 +250,38 @@ static base_status upload_norms(gpu_model *model, const core_model *core, base_e
     model->norms = (float *)device;
     base_free(host);
     return status;
+}
+
+/* f16 copies for the products of many tokens, where they take less than half of what is free. */
+static base_status unpack_all(gpu_model *model, base_error *err)
+{
+    size_t bytes = 0, available = 0, total = 0;
+    for (size_t i = 0; i < model->program_count; i++) {
+        bytes +=
+            (size_t)model->host_program[i].rows * model->host_program[i].columns * sizeof(uint16_t);
+    }
+    GPU_TRY(cudaMemGetInfo(&available, &total));
+    if (!gpu_prefill_takes(&model->shape) || bytes > available / 2) {
+        return BASE_OK;
+    }
+    model->half = (uint16_t **)base_calloc(model->program_count, sizeof *model->half);
+    if (!model->half) {
+        return base_fail(err, BASE_NO_MEMORY, "GPU: no host memory");
+    }
+    for (size_t i = 0; i < model->program_count; i++) {
+        const gpu_matrix *m = &model->host_program[i];
+        void *to = NULL;
+        base_status status =
+            gpu_arena_take(&model->arena, (size_t)m->rows * m->columns * sizeof(uint16_t),
+                           "f16 weights", &to, err);
+        if (status) {
+            return status;
+        }
+        model->half[i] = (uint16_t *)to;
+        GPU_TRY(gpu_unpack_half(m, model->half[i], 0));
+    }
+    GPU_TRY(cudaStreamSynchronize(0));
+    return BASE_OK;
 }
 
 static base_status load(loader *l, const core_model *core, base_error *err)
@@ -288,7 +321,7 @@ static base_status load(loader *l, const core_model *core, base_error *err)
     }
     model->program = (gpu_matrix *)device;
     GPU_TRY(cudaMemcpy(model->program, model->host_program, bytes, cudaMemcpyHostToDevice));
-    return BASE_OK;
+    return unpack_all(model, err);
 }
 
 base_status gpu_model_create(const core_model *core, gpu_model **out, base_error *err)
@@ -348,6 +381,7 @@ void gpu_model_close(gpu_model *model)
     if (model) {
         gpu_arena_free(&model->arena);
         base_free(model->host_program);
+        base_free(model->half);
         base_free(model->frequencies);
         base_free(model);
     }

@@ -4,9 +4,13 @@
  * Main entries: gpu_run, gpu_decode. Host code only; the arithmetic is in decode.cu. Window
  * operations are in window.cu.
  */
-#include "engine/cuda/internal.cuh"
+#include "engine/cuda/prefill.cuh"
 
 #include <math.h>
+
+/* Up to this many tokens go through the decode kernel one by one (chosen: a batch of f16 weights is
+ * 2 to 4 times the bytes of packed ones, and starts seven kernels a layer). */
+static const size_t SINGLE_MAX = 4;
 
 base_status gpu_stream_check(gpu_stream *s, base_status status)
 {
@@ -96,7 +100,7 @@ static base_status take_all(gpu_stream *s, base_error *err)
         cudaHostAlloc((void **)&s->results, GPU_RESULTS * sizeof(gpu_step), cudaHostAllocDefault));
     GPU_TRY(cudaHostAlloc((void **)&s->staging, s->scratch_bytes, cudaHostAllocDefault));
     GPU_TRY(cudaStreamSynchronize(s->queue));
-    return BASE_OK;
+    return gpu_prefill_takes(shape) ? gpu_prefill_open(s, err) : BASE_OK;
 }
 
 static void set_params(gpu_stream *s)
@@ -113,6 +117,8 @@ static void set_params(gpu_stream *s)
     p->vocabulary = (uint32_t)shape->vocabulary;
     p->eps = shape->rms_eps;
     p->scale = 1.0f / sqrtf((float)shape->head_size);
+    for (p->slot_lanes = 1; p->slot_lanes * 8 < shape->head_size; p->slot_lanes *= 2) {
+    }
     p->program = model->program;
     p->embedding = model->program + model->program_count;
     p->norms = model->norms;
@@ -160,6 +166,7 @@ void gpu_stream_close(gpu_stream *s)
         (void)cudaStreamSynchronize(s->queue);
         (void)cudaStreamDestroy(s->queue);
     }
+    gpu_prefill_close(s);
     if (s->results) {
         (void)cudaFreeHost(s->results);
     }
@@ -223,8 +230,9 @@ static base_status check_tokens(const gpu_stream *s, const int32_t *tokens, size
     return BASE_OK;
 }
 
-static base_status run(gpu_stream *s, const int32_t *tokens, size_t count, float *logits,
-                       size_t rows, base_error *err)
+/* Few tokens: one after the other, each a pass over the packed weights. */
+static base_status run_single(gpu_stream *s, const int32_t *tokens, size_t count, float *logits,
+                              size_t rows, base_error *err)
 {
     size_t vocabulary = s->model->shape.vocabulary;
     for (size_t t = 0; t < count; t++) {
@@ -237,6 +245,27 @@ static base_status run(gpu_stream *s, const int32_t *tokens, size_t count, float
             GPU_TRY(cudaMemcpyAsync(logits + (t + rows - count) * vocabulary, s->params.logits,
                                     vocabulary * sizeof(float), cudaMemcpyDeviceToHost, s->queue));
         }
+    }
+    return BASE_OK;
+}
+
+static base_status run(gpu_stream *s, const int32_t *tokens, size_t count, float *logits,
+                       size_t rows, base_error *err)
+{
+    size_t vocabulary = s->model->shape.vocabulary;
+    for (size_t done = 0; done < count;) {
+        size_t batch = count - done < s->batch_max ? count - done : s->batch_max;
+        bool single = !s->prefill || count <= SINGLE_MAX;
+        /* Of the last `rows` tokens of the call, those that stand in this batch. */
+        size_t first = count - rows > done ? count - rows - done : 0;
+        size_t here = logits && first < batch ? batch - first : 0;
+        float *to = here ? logits + (done + first - (count - rows)) * vocabulary : NULL;
+        base_status status = single ? run_single(s, tokens + done, batch, to, here, err)
+                                    : gpu_prefill_run(s, tokens + done, batch, to, here, err);
+        if (status) {
+            return status;
+        }
+        done += batch;
     }
     GPU_TRY(cudaStreamSynchronize(s->queue));
     return BASE_OK;

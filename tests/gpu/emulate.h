@@ -106,6 +106,11 @@ struct meeting { /* a barrier of `size` fibers */
 struct warp {
     meeting all;
     uint64_t slot[WARP];
+    uint32_t a[WARP][4], b[WARP][2];
+};
+struct copy16 {
+    void *to;
+    const void *from;
 };
 struct copy {
     void *to;
@@ -128,6 +133,7 @@ struct fiber {
     warp *group = nullptr;
     void *stack_pointer = nullptr;
     std::unique_ptr<uint8_t[]> stack;
+    std::vector<copy16> copies;
     bool done = false;
 };
 struct world {
@@ -322,6 +328,74 @@ static inline float2 gpu_half2_to_float2(unsigned bits)
     return {kernel_half_to_float((uint16_t)bits), kernel_half_to_float((uint16_t)(bits >> 16))};
 }
 
+/* --- tensor core fragments (engine/cuda/mma.cuh) ------------------------------------------------------- */
+
+static inline void gpu_mma(float c[4], const uint32_t a[4], const uint32_t b[2])
+{
+    emulate::warp &w = *emulate::self().group;
+    unsigned lane = emulate::self().lane, g = lane / 4, t = lane % 4;
+    memcpy(w.a[lane], a, sizeof w.a[lane]);
+    memcpy(w.b[lane], b, sizeof w.b[lane]);
+    emulate::meet(w.all);
+    for (unsigned i = 0; i < 4; i++) {
+        unsigned row = g + i / 2 * 8, column = 2 * t + i % 2;
+        for (unsigned k = 0; k < 16; k++) {
+            uint32_t x = w.a[row % 8 * 4 + k % 8 / 2][row / 8 + k / 8 * 2];
+            uint32_t y = w.b[column * 4 + k % 8 / 2][k / 8];
+            c[i] += kernel_half_to_float((uint16_t)(x >> k % 2 * 16)) *
+                    kernel_half_to_float((uint16_t)(y >> k % 2 * 16));
+        }
+    }
+    emulate::meet(w.all);
+}
+static inline void gpu_load_transposed(uint32_t b[4], const uint16_t *row)
+{
+    emulate::warp &w = *emulate::self().group;
+    unsigned lane = emulate::self().lane, g = lane / 4, t = lane % 4;
+    if ((uintptr_t)row % 16 != 0) {
+        fprintf(stderr, "emulation: ldmatrix row is not aligned to 16\n");
+        abort();
+    }
+    w.slot[lane] = (uint64_t)(uintptr_t)row;
+    emulate::meet(w.all);
+    for (unsigned j = 0; j < 4; j++) {
+        const uint16_t *first = (const uint16_t *)(uintptr_t)w.slot[8 * j + 2 * t];
+        const uint16_t *second = (const uint16_t *)(uintptr_t)w.slot[8 * j + 2 * t + 1];
+        b[j] = (uint32_t)first[g] | (uint32_t)second[g] << 16;
+    }
+    emulate::meet(w.all);
+}
+/* Copies land when their group is waited for, not before. */
+static inline void gpu_copy16(void *to, const void *from, bool valid)
+{
+    memset(to, 0xA5, 16);
+    emulate::self().copies.push_back({to, valid ? from : NULL});
+}
+static inline void gpu_copy_commit()
+{
+    emulate::self().copies.push_back({NULL, NULL}); /* end of a group */
+}
+static inline void gpu_copy_wait_but_one()
+{
+    std::vector<emulate::copy16> &copies = emulate::self().copies;
+    size_t ends = 0, keep = copies.size();
+    while (keep > 0 && !(copies[keep - 1].to == NULL && ++ends == 2)) {
+        keep--; /* stops behind the second group end from the back */
+    }
+    for (size_t i = 0; i < keep; i++) {
+        if (copies[i].to && copies[i].from) {
+            memcpy(copies[i].to, copies[i].from, 16);
+        } else if (copies[i].to) {
+            memset(copies[i].to, 0, 16);
+        }
+    }
+    copies.erase(copies.begin(), copies.begin() + (ptrdiff_t)keep);
+}
+static inline uint32_t gpu_pack_half2(float low, float high)
+{
+    return (uint32_t)kernel_float_to_half(low) | (uint32_t)kernel_float_to_half(high) << 16;
+}
+
 static inline void gpu_mbarrier_init(uint64_t *barrier)
 {
     *barrier = 0; /* low half: completed phases; high half: bytes still to come */
@@ -417,7 +491,9 @@ static inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int)
 }
 static inline cudaError_t cudaMemGetInfo(size_t *available, size_t *total)
 {
-    *available = *total = (size_t)1 << 32;
+    const char *mib = getenv("GPU_EMULATE_FREE_MIB"); /* a small card takes other paths */
+    *total = (size_t)1 << 32;
+    *available = mib ? (size_t)strtoul(mib, NULL, 10) << 20 : *total;
     return cudaSuccess;
 }
 /* Poisoned, so that a read of memory that nothing wrote gives NaN or absurd numbers. */
