@@ -1,5 +1,6 @@
-/* base/cpu.c: instruction-set detection by CPUID and XGETBV (Intel SDM vol. 1, §13 and §15.3: both the processor and
- * the operating system's saved register state must agree). Anything but x86-64 is "scalar".
+/* base/cpu.c: instruction-set detection by CPUID and XGETBV (Intel SDM vol. 1, §13 and §15.3: both
+ * the processor and the operating system's saved register state must agree). Anything but x86-64 is
+ * "scalar".
  */
 #include "base/cpu.h"
 

@@ -1,5 +1,5 @@
-/* base/rng.c: xoshiro256** 1.0 seeded by splitmix64 (Blackman & Vigna, "Scrambled linear pseudorandom number
- * generators", 2018, §5.1 and figure 19). Not for secrets.
+/* base/rng.c: xoshiro256** 1.0 seeded by splitmix64 (Blackman & Vigna, "Scrambled linear
+ * pseudorandom number generators", 2018, §5.1 and figure 19). Not for secrets.
  */
 #include "base/rng.h"
 

@@ -1,10 +1,14 @@
-/* base/thread.c: worker pool. Each worker has its own mailbox (a cache line), so that a loop wakes only the threads
- * that get a range, and late readers never see the next loop's fields.
+/* base/thread.c: worker pool. Each worker has its own mailbox (a cache line), so that a loop wakes
+ * only the threads that get a range, and late readers never see the next loop's fields.
  *
- * Hand-over of one loop: the caller fills the mailbox, then raises `epoch` (release); the worker that sees the new epoch
- * (acquire) owns the fields until it lowers `pending` (release), which the caller waits for (acquire).
- * Sleep: a worker that has spun long enough sets `asleep` and looks at `epoch` once more under its lock; the caller raises
- * `epoch` and then looks at `asleep`. Both are sequentially consistent, so at least one of them sees the other.
+ * Hand-over of one loop: the caller fills the mailbox, then raises `epoch` (release). Whoever moves
+ * `claimed` from epoch - 1 to epoch runs the range: the worker when it sees the new epoch
+ * (acquire), or the caller, once its own range is done and the worker has not begun (asleep, or
+ * without a core on a busy machine). A worker that claimed owns the fields until it lowers
+ * `pending` (release), which the caller waits for (acquire); the caller refills no mailbox before.
+ * Sleep: a worker that has spun long enough sets `asleep` and looks at `epoch` once more under its
+ * lock; the caller raises `epoch` and then looks at `asleep`. Both are sequentially consistent, so
+ * at least one of them sees the other.
  */
 #define _GNU_SOURCE /* sched_getaffinity */
 #include "base/thread.h"
@@ -18,13 +22,14 @@
 
 #include "base/mem.h"
 
-/* Chosen: 2000 pauses are 30-90 us on current x86 (a pause is 40-140 cycles), longer than the serial stretches
- * between two loops of a decode step and short against a time slice. */
+/* Chosen: 2000 pauses are 30-90 us on current x86 (a pause is 40-140 cycles), longer than the
+ * serial stretches between two loops of a decode step and short against a time slice. */
 #define SPIN_MAX 2000
 #define THREADS_MAX 1024
 
 typedef struct worker {
     _Alignas(64) atomic_uint epoch; /* loops handed to this worker */
+    atomic_uint claimed;            /* the last of them that somebody runs or ran */
     atomic_bool asleep;
     bool stop;
     base_pool_body *body;
@@ -82,16 +87,32 @@ static void wait_for_work(worker *self, unsigned seen)
     pthread_mutex_unlock(&self->lock);
 }
 
+/* Try to become the one who runs the loop of this epoch. */
+static bool claim(worker *w, unsigned epoch)
+{
+    unsigned before = epoch - 1;
+    return atomic_compare_exchange_strong_explicit(&w->claimed, &before, epoch,
+                                                   memory_order_acq_rel, memory_order_relaxed);
+}
+
+static void run_range(worker *w)
+{
+    w->body(w->argument, w->begin, w->end, w->index);
+    atomic_fetch_sub_explicit(&w->pool->pending, 1, memory_order_release);
+}
+
 static void *worker_main(void *argument)
 {
     worker *self = argument;
-    for (unsigned seen = 0;; seen++) {
+    for (unsigned seen = 0;;) {
         wait_for_work(self, seen);
-        if (self->stop) {
-            return NULL;
+        seen = atomic_load_explicit(&self->epoch, memory_order_acquire);
+        if (claim(self, seen)) {
+            if (self->stop) {
+                return NULL;
+            }
+            run_range(self);
         }
-        self->body(self->argument, self->begin, self->end, self->index);
-        atomic_fetch_sub_explicit(&self->pool->pending, 1, memory_order_release);
     }
 }
 
@@ -122,6 +143,7 @@ static int start_worker(base_pool *pool, size_t i)
 {
     worker *w = &pool->workers[i];
     atomic_init(&w->epoch, 0);
+    atomic_init(&w->claimed, 0);
     atomic_init(&w->asleep, false);
     w->index = i + 1;
     w->pool = pool;
@@ -173,7 +195,8 @@ base_status base_pool_create(size_t thread_count, base_pool **out, base_error *e
             join_workers(pool, i);
             base_free_aligned(pool->workers);
             base_free_aligned(pool);
-            return base_fail_errno(err, code, "cannot start thread %zu of %zu", i + 2, thread_count);
+            return base_fail_errno(err, code, "cannot start thread %zu of %zu", i + 2,
+                                   thread_count);
         }
     }
     *out = pool;
@@ -195,7 +218,8 @@ size_t base_pool_threads(const base_pool *pool)
     return pool ? pool->thread_count : 1;
 }
 
-void base_pool_run(base_pool *pool, size_t count, size_t grain, base_pool_body *body, void *argument)
+void base_pool_run(base_pool *pool, size_t count, size_t grain, base_pool_body *body,
+                   void *argument)
 {
     if (count == 0) {
         return;
@@ -228,7 +252,14 @@ void base_pool_run(base_pool *pool, size_t count, size_t grain, base_pool_body *
         begin = end;
     }
     body(argument, 0, first_end, 0);
-    for (unsigned spins = 0; atomic_load_explicit(&pool->pending, memory_order_acquire) != 0; spins++) {
+    for (size_t r = 1; r < ranges; r++) {
+        worker *w = &pool->workers[r - 1];
+        if (claim(w, atomic_load_explicit(&w->epoch, memory_order_relaxed))) {
+            run_range(w);
+        }
+    }
+    for (unsigned spins = 0; atomic_load_explicit(&pool->pending, memory_order_acquire) != 0;
+         spins++) {
         if (spins < pool->spin_max) {
             pause_cpu();
         } else {

@@ -20,8 +20,9 @@ size_t base_pool_threads(const base_pool *pool); /* pool NULL: 1 */
 
 /* Cut [0, count) into at most one contiguous range a thread, each a multiple of `grain` (except the
  * last), and call body(argument, begin, end, thread_index) on each; returns when all are done. The
- * caller runs range 0. Which items fall together depends on the thread count: results must not.
- * pool NULL: runs here. */
+ * caller runs range 0 and every range whose thread has not begun by then: thread_index names the
+ * range and is never in use twice at once. Which items fall together depends on the thread count:
+ * results must not. pool NULL: runs here. */
 typedef void base_pool_body(void *argument, size_t begin, size_t end, size_t thread_index);
 void base_pool_run(base_pool *pool, size_t count, size_t grain, base_pool_body *body,
                    void *argument);

@@ -1,7 +1,9 @@
-/* engine/kernels.c: choice of the instruction set, half conversions, packing of weights, and the matrix product's driver.
+/* engine/kernels.c: choice of the instruction set, half conversions, packing of weights, and the
+ * matrix product's driver.
  *
- * The driver cuts out [T, N] into items of 16 rows x TOKEN_BLOCK tokens and shares them out; which thread computes an item
- * and how many tokens stand in it never changes the order of additions inside an element (kernels.h, Determinism).
+ * The driver cuts out [T, N] into items of 16 rows x TOKEN_BLOCK tokens and shares them out; which
+ * thread computes an item and how many tokens stand in it never changes the order of additions
+ * inside an element (kernels.h, Determinism).
  */
 #include "engine/kernels.h"
 
@@ -10,9 +12,10 @@
 
 #include "engine/kernels_internal.h"
 
-/* --- choice ------------------------------------------------------------------------------------------ */
+/* --- choice -------------------------------------------------------------------------- */
 
-static const kernel_ops *_Atomic selected; /* set once before threads start; atomic for late first calls */
+static const kernel_ops
+    *_Atomic selected; /* set once before threads start; atomic for late first calls */
 
 static const kernel_ops *ops_for(base_isa isa)
 {
@@ -61,7 +64,7 @@ const kernel_table *kernel_table_for(base_isa isa)
     return ops ? ops->table : NULL;
 }
 
-/* --- half precision (IEEE 754-2008 binary16) ------------------------------------------------------------ */
+/* --- half precision (IEEE 754-2008 binary16) ----------------------------------------- */
 
 static uint32_t float_bits(float value)
 {
@@ -102,22 +105,23 @@ uint16_t kernel_float_to_half(float value)
     if (bits >= 0x477ff000U) { /* 65520 and above round to infinity */
         return (uint16_t)(sign | 0x7c00U);
     }
-    if (bits < 0x38800000U) { /* below 2^-14: adding 0.5 rounds to a multiple of 2^-24, to nearest even */
+    if (bits <
+        0x38800000U) { /* below 2^-14: adding 0.5 rounds to a multiple of 2^-24, to nearest even */
         return (uint16_t)(sign | (float_bits(bits_float(bits) + 0.5F) - 0x3f000000U));
     }
     bits += 0xfffU + (bits >> 13 & 1U); /* nearest even */
     return (uint16_t)(sign | (bits - 0x38000000U) >> 13);
 }
 
-/* --- packing ---------------------------------------------------------------------------------------- */
+/* --- packing ------------------------------------------------------------------------- */
 
 static bool is_plain(kernel_format format)
 {
     return format != KERNEL_P4 && format != KERNEL_P8;
 }
 
-static base_status pack_plain(kernel_matrix *m, uint32_t source_type, const void *raw, bool keep_plain,
-                              base_error *err)
+static base_status pack_plain(kernel_matrix *m, uint32_t source_type, const void *raw,
+                              bool keep_plain, base_error *err)
 {
     m->format = source_type == KERNEL_SRC_F32   ? KERNEL_F32
                 : source_type == KERNEL_SRC_F16 ? KERNEL_F16
@@ -175,7 +179,8 @@ static void pack_block(const kernel_matrix *m, uint8_t *codes, uint8_t *scales, 
     } else {
         int offset = m->has_min ? 0 : 8;
         for (size_t c = 0; c < 16; c++) {
-            unsigned low = (unsigned)(block->q[c] + offset), high = (unsigned)(block->q[c + 16] + offset);
+            unsigned low = (unsigned)(block->q[c] + offset),
+                     high = (unsigned)(block->q[c + 16] + offset);
             codes[c / 4 * 64 + 4 * lane + c % 4] = (uint8_t)(low | high << 4);
         }
     }
@@ -193,7 +198,8 @@ static size_t code_bytes(const kernel_matrix *m)
     return m->format == KERNEL_P4 ? KERNEL_P4_BYTES : KERNEL_P8_BYTES;
 }
 
-static base_status pack_codes(kernel_matrix *m, uint32_t source_type, const void *raw, base_error *err)
+static base_status pack_codes(kernel_matrix *m, uint32_t source_type, const void *raw,
+                              base_error *err)
 {
     m->format = source_type == KERNEL_SRC_Q4_0 || source_type == KERNEL_SRC_Q4_1 ||
                         source_type == KERNEL_SRC_Q4_K
@@ -207,7 +213,8 @@ static base_status pack_codes(kernel_matrix *m, uint32_t source_type, const void
     size_t row_bytes = kernel_source_row_bytes(source_type, m->columns);
     size_t groups = (m->rows + KERNEL_GROUP - 1) / KERNEL_GROUP, blocks = m->columns / KERNEL_BLOCK;
     size_t cells, data_bytes, scale_bytes;
-    if (!base_size_mul(groups, blocks, &cells) || !base_size_mul(cells, code_bytes(m), &data_bytes) ||
+    if (!base_size_mul(groups, blocks, &cells) ||
+        !base_size_mul(cells, code_bytes(m), &data_bytes) ||
         !base_size_mul(cells, kernel_scale_bytes(m), &scale_bytes)) {
         return base_fail(err, BASE_NO_MEMORY, "matrix of %zu x %zu", m->rows, m->columns);
     }
@@ -234,16 +241,16 @@ static base_status pack_codes(kernel_matrix *m, uint32_t source_type, const void
     return BASE_OK;
 }
 
-base_status kernel_matrix_pack(kernel_matrix *matrix, uint32_t source_type, const void *raw, size_t rows,
-                               size_t columns, bool keep_plain, base_error *err)
+base_status kernel_matrix_pack(kernel_matrix *matrix, uint32_t source_type, const void *raw,
+                               size_t rows, size_t columns, bool keep_plain, base_error *err)
 {
     if (!kernel_source_known(source_type)) {
         return base_fail(err, BASE_UNSUPPORTED, "weights of type %u", (unsigned)source_type);
     }
     size_t row_bytes = kernel_source_row_bytes(source_type, columns), total;
     if (columns > 0 && row_bytes == 0) {
-        return base_fail(err, BASE_UNSUPPORTED, "rows of %zu values do not fit the blocks of %s", columns,
-                         kernel_source_name(source_type));
+        return base_fail(err, BASE_UNSUPPORTED, "rows of %zu values do not fit the blocks of %s",
+                         columns, kernel_source_name(source_type));
     }
     if (!base_size_mul(rows, row_bytes, &total)) {
         return base_fail(err, BASE_NO_MEMORY, "matrix of %zu x %zu", rows, columns);
@@ -280,7 +287,8 @@ static void plain_row(const kernel_matrix *m, size_t row, float *out)
     }
     const uint16_t *half = (const uint16_t *)m->data + row * m->columns;
     for (size_t k = 0; k < m->columns; k++) {
-        out[k] = m->format == KERNEL_F16 ? kernel_half_to_float(half[k]) : kernel_bf16_to_float(half[k]);
+        out[k] =
+            m->format == KERNEL_F16 ? kernel_half_to_float(half[k]) : kernel_bf16_to_float(half[k]);
     }
 }
 
@@ -324,12 +332,13 @@ void kernel_matrix_free(kernel_matrix *matrix)
     *matrix = (kernel_matrix){0};
 }
 
-/* --- product ---------------------------------------------------------------------------------------- */
+/* --- product ------------------------------------------------------------------------- */
 
-/* Tokens of one item. Chosen: 64 rows of activations of 1536 columns are 150 KB, which stay in a second-level cache while
- * the row groups pass by. */
+/* Tokens of one item. Chosen: 64 rows of activations of 1536 columns are 150 KB, which stay in a
+ * second-level cache while the row groups pass by. */
 #define TOKEN_BLOCK 64
-/* Multiply-adds below which another thread costs more than it saves (chosen: about 2 us of work). */
+/* Multiply-adds below which another thread costs more than it saves (chosen: about 2 us of work).
+ */
 #define RANGE_WORK_MIN 65536
 /* Activations from which rounding them is shared out, too. */
 #define QUANTISE_SHARED_MIN 16384
@@ -356,7 +365,8 @@ static void quantise_rows(void *argument, size_t begin, size_t end, size_t threa
     const matmul_job *job = argument;
     size_t columns = job->w->columns;
     for (size_t t = begin; t < end; t++) {
-        job->ops->quantise(job->rounded + t * (columns / KERNEL_BLOCK), job->x + t * columns, columns);
+        job->ops->quantise(job->rounded + t * (columns / KERNEL_BLOCK), job->x + t * columns,
+                           columns);
     }
 }
 
@@ -373,16 +383,16 @@ static void multiply_items(void *argument, size_t begin, size_t end, size_t thre
         if (is_plain(job->w->format)) {
             job->ops->plain(job->w, group, x, count, out, job->out_stride);
         } else if (job->rounded) {
-            job->ops->packed_q8(job->w, group, job->rounded + first * (columns / KERNEL_BLOCK), count, out,
-                                job->out_stride);
+            job->ops->packed_q8(job->w, group, job->rounded + first * (columns / KERNEL_BLOCK),
+                                count, out, job->out_stride);
         } else {
             job->ops->packed_f32(job->w, group, x, count, out, job->out_stride);
         }
     }
 }
 
-void kernel_matmul(base_pool *pool, const kernel_matrix *w, const float *x, size_t tokens, float *out,
-                   size_t out_stride, kernel_activations activations, void *scratch)
+void kernel_matmul(base_pool *pool, const kernel_matrix *w, const float *x, size_t tokens,
+                   float *out, size_t out_stride, kernel_activations activations, void *scratch)
 {
     if (tokens == 0 || w->rows == 0) {
         return;

@@ -1,10 +1,12 @@
-/* engine/kernels_avx2.c: the kernels for AVX2 with FMA and F16C. Compiled with its own flags, entered only where
- * base_isa_detect allows it. Scalar twins: kernels_scalar.c, same names.
+/* engine/kernels_avx2.c: the kernels for AVX2 with FMA and F16C. Compiled with its own flags,
+ * entered only where base_isa_detect allows it. Scalar twins: kernels_scalar.c, same names.
  *
- * Products with rounded activations: VPMADDUBSW multiplies unsigned with signed bytes and adds pairs in int16, which must not overflow.
- * P4: codes <= 15, so all 8 pairs of a block fit: 8 * 2*15*127 = 30480. P8: codes reach 255, so the product is taken as
- * |q| * (x with the sign of q), q = code - 128: 2*128*127 = 32512 fits once, then it is widened. Both are exact; sums of blocks run
- * in the order of kernels_avx512.c. Layout and tiles: kernels_internal.h; here a tile is 8 rows x up to 4 tokens.
+ * Products with rounded activations: VPMADDUBSW multiplies unsigned with signed bytes and adds
+ * pairs in int16, which must not overflow. P4: codes <= 15, so all 8 pairs of a block fit: 8 *
+ * 2*15*127 = 30480. P8: codes reach 255, so the product is taken as |q| * (x with the sign of q), q
+ * = code - 128: 2*128*127 = 32512 fits once, then it is widened. Both are exact; sums of blocks run
+ * in the order of kernels_avx512.c. Layout and tiles: kernels_internal.h; here a tile is 8 rows x
+ * up to 4 tokens.
  */
 #include "engine/kernels_internal.h"
 
@@ -16,10 +18,11 @@
 
 #define INLINE KERNEL_INLINE
 #define UNROLL KERNEL_UNROLL
-/* Without optimisation the compiler's own intrinsics are macros, whose casts -Wsign-conversion reports here. */
+/* Without optimisation the compiler's own intrinsics are macros, whose casts -Wsign-conversion
+ * reports here. */
 #pragma GCC diagnostic ignored "-Wsign-conversion"
 
-/* --- partial vectors: the last 1..7 values of a row, zeros behind them ----------------------------------- */
+/* --- partial vectors: the last 1..7 values of a row, zeros behind them --------------- */
 
 INLINE __m256 load_part(const float *p, size_t count)
 {
@@ -56,10 +59,11 @@ INLINE __m128i load_part_u16(const uint16_t *p, size_t count)
 INLINE __m256 lanes_below(size_t count)
 {
     __m256i lane = _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0);
-    return _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_set1_epi32(count < 8 ? (int)count : 8), lane));
+    return _mm256_castsi256_ps(
+        _mm256_cmpgt_epi32(_mm256_set1_epi32(count < 8 ? (int)count : 8), lane));
 }
 
-/* --- elementary functions --------------------------------------------------------------------------------- */
+/* --- elementary functions ------------------------------------------------------------ */
 
 /* Sum of 8 lanes by halves: i + (i+4), then + (i+2), + (i+1). reduce8 adds in this order, too. */
 INLINE float reduce(__m256 v)
@@ -87,11 +91,13 @@ INLINE int32_t reduce_i32(__m256i v)
 INLINE __m256 reduce8(const __m256 v[8])
 {
     __m256 a[4], b[2];
-    UNROLL for (int i = 0; i < 4; i++) { /* [v0 | v1], 4 lanes each */
+    UNROLL
+    for (int i = 0; i < 4; i++) { /* [v0 | v1], 4 lanes each */
         a[i] = _mm256_add_ps(_mm256_permute2f128_ps(v[2 * i], v[2 * i + 1], 0x20),
                              _mm256_permute2f128_ps(v[2 * i], v[2 * i + 1], 0x31));
     }
-    UNROLL for (int i = 0; i < 2; i++) { /* [v0 v2 | v1 v3], 2 lanes each */
+    UNROLL
+    for (int i = 0; i < 2; i++) { /* [v0 v2 | v1 v3], 2 lanes each */
         b[i] = _mm256_add_ps(_mm256_shuffle_ps(a[2 * i], a[2 * i + 1], 0x44),
                              _mm256_shuffle_ps(a[2 * i], a[2 * i + 1], 0xee));
     }
@@ -104,8 +110,9 @@ INLINE __m256 power_of_two(__m256i n)
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
 }
 
-/* e^x as in kernels_avx512.c: Cody & Waite reduction, polynomial of expf in Cephes (Moshier 1992); at most 2 ulp. 0 from -105
- * downwards, +INF from 89, NaN stays NaN. 2^n is applied in two halves, so that results below 2^-126 round once. */
+/* e^x as in kernels_avx512.c: Cody & Waite reduction, polynomial of expf in Cephes (Moshier 1992);
+ * at most 2 ulp. 0 from -105 downwards, +INF from 89, NaN stays NaN. 2^n is applied in two halves,
+ * so that results below 2^-126 round once. */
 INLINE __m256 exponential(__m256 x)
 {
     x = _mm256_min_ps(_mm256_set1_ps(89.0F), x); /* the second operand is returned for NaN */
@@ -136,7 +143,8 @@ INLINE __m256 erfc_positive(__m256 a)
     __m256 u = _mm256_fmsub_ps(t, _mm256_set1_ps(2.4F), _mm256_set1_ps(1.4F));
     static const float coefficients[KERNEL_ERFC_TERMS] = KERNEL_ERFC_COEFFICIENTS;
     __m256 p = _mm256_set1_ps(coefficients[KERNEL_ERFC_TERMS - 1]);
-    UNROLL for (int i = KERNEL_ERFC_TERMS - 2; i >= 0; i--) {
+    UNROLL
+    for (int i = KERNEL_ERFC_TERMS - 2; i >= 0; i--) {
         p = _mm256_fmadd_ps(p, u, _mm256_set1_ps(coefficients[i]));
     }
     return _mm256_mul_ps(t, exponential(_mm256_fnmadd_ps(a, a, p)));
@@ -147,25 +155,28 @@ INLINE __m256 absolute(__m256 v)
     return _mm256_andnot_ps(_mm256_set1_ps(-0.0F), v);
 }
 
-/* --- packed products, rounded activations ---------------------------------------------------------------- */
+/* --- packed products, rounded activations -------------------------------------------- */
 
 static void quantise(kernel_act_block *out, const float *x, size_t columns)
 {
     for (size_t b = 0; b < columns / KERNEL_BLOCK; b++, out++, x += KERNEL_BLOCK) {
         __m256 v[4];
         __m256i q[4];
-        UNROLL for (int i = 0; i < 4; i++) {
+        UNROLL
+        for (int i = 0; i < 4; i++) {
             v[i] = _mm256_loadu_ps(x + 8 * i);
         }
         float largest = reduce_max(_mm256_max_ps(_mm256_max_ps(absolute(v[0]), absolute(v[1])),
                                                  _mm256_max_ps(absolute(v[2]), absolute(v[3]))));
         bool zero = largest < KERNEL_ACT_TINY;
         __m256 inverse = _mm256_set1_ps(zero ? 0.0F : 127.0F / largest);
-        UNROLL for (int i = 0; i < 4; i++) {
+        UNROLL
+        for (int i = 0; i < 4; i++) {
             q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], inverse));
         }
         /* The packs work on 128-bit halves; the permutation restores the order of the columns. */
-        __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
+        __m256i bytes =
+            _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
         bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_set_epi32(7, 3, 6, 2, 5, 1, 4, 0));
         _mm256_storeu_si256((__m256i *)(void *)out->q, bytes);
         int32_t sum_low = reduce_i32(_mm256_add_epi32(q[0], q[1]));
@@ -197,20 +208,22 @@ INLINE __m256i load_bytes(const uint8_t *p)
     return _mm256_loadu_si256((const __m256i *)(const void *)p);
 }
 
-/* The 32 columns of 8 rows (half 0 or 1 of the group) as 8 registers of [8 rows][4 columns]: unsigned codes of P4, signed
- * codes q of P8. */
+/* The 32 columns of 8 rows (half 0 or 1 of the group) as 8 registers of [8 rows][4 columns]:
+ * unsigned codes of P4, signed codes q of P8. */
 INLINE void load_codes(__m256i codes[8], const uint8_t *data, size_t half, bool four_bits)
 {
     data += 32 * half;
     if (four_bits) {
         __m256i nibble = _mm256_set1_epi8(15);
-        UNROLL for (int g = 0; g < 4; g++) {
+        UNROLL
+        for (int g = 0; g < 4; g++) {
             __m256i pair = load_bytes(data + 64 * g);
             codes[g] = _mm256_and_si256(pair, nibble);
             codes[g + 4] = _mm256_and_si256(_mm256_srli_epi16(pair, 4), nibble);
         }
     } else {
-        UNROLL for (int g = 0; g < 8; g++) {
+        UNROLL
+        for (int g = 0; g < 8; g++) {
             codes[g] = _mm256_xor_si256(load_bytes(data + 64 * g), _mm256_set1_epi8(-128));
         }
     }
@@ -221,7 +234,8 @@ INLINE __m256i signed_sum(const __m256i codes[4], const int8_t *q)
 {
     const __m256i ones = _mm256_set1_epi16(1);
     __m256i sum = _mm256_setzero_si256();
-    UNROLL for (int g = 0; g < 4; g++) {
+    UNROLL
+    for (int g = 0; g < 4; g++) {
         __m256i x = _mm256_sign_epi8(broadcast4(q + 4 * g), codes[g]);
         __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(codes[g]), x);
         sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, ones));
@@ -233,16 +247,18 @@ INLINE __m256i signed_sum(const __m256i codes[4], const int8_t *q)
 INLINE __m256i nibble_sum(const __m256i codes[8], const int8_t *q)
 {
     __m256i sum = _mm256_maddubs_epi16(codes[0], broadcast4(q));
-    UNROLL for (int g = 1; g < 8; g++) {
+    UNROLL
+    for (int g = 1; g < 8; g++) {
         sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(codes[g], broadcast4(q + 4 * g)));
     }
     return _mm256_madd_epi16(sum, _mm256_set1_epi16(1));
 }
 
-/* 8 rows (half of `group`) x T tokens. T and the last three arguments are constants where it is called. */
-INLINE void tile_q8(const kernel_matrix *w, size_t group, size_t half, const kernel_act_block *x, float *out,
-                    size_t out_stride, const int T, const bool four_bits, const bool has_min,
-                    const bool half_scales)
+/* 8 rows (half of `group`) x T tokens. T and the last three arguments are constants where it is
+ * called. */
+INLINE void tile_q8(const kernel_matrix *w, size_t group, size_t half, const kernel_act_block *x,
+                    float *out, size_t out_stride, const int T, const bool four_bits,
+                    const bool has_min, const bool half_scales)
 {
     const size_t blocks = w->columns / KERNEL_BLOCK;
     const size_t code_bytes = four_bits ? KERNEL_P4_BYTES : KERNEL_P8_BYTES;
@@ -250,22 +266,26 @@ INLINE void tile_q8(const kernel_matrix *w, size_t group, size_t half, const ker
     const uint8_t *data = (const uint8_t *)w->data + group * blocks * code_bytes;
     const uint8_t *scales = (const uint8_t *)w->scales + group * blocks * scale_bytes;
     __m256 total[4];
-    UNROLL for (int t = 0; t < T; t++) {
+    UNROLL
+    for (int t = 0; t < T; t++) {
         total[t] = _mm256_setzero_ps();
     }
     for (size_t b = 0; b < blocks; b++, data += code_bytes, scales += scale_bytes) {
         __m256i codes[8];
         load_codes(codes, data, half, four_bits);
         __m256 scale = load_scales(w, scales, lane);
-        __m256 second = has_min || half_scales ? load_scales(w, scales, KERNEL_GROUP + lane) : scale;
-        UNROLL for (int t = 0; t < T; t++) {
+        __m256 second =
+            has_min || half_scales ? load_scales(w, scales, KERNEL_GROUP + lane) : scale;
+        UNROLL
+        for (int t = 0; t < T; t++) {
             const kernel_act_block *a = &x[(size_t)t * blocks + b];
             __m256 sx = _mm256_set1_ps(a->scale);
             __m256i sum;
             if (four_bits) {
                 sum = nibble_sum(codes, a->q);
                 if (!has_min) { /* offset 8 = 128/16 */
-                    sum = _mm256_add_epi32(sum, _mm256_set1_epi32((a->bias_low + a->bias_high) / 16));
+                    sum =
+                        _mm256_add_epi32(sum, _mm256_set1_epi32((a->bias_low + a->bias_high) / 16));
                 }
             } else if (half_scales) {
                 __m256 low = _mm256_cvtepi32_ps(signed_sum(codes, a->q));
@@ -283,30 +303,32 @@ INLINE void tile_q8(const kernel_matrix *w, size_t group, size_t half, const ker
         }
     }
     size_t row = KERNEL_GROUP * group + lane;
-    UNROLL for (int t = 0; t < T; t++) {
+    UNROLL
+    for (int t = 0; t < T; t++) {
         store_part(out + (size_t)t * out_stride + row, total[t], w->rows - row);
     }
 }
 
-INLINE void tiles_q8(const kernel_matrix *w, size_t group, const kernel_act_block *x, size_t tokens, float *out,
-                     size_t out_stride, const bool four_bits, const bool has_min, const bool half_scales)
+INLINE void tiles_q8(const kernel_matrix *w, size_t group, const kernel_act_block *x, size_t tokens,
+                     float *out, size_t out_stride, const bool four_bits, const bool has_min,
+                     const bool half_scales)
 {
     const size_t blocks = w->columns / KERNEL_BLOCK;
     for (size_t half = 0; half < 2 && KERNEL_GROUP * group + 8 * half < w->rows; half++) {
         size_t t = 0;
         for (; t + 4 <= tokens; t += 4) {
-            tile_q8(w, group, half, x + t * blocks, out + t * out_stride, out_stride, 4, four_bits, has_min,
-                    half_scales);
+            tile_q8(w, group, half, x + t * blocks, out + t * out_stride, out_stride, 4, four_bits,
+                    has_min, half_scales);
         }
         for (; t < tokens; t++) {
-            tile_q8(w, group, half, x + t * blocks, out + t * out_stride, out_stride, 1, four_bits, has_min,
-                    half_scales);
+            tile_q8(w, group, half, x + t * blocks, out + t * out_stride, out_stride, 1, four_bits,
+                    has_min, half_scales);
         }
     }
 }
 
-static void packed_q8(const kernel_matrix *w, size_t group, const kernel_act_block *x, size_t tokens, float *out,
-                      size_t out_stride)
+static void packed_q8(const kernel_matrix *w, size_t group, const kernel_act_block *x,
+                      size_t tokens, float *out, size_t out_stride)
 {
     if (w->format == KERNEL_P4) {
         if (w->has_min) {
@@ -323,26 +345,31 @@ static void packed_q8(const kernel_matrix *w, size_t group, const kernel_act_blo
     }
 }
 
-/* --- packed products, f32 activations ---------------------------------------------------------------------- */
+/* --- packed products, f32 activations ------------------------------------------------ */
 
-/* 8 rows x T <= 2 tokens; four sums per element, by column modulo 4. Codes are widened column by column. */
-INLINE void tile_f32(const kernel_matrix *w, size_t group, size_t half, const float *x, float *out, size_t out_stride,
-                     const int T)
+/* 8 rows x T <= 2 tokens; four sums per element, by column modulo 4. Codes are widened column by
+ * column. */
+INLINE void tile_f32(const kernel_matrix *w, size_t group, size_t half, const float *x, float *out,
+                     size_t out_stride, const int T)
 {
     const bool four_bits = w->format == KERNEL_P4, has_min = w->has_min;
-    const size_t blocks = w->columns / KERNEL_BLOCK, scale_bytes = kernel_scale_bytes(w), lane = 8 * half;
+    const size_t blocks = w->columns / KERNEL_BLOCK, scale_bytes = kernel_scale_bytes(w),
+                 lane = 8 * half;
     const size_t code_bytes = four_bits ? KERNEL_P4_BYTES : KERNEL_P8_BYTES;
     const uint8_t *data = (const uint8_t *)w->data + group * blocks * code_bytes;
     const uint8_t *scales = (const uint8_t *)w->scales + group * blocks * scale_bytes;
     const __m256i offset = _mm256_set1_epi32(four_bits && !has_min ? 8 : 0);
     __m256 total[2][4];
-    UNROLL for (int i = 0; i < 4 * T; i++) {
+    UNROLL
+    for (int i = 0; i < 4 * T; i++) {
         total[i / 4][i % 4] = _mm256_setzero_ps();
     }
-    for (size_t b = 0; b < blocks; b++, data += code_bytes, scales += scale_bytes, x += KERNEL_BLOCK) {
+    for (size_t b = 0; b < blocks;
+         b++, data += code_bytes, scales += scale_bytes, x += KERNEL_BLOCK) {
         __m256i codes[8];
         load_codes(codes, data, half, four_bits);
-        __m256 scale_low = load_scales(w, scales, lane), scale_high = scale_low, min = _mm256_setzero_ps();
+        __m256 scale_low = load_scales(w, scales, lane), scale_high = scale_low,
+               min = _mm256_setzero_ps();
         if (w->scale_columns == 16) {
             scale_high = load_scales(w, scales, KERNEL_GROUP + lane);
         }
@@ -350,11 +377,14 @@ INLINE void tile_f32(const kernel_matrix *w, size_t group, size_t half, const fl
             min = load_scales(w, scales, KERNEL_GROUP + lane);
         }
         for (int g = 0; g < 8; g++) {
-            UNROLL for (int j = 0; j < 4; j++) {
-                __m256i q = _mm256_srai_epi32(_mm256_slli_epi32(codes[g], 24 - 8 * j), 24); /* signed byte j */
+            UNROLL
+            for (int j = 0; j < 4; j++) {
+                __m256i q = _mm256_srai_epi32(_mm256_slli_epi32(codes[g], 24 - 8 * j),
+                                              24); /* signed byte j */
                 __m256 value = _mm256_cvtepi32_ps(_mm256_sub_epi32(q, offset));
                 __m256 weight = _mm256_fmadd_ps(g < 4 ? scale_low : scale_high, value, min);
-                UNROLL for (int t = 0; t < T; t++) {
+                UNROLL
+                for (int t = 0; t < T; t++) {
                     __m256 xv = _mm256_set1_ps(x[(size_t)t * w->columns + (size_t)(4 * g + j)]);
                     total[t][j] = _mm256_fmadd_ps(weight, xv, total[t][j]);
                 }
@@ -362,15 +392,16 @@ INLINE void tile_f32(const kernel_matrix *w, size_t group, size_t half, const fl
         }
     }
     size_t row = KERNEL_GROUP * group + lane;
-    UNROLL for (int t = 0; t < T; t++) {
+    UNROLL
+    for (int t = 0; t < T; t++) {
         __m256 sum = _mm256_add_ps(_mm256_add_ps(total[t][0], total[t][1]),
                                    _mm256_add_ps(total[t][2], total[t][3]));
         store_part(out + (size_t)t * out_stride + row, sum, w->rows - row);
     }
 }
 
-static void packed_f32(const kernel_matrix *w, size_t group, const float *x, size_t tokens, float *out,
-                       size_t out_stride)
+static void packed_f32(const kernel_matrix *w, size_t group, const float *x, size_t tokens,
+                       float *out, size_t out_stride)
 {
     for (size_t half = 0; half < 2 && KERNEL_GROUP * group + 8 * half < w->rows; half++) {
         size_t t = 0;
@@ -383,7 +414,7 @@ static void packed_f32(const kernel_matrix *w, size_t group, const float *x, siz
     }
 }
 
-/* --- plain products ---------------------------------------------------------------------------------- */
+/* --- plain products ------------------------------------------------------------------ */
 
 INLINE __m256 load_plain(const void *data, size_t index, size_t count, const kernel_format format)
 {
@@ -397,34 +428,40 @@ INLINE __m256 load_plain(const void *data, size_t index, size_t count, const ker
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
 }
 
-/* 4 rows from `row` x T <= 2 tokens. Lane i of a sum takes the columns i modulo 8; lanes are added by reduce8.
- * Rows past the end of the matrix read its last row and are not stored. */
-INLINE void tile_plain(const kernel_matrix *w, size_t row, const float *x, float *out, size_t out_stride, const int T,
-                       const kernel_format format)
+/* 4 rows from `row` x T <= 2 tokens. Lane i of a sum takes the columns i modulo 8; lanes are added
+ * by reduce8. Rows past the end of the matrix read its last row and are not stored. */
+INLINE void tile_plain(const kernel_matrix *w, size_t row, const float *x, float *out,
+                       size_t out_stride, const int T, const kernel_format format)
 {
     const size_t columns = w->columns;
     size_t start[4];
-    UNROLL for (size_t r = 0; r < 4; r++) {
+    UNROLL
+    for (size_t r = 0; r < 4; r++) {
         start[r] = (row + r < w->rows ? row + r : w->rows - 1) * columns;
     }
     __m256 total[8];
-    UNROLL for (int i = 0; i < 8; i++) {
+    UNROLL
+    for (int i = 0; i < 8; i++) {
         total[i] = _mm256_setzero_ps();
     }
     size_t k = 0;
     for (; k + 8 <= columns; k += 8) {
-        UNROLL for (int r = 0; r < 4; r++) {
+        UNROLL
+        for (int r = 0; r < 4; r++) {
             __m256 weight = load_plain(w->data, start[r] + k, 8, format);
-            UNROLL for (int t = 0; t < T; t++) {
+            UNROLL
+            for (int t = 0; t < T; t++) {
                 __m256 xv = _mm256_loadu_ps(x + (size_t)t * columns + k);
                 total[2 * r + t] = _mm256_fmadd_ps(weight, xv, total[2 * r + t]);
             }
         }
     }
     if (k < columns) {
-        UNROLL for (int r = 0; r < 4; r++) {
+        UNROLL
+        for (int r = 0; r < 4; r++) {
             __m256 weight = load_plain(w->data, start[r] + k, columns - k, format);
-            UNROLL for (int t = 0; t < T; t++) {
+            UNROLL
+            for (int t = 0; t < T; t++) {
                 __m256 xv = load_part(x + (size_t)t * columns + k, columns - k);
                 total[2 * r + t] = _mm256_fmadd_ps(weight, xv, total[2 * r + t]);
             }
@@ -433,13 +470,14 @@ INLINE void tile_plain(const kernel_matrix *w, size_t row, const float *x, float
     float sums[8]; /* [token][row] */
     _mm256_storeu_ps(sums, reduce8(total));
     size_t rows = w->rows - row < 4 ? w->rows - row : 4;
-    UNROLL for (int t = 0; t < T; t++) {
+    UNROLL
+    for (int t = 0; t < T; t++) {
         memcpy(out + (size_t)t * out_stride + row, sums + 4 * t, rows * sizeof *out);
     }
 }
 
-INLINE void tiles_plain(const kernel_matrix *w, size_t group, const float *x, size_t tokens, float *out,
-                        size_t out_stride, const kernel_format format)
+INLINE void tiles_plain(const kernel_matrix *w, size_t group, const float *x, size_t tokens,
+                        float *out, size_t out_stride, const kernel_format format)
 {
     size_t end = KERNEL_GROUP * (group + 1) < w->rows ? KERNEL_GROUP * (group + 1) : w->rows;
     for (size_t row = KERNEL_GROUP * group; row < end; row += 4) {
@@ -453,7 +491,8 @@ INLINE void tiles_plain(const kernel_matrix *w, size_t group, const float *x, si
     }
 }
 
-static void plain(const kernel_matrix *w, size_t group, const float *x, size_t tokens, float *out, size_t out_stride)
+static void plain(const kernel_matrix *w, size_t group, const float *x, size_t tokens, float *out,
+                  size_t out_stride)
 {
     if (w->format == KERNEL_F32) {
         tiles_plain(w, group, x, tokens, out, out_stride, KERNEL_F32);
@@ -464,7 +503,7 @@ static void plain(const kernel_matrix *w, size_t group, const float *x, size_t t
     }
 }
 
-/* --- rows ------------------------------------------------------------------------------------------ */
+/* --- rows ---------------------------------------------------------------------------- */
 
 static float dot(const float *a, const float *b, size_t count)
 {
@@ -489,7 +528,8 @@ static void rmsnorm(float *out, const float *x, const float *weight, size_t chan
     }
 }
 
-static void layernorm(float *out, const float *x, const float *weight, const float *bias, size_t channels, float eps)
+static void layernorm(float *out, const float *x, const float *weight, const float *bias,
+                      size_t channels, float eps)
 {
     __m256 sum = _mm256_setzero_ps(), squares = _mm256_setzero_ps();
     for (size_t c = 0; c < channels; c += 8) {
@@ -505,12 +545,15 @@ static void layernorm(float *out, const float *x, const float *weight, const flo
     for (size_t c = 0; c < channels; c += 8) {
         size_t left = channels - c;
         __m256 v = _mm256_mul_ps(_mm256_sub_ps(load_part(x + c, left), mean), factor);
-        store_part(out + c, _mm256_fmadd_ps(v, load_part(weight + c, left), load_part(bias + c, left)), left);
+        store_part(out + c,
+                   _mm256_fmadd_ps(v, load_part(weight + c, left), load_part(bias + c, left)),
+                   left);
     }
 }
 
 /* Pairs (i, i + D/2): two vectors. Pairs (2i, 2i+1): 4 pairs in a vector, swapped within pairs. */
-static void rope(float *x, size_t heads, size_t head_size, const float *cosine, const float *sine, bool neox)
+static void rope(float *x, size_t heads, size_t head_size, const float *cosine, const float *sine,
+                 bool neox)
 {
     const size_t half = head_size / 2;
     const __m256i twice = _mm256_set_epi32(3, 3, 2, 2, 1, 1, 0, 0);
@@ -536,7 +579,8 @@ static void rope(float *x, size_t heads, size_t head_size, const float *cosine, 
 static void add(float *x, const float *y, size_t count)
 {
     for (size_t i = 0; i < count; i += 8) {
-        store_part(x + i, _mm256_add_ps(load_part(x + i, count - i), load_part(y + i, count - i)), count - i);
+        store_part(x + i, _mm256_add_ps(load_part(x + i, count - i), load_part(y + i, count - i)),
+                   count - i);
     }
 }
 
@@ -559,7 +603,8 @@ static void gelu(float *x, size_t count)
         __m256 tail = erfc_positive(_mm256_mul_ps(absolute(v), _mm256_set1_ps(0.70710678F)));
         __m256 product = _mm256_mul_ps(_mm256_mul_ps(v, _mm256_set1_ps(0.5F)), tail);
         __m256 positive = _mm256_cmp_ps(v, _mm256_setzero_ps(), _CMP_GE_OQ);
-        store_part(x + i, _mm256_blendv_ps(product, _mm256_sub_ps(v, product), positive), count - i);
+        store_part(x + i, _mm256_blendv_ps(product, _mm256_sub_ps(v, product), positive),
+                   count - i);
     }
 }
 
@@ -568,7 +613,8 @@ static void to_half(uint16_t *out, const float *x, size_t count)
     for (size_t i = 0; i < count; i += 8) {
         size_t left = count - i < 8 ? count - i : 8;
         uint16_t half[8];
-        _mm_storeu_si128((__m128i *)(void *)half, _mm256_cvtps_ph(load_part(x + i, left), _MM_FROUND_TO_NEAREST_INT));
+        _mm_storeu_si128((__m128i *)(void *)half,
+                         _mm256_cvtps_ph(load_part(x + i, left), _MM_FROUND_TO_NEAREST_INT));
         memcpy(out + i, half, left * sizeof *out);
     }
 }
@@ -580,16 +626,16 @@ static void from_half(float *out, const uint16_t *x, size_t count)
     }
 }
 
-/* --- attention: structure and notes as in kernels_avx512.c ---------------------------------------------- */
+/* --- attention: structure and notes as in kernels_avx512.c --------------------------- */
 
 INLINE __m256 load_kv(const void *rows, size_t index, size_t count, const bool half)
 {
     return load_plain(rows, index, count, half ? KERNEL_F16 : KERNEL_F32);
 }
 
-INLINE void attention_scores(const float *q, size_t q_stride, const kernel_kv *kv, size_t kv_offset, size_t slots,
-                             size_t head_size, float scale, const float *bias, float *scores, const int Q,
-                             const bool half)
+INLINE void attention_scores(const float *q, size_t q_stride, const kernel_kv *kv, size_t kv_offset,
+                             size_t slots, size_t head_size, float scale, const float *bias,
+                             float *scores, const int Q, const bool half)
 {
     for (size_t first = 0; first < slots; first += 8) {
         size_t count = slots - first < 8 ? slots - first : 8;
@@ -597,22 +643,27 @@ INLINE void attention_scores(const float *q, size_t q_stride, const kernel_kv *k
         for (size_t s = 0; s < 8; s++) {
             size_t slot = first + (s < count ? s : 0); /* past the end: any slot, not stored */
             __m256 total[4];
-            UNROLL for (int h = 0; h < Q; h++) {
+            UNROLL
+            for (int h = 0; h < Q; h++) {
                 total[h] = _mm256_setzero_ps();
             }
             for (size_t d = 0; d < head_size; d += 8) {
-                __m256 key = load_kv(kv->keys, slot * kv->stride + kv_offset + d, head_size - d, half);
-                UNROLL for (int h = 0; h < Q; h++) {
+                __m256 key =
+                    load_kv(kv->keys, slot * kv->stride + kv_offset + d, head_size - d, half);
+                UNROLL
+                for (int h = 0; h < Q; h++) {
                     __m256 query = load_part(q + (size_t)h * q_stride + d, head_size - d);
                     total[h] = _mm256_fmadd_ps(query, key, total[h]);
                 }
             }
-            UNROLL for (int h = 0; h < Q; h++) {
+            UNROLL
+            for (int h = 0; h < Q; h++) {
                 sums[h][2 * (s % 4) + s / 4] = total[h]; /* reduce8 puts it into lane s */
             }
         }
         __m256 shift = bias ? load_part(bias + first, count) : _mm256_setzero_ps();
-        UNROLL for (int h = 0; h < Q; h++) {
+        UNROLL
+        for (int h = 0; h < Q; h++) {
             __m256 score = _mm256_fmadd_ps(reduce8(sums[h]), _mm256_set1_ps(scale), shift);
             store_part(scores + (size_t)h * slots + first, score, count);
         }
@@ -643,26 +694,30 @@ static float attention_weights(float *scores, size_t slots)
 }
 
 /* out[h] = inverse[h] * sum_j p_hj v_j, slot after slot; 16 columns at a time. */
-INLINE void attention_values(float *out, size_t out_stride, const kernel_kv *kv, size_t kv_offset, size_t slots,
-                             size_t head_size, const float *p, const float *inverse, const int Q, const bool half)
+INLINE void attention_values(float *out, size_t out_stride, const kernel_kv *kv, size_t kv_offset,
+                             size_t slots, size_t head_size, const float *p, const float *inverse,
+                             const int Q, const bool half)
 {
     for (size_t d = 0; d < head_size; d += 16) {
         size_t left[2] = {head_size - d, head_size - d > 8 ? head_size - d - 8 : 0};
         __m256 total[4][2];
-        UNROLL for (int h = 0; h < Q; h++) {
+        UNROLL
+        for (int h = 0; h < Q; h++) {
             total[h][0] = total[h][1] = _mm256_setzero_ps();
         }
         for (size_t j = 0; j < slots; j++) {
             size_t index = j * kv->stride + kv_offset + d;
             __m256 first = load_kv(kv->values, index, left[0], half);
             __m256 second = left[1] > 0 ? load_kv(kv->values, index + 8, left[1], half) : first;
-            UNROLL for (int h = 0; h < Q; h++) {
+            UNROLL
+            for (int h = 0; h < Q; h++) {
                 __m256 weight = _mm256_set1_ps(p[(size_t)h * slots + j]);
                 total[h][0] = _mm256_fmadd_ps(weight, first, total[h][0]);
                 total[h][1] = _mm256_fmadd_ps(weight, second, total[h][1]);
             }
         }
-        UNROLL for (int h = 0; h < Q; h++) {
+        UNROLL
+        for (int h = 0; h < Q; h++) {
             float *to = out + (size_t)h * out_stride + d;
             __m256 factor = _mm256_set1_ps(inverse[h]);
             store_part(to, _mm256_mul_ps(total[h][0], factor), left[0]);
@@ -673,9 +728,9 @@ INLINE void attention_values(float *out, size_t out_stride, const kernel_kv *kv,
     }
 }
 
-INLINE void attention_heads(float *out, const float *q, size_t q_stride, const kernel_kv *kv, size_t kv_offset,
-                            size_t slots, size_t head_size, float scale, const float *bias, float *scores,
-                            const int Q, const bool half)
+INLINE void attention_heads(float *out, const float *q, size_t q_stride, const kernel_kv *kv,
+                            size_t kv_offset, size_t slots, size_t head_size, float scale,
+                            const float *bias, float *scores, const int Q, const bool half)
 {
     attention_scores(q, q_stride, kv, kv_offset, slots, head_size, scale, bias, scores, Q, half);
     float inverse[4];
@@ -700,15 +755,15 @@ INLINE void attention_heads(float *out, const float *q, size_t q_stride, const k
     }
 }
 
-static void attention(float *out, const float *q, size_t query_count, size_t q_stride, const kernel_kv *kv,
-                      size_t kv_offset, size_t slots, size_t head_size, float scale, const float *bias,
-                      float *scores)
+static void attention(float *out, const float *q, size_t query_count, size_t q_stride,
+                      const kernel_kv *kv, size_t kv_offset, size_t slots, size_t head_size,
+                      float scale, const float *bias, float *scores)
 {
     for (size_t h = 0; h < query_count;) {
         float *to = out + h * q_stride, *rows = scores + h * slots;
         const float *from = q + h * q_stride;
         size_t heads = query_count - h < 4 ? query_count - h : 4;
-#define HEADS(Q, HALF)                                                                                        \
+#define HEADS(Q, HALF) \
     attention_heads(to, from, q_stride, kv, kv_offset, slots, head_size, scale, bias, rows, Q, HALF)
         switch (2 * heads + (kv->half ? 1 : 0)) {
         case 2:
@@ -741,16 +796,18 @@ static void attention(float *out, const float *q, size_t query_count, size_t q_s
     }
 }
 
-/* --- logits ----------------------------------------------------------------------------------------- */
+/* --- logits -------------------------------------------------------------------------- */
 
-static void logit_stats(const float *logits, size_t vocabulary, float *log_sum_exp, float *entropy, size_t *argmax)
+static void logit_stats(const float *logits, size_t vocabulary, float *log_sum_exp, float *entropy,
+                        size_t *argmax)
 {
     BASE_ASSERT(vocabulary > 0);
     const __m256 none = _mm256_set1_ps(-INFINITY);
     __m256 largest = none;
     for (size_t v = 0; v < vocabulary; v += 8) {
         size_t left = vocabulary - v;
-        largest = _mm256_max_ps(largest, _mm256_blendv_ps(none, load_part(logits + v, left), lanes_below(left)));
+        largest = _mm256_max_ps(
+            largest, _mm256_blendv_ps(none, load_part(logits + v, left), lanes_below(left)));
     }
     const __m256 max = _mm256_set1_ps(reduce_max(largest));
     const __m256 floor = _mm256_set1_ps(-200.0F); /* e^-200 is 0 here; keeps -INF out of d*e^d */

@@ -1,10 +1,12 @@
-/* engine/kernels_avx512.c: the kernels for AVX-512 F/BW/VL/DQ with VNNI. Compiled with its own flags, entered only where
- * base_isa_detect allows it. Scalar twins: kernels_scalar.c, same names.
+/* engine/kernels_avx512.c: the kernels for AVX-512 F/BW/VL/DQ with VNNI. Compiled with its own
+ * flags, entered only where base_isa_detect allows it. Scalar twins: kernels_scalar.c, same names.
  *
- * Products with rounded activations: VPDPBUSD multiplies four unsigned weight codes of 16 rows with four signed activation codes and
- * adds them up in 16 lanes of int32, one lane a row (packed layout: kernels_internal.h). A tile is 16 rows x up to 16 tokens whose
- * f32 sums stay in registers over all columns; per block of 32 columns the weights are unpacked once for the tile.
- * Every element adds up block by block in the same order in every tile size, so its bits do not depend on T.
+ * Products with rounded activations: VPDPBUSD multiplies four unsigned weight codes of 16 rows with
+ * four signed activation codes and adds them up in 16 lanes of int32, one lane a row (packed
+ * layout: kernels_internal.h). A tile is 16 rows x up to 16 tokens whose f32 sums stay in registers
+ * over all columns; per block of 32 columns the weights are unpacked once for the tile. Every
+ * element adds up block by block in the same order in every tile size, so its bits do not depend on
+ * T.
  */
 #include "engine/kernels_internal.h"
 
@@ -16,7 +18,8 @@
 
 #define INLINE KERNEL_INLINE
 #define UNROLL KERNEL_UNROLL
-/* Without optimisation the compiler's own intrinsics are macros, whose casts -Wsign-conversion reports here. */
+/* Without optimisation the compiler's own intrinsics are macros, whose casts -Wsign-conversion
+ * reports here. */
 #pragma GCC diagnostic ignored "-Wsign-conversion"
 
 INLINE __mmask16 tail_mask(size_t left)
@@ -24,9 +27,10 @@ INLINE __mmask16 tail_mask(size_t left)
     return (__mmask16)(left >= 16 ? 0xffffU : (1U << left) - 1U);
 }
 
-/* --- elementary functions --------------------------------------------------------------------------------- */
+/* --- elementary functions ------------------------------------------------------------ */
 
-/* Sum of 16 lanes by halves: i + (i+8), then + (i+4), + (i+2), + (i+1). reduce16 adds in this order, too. */
+/* Sum of 16 lanes by halves: i + (i+8), then + (i+4), + (i+2), + (i+1). reduce16 adds in this
+ * order, too. */
 INLINE float reduce(__m512 v)
 {
     __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
@@ -39,23 +43,27 @@ INLINE float reduce(__m512 v)
 INLINE __m512 reduce16(const __m512 v[16])
 {
     __m512 a[8], b[4], c[2];
-    UNROLL for (int i = 0; i < 8; i++) { /* [v0 | v1], 8 lanes each */
+    UNROLL
+    for (int i = 0; i < 8; i++) { /* [v0 | v1], 8 lanes each */
         a[i] = _mm512_add_ps(_mm512_shuffle_f32x4(v[2 * i], v[2 * i + 1], 0x44),
                              _mm512_shuffle_f32x4(v[2 * i], v[2 * i + 1], 0xee));
     }
-    UNROLL for (int i = 0; i < 4; i++) { /* [v0 | v1 | v2 | v3], 4 lanes each */
+    UNROLL
+    for (int i = 0; i < 4; i++) { /* [v0 | v1 | v2 | v3], 4 lanes each */
         b[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a[2 * i], a[2 * i + 1], 0x88),
                              _mm512_shuffle_f32x4(a[2 * i], a[2 * i + 1], 0xdd));
     }
-    UNROLL for (int i = 0; i < 2; i++) { /* [v0 v4 | v1 v5 | ...], 2 lanes each */
+    UNROLL
+    for (int i = 0; i < 2; i++) { /* [v0 v4 | v1 v5 | ...], 2 lanes each */
         c[i] = _mm512_add_ps(_mm512_shuffle_ps(b[2 * i], b[2 * i + 1], 0x44),
                              _mm512_shuffle_ps(b[2 * i], b[2 * i + 1], 0xee));
     }
     return _mm512_add_ps(_mm512_shuffle_ps(c[0], c[1], 0x88), _mm512_shuffle_ps(c[0], c[1], 0xdd));
 }
 
-/* e^x with Cody & Waite's two-part ln 2 and the polynomial of expf in Cephes (Moshier 1992); at most 2 ulp. Exactly 0 from -105
- * downwards and for -INF, +INF from 89, NaN stays NaN. Depends on nothing but the lane's own x. */
+/* e^x with Cody & Waite's two-part ln 2 and the polynomial of expf in Cephes (Moshier 1992); at
+ * most 2 ulp. Exactly 0 from -105 downwards and for -INF, +INF from 89, NaN stays NaN. Depends on
+ * nothing but the lane's own x. */
 INLINE __m512 exponential(__m512 x)
 {
     x = _mm512_min_ps(_mm512_set1_ps(89.0F), x); /* the second operand is returned for NaN */
@@ -74,8 +82,9 @@ INLINE __m512 exponential(__m512 x)
     return _mm512_scalef_ps(_mm512_add_ps(p, _mm512_set1_ps(1.0F)), n);
 }
 
-/* erfc(a) for a >= 0 as t * exp(-a^2 + P(u)), t = 1/(1 + a/2), the form of Numerical Recipes §6.2.2. P: Chebyshev interpolation of
- * log(erfc(a)) + a^2 - log(t) over 0 <= a <= 10 in u = 2.4t - 1.4, degree 10, error 7e-9; see kernels_internal.h. */
+/* erfc(a) for a >= 0 as t * exp(-a^2 + P(u)), t = 1/(1 + a/2), the form of Numerical Recipes
+ * §6.2.2. P: Chebyshev interpolation of log(erfc(a)) + a^2 - log(t) over 0 <= a <= 10 in u = 2.4t
+ * - 1.4, degree 10, error 7e-9; see kernels_internal.h. */
 INLINE __m512 erfc_positive(__m512 a)
 {
     a = _mm512_min_ps(_mm512_set1_ps(10.0F), a);
@@ -84,26 +93,29 @@ INLINE __m512 erfc_positive(__m512 a)
     __m512 u = _mm512_fmsub_ps(t, _mm512_set1_ps(2.4F), _mm512_set1_ps(1.4F));
     static const float coefficients[KERNEL_ERFC_TERMS] = KERNEL_ERFC_COEFFICIENTS;
     __m512 p = _mm512_set1_ps(coefficients[KERNEL_ERFC_TERMS - 1]);
-    UNROLL for (int i = KERNEL_ERFC_TERMS - 2; i >= 0; i--) {
+    UNROLL
+    for (int i = KERNEL_ERFC_TERMS - 2; i >= 0; i--) {
         p = _mm512_fmadd_ps(p, u, _mm512_set1_ps(coefficients[i]));
     }
     return _mm512_mul_ps(t, exponential(_mm512_fnmadd_ps(a, a, p)));
 }
 
-/* --- packed products, rounded activations ---------------------------------------------------------------- */
+/* --- packed products, rounded activations -------------------------------------------- */
 
 static void quantise(kernel_act_block *out, const float *x, size_t columns)
 {
     for (size_t b = 0; b < columns / KERNEL_BLOCK; b++, out++, x += KERNEL_BLOCK) {
         __m512 low = _mm512_loadu_ps(x), high = _mm512_loadu_ps(x + 16);
-        float largest = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high)));
+        float largest =
+            _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high)));
         bool zero = largest < KERNEL_ACT_TINY;
         __m512 inverse = _mm512_set1_ps(zero ? 0.0F : 127.0F / largest);
         __m512i q_low = _mm512_cvtps_epi32(_mm512_mul_ps(low, inverse));
         __m512i q_high = _mm512_cvtps_epi32(_mm512_mul_ps(high, inverse));
         _mm_storeu_si128((__m128i *)(void *)out->q, _mm512_cvtepi32_epi8(q_low));
         _mm_storeu_si128((__m128i *)(void *)(out->q + 16), _mm512_cvtepi32_epi8(q_high));
-        int32_t sum_low = _mm512_reduce_add_epi32(q_low), sum_high = _mm512_reduce_add_epi32(q_high);
+        int32_t sum_low = _mm512_reduce_add_epi32(q_low),
+                sum_high = _mm512_reduce_add_epi32(q_high);
         out->scale = zero ? 0.0F : largest / 127.0F;
         out->scaled_sum = out->scale * (float)(sum_low + sum_high);
         out->bias_low = -128 * sum_low;
@@ -131,21 +143,25 @@ INLINE void load_codes(__m512i codes[8], const uint8_t *data, bool four_bits)
 {
     if (four_bits) {
         __m512i nibble = _mm512_set1_epi8(15);
-        UNROLL for (int g = 0; g < 4; g++) {
+        UNROLL
+        for (int g = 0; g < 4; g++) {
             __m512i pair = _mm512_loadu_si512(data + 64 * g);
             codes[g] = _mm512_and_si512(pair, nibble);
             codes[g + 4] = _mm512_and_si512(_mm512_srli_epi16(pair, 4), nibble);
         }
     } else {
-        UNROLL for (int g = 0; g < 8; g++) {
+        UNROLL
+        for (int g = 0; g < 8; g++) {
             codes[g] = _mm512_loadu_si512(data + 64 * g);
         }
     }
 }
 
-/* One tile: 16 rows of `group` x T tokens. The last three arguments and T are constants where it is called. */
-INLINE void tile_q8(const kernel_matrix *w, size_t group, const kernel_act_block *x, float *out, size_t out_stride,
-                    const int T, const bool four_bits, const bool has_min, const bool half_scales)
+/* One tile: 16 rows of `group` x T tokens. The last three arguments and T are constants where it is
+ * called. */
+INLINE void tile_q8(const kernel_matrix *w, size_t group, const kernel_act_block *x, float *out,
+                    size_t out_stride, const int T, const bool four_bits, const bool has_min,
+                    const bool half_scales)
 {
     const size_t blocks = w->columns / KERNEL_BLOCK;
     const size_t code_bytes = four_bits ? KERNEL_P4_BYTES : KERNEL_P8_BYTES;
@@ -153,7 +169,8 @@ INLINE void tile_q8(const kernel_matrix *w, size_t group, const kernel_act_block
     const uint8_t *data = (const uint8_t *)w->data + group * blocks * code_bytes;
     const uint8_t *scales = (const uint8_t *)w->scales + group * blocks * scale_bytes;
     __m512 total[16];
-    UNROLL for (int t = 0; t < T; t++) {
+    UNROLL
+    for (int t = 0; t < T; t++) {
         total[t] = _mm512_setzero_ps();
     }
     for (size_t b = 0; b < blocks; b++, data += code_bytes, scales += scale_bytes) {
@@ -162,7 +179,8 @@ INLINE void tile_q8(const kernel_matrix *w, size_t group, const kernel_act_block
         __m512 scale = load_scales(w, scales, 0);
         __m512 scale_high = half_scales ? load_scales(w, scales, 16) : scale;
         __m512 min = has_min ? load_scales(w, scales, 16) : _mm512_setzero_ps();
-        UNROLL for (int t = 0; t < T; t++) {
+        UNROLL
+        for (int t = 0; t < T; t++) {
             const kernel_act_block *a = &x[(size_t)t * blocks + b];
             __m512i low = _mm512_set1_epi32(a->bias_low), high = _mm512_set1_epi32(a->bias_high);
             if (four_bits && has_min) { /* codes without offset */
@@ -171,14 +189,17 @@ INLINE void tile_q8(const kernel_matrix *w, size_t group, const kernel_act_block
                 low = _mm512_srai_epi32(low, 4);
                 high = _mm512_srai_epi32(high, 4);
             }
-            UNROLL for (int g = 0; g < 4; g++) {
+            UNROLL
+            for (int g = 0; g < 4; g++) {
                 low = _mm512_dpbusd_epi32(low, codes[g], broadcast4(a->q + 4 * g));
                 high = _mm512_dpbusd_epi32(high, codes[g + 4], broadcast4(a->q + 16 + 4 * g));
             }
             __m512 sx = _mm512_set1_ps(a->scale);
             if (half_scales) {
-                total[t] = _mm512_fmadd_ps(_mm512_mul_ps(scale, sx), _mm512_cvtepi32_ps(low), total[t]);
-                total[t] = _mm512_fmadd_ps(_mm512_mul_ps(scale_high, sx), _mm512_cvtepi32_ps(high), total[t]);
+                total[t] =
+                    _mm512_fmadd_ps(_mm512_mul_ps(scale, sx), _mm512_cvtepi32_ps(low), total[t]);
+                total[t] = _mm512_fmadd_ps(_mm512_mul_ps(scale_high, sx), _mm512_cvtepi32_ps(high),
+                                           total[t]);
             } else {
                 __m512 sum = _mm512_cvtepi32_ps(_mm512_add_epi32(low, high));
                 total[t] = _mm512_fmadd_ps(_mm512_mul_ps(scale, sx), sum, total[t]);
@@ -189,14 +210,17 @@ INLINE void tile_q8(const kernel_matrix *w, size_t group, const kernel_act_block
         }
     }
     __mmask16 rows = tail_mask(w->rows - KERNEL_GROUP * group);
-    UNROLL for (int t = 0; t < T; t++) {
+    UNROLL
+    for (int t = 0; t < T; t++) {
         _mm512_mask_storeu_ps(out + (size_t)t * out_stride + KERNEL_GROUP * group, rows, total[t]);
     }
 }
 
-/* All tokens by tiles of 16, 8, 4, 2, 1: the group's weights come from the first-level cache after the first tile. */
-INLINE void tiles_q8(const kernel_matrix *w, size_t group, const kernel_act_block *x, size_t tokens, float *out,
-                     size_t out_stride, const bool four_bits, const bool has_min, const bool half_scales)
+/* All tokens by tiles of 16, 8, 4, 2, 1: the group's weights come from the first-level cache after
+ * the first tile. */
+INLINE void tiles_q8(const kernel_matrix *w, size_t group, const kernel_act_block *x, size_t tokens,
+                     float *out, size_t out_stride, const bool four_bits, const bool has_min,
+                     const bool half_scales)
 {
     const size_t blocks = w->columns / KERNEL_BLOCK;
     size_t t = 0;
@@ -223,8 +247,8 @@ INLINE void tiles_q8(const kernel_matrix *w, size_t group, const kernel_act_bloc
     }
 }
 
-static void packed_q8(const kernel_matrix *w, size_t group, const kernel_act_block *x, size_t tokens, float *out,
-                      size_t out_stride)
+static void packed_q8(const kernel_matrix *w, size_t group, const kernel_act_block *x,
+                      size_t tokens, float *out, size_t out_stride)
 {
     if (w->format == KERNEL_P4) {
         if (w->has_min) {
@@ -241,18 +265,20 @@ static void packed_q8(const kernel_matrix *w, size_t group, const kernel_act_blo
     }
 }
 
-/* --- packed products, f32 activations ---------------------------------------------------------------------- */
+/* --- packed products, f32 activations ------------------------------------------------ */
 
 /* Column j (0..3) of a register of codes as exact f32 values of the weights. */
 INLINE __m512 weights(__m512i codes, int j, __m512i offset, __m512 scale, __m512 min, bool has_min)
 {
-    __m512i q = _mm512_and_si512(_mm512_srli_epi32(codes, (unsigned)(8 * j)), _mm512_set1_epi32(255));
+    __m512i q =
+        _mm512_and_si512(_mm512_srli_epi32(codes, (unsigned)(8 * j)), _mm512_set1_epi32(255));
     __m512 value = _mm512_cvtepi32_ps(_mm512_sub_epi32(q, offset));
     return has_min ? _mm512_fmadd_ps(scale, value, min) : _mm512_mul_ps(scale, value);
 }
 
 /* 16 rows x T <= 4 tokens; four sums per element, by column modulo 4. */
-INLINE void tile_f32(const kernel_matrix *w, size_t group, const float *x, float *out, size_t out_stride, const int T)
+INLINE void tile_f32(const kernel_matrix *w, size_t group, const float *x, float *out,
+                     size_t out_stride, const int T)
 {
     const bool four_bits = w->format == KERNEL_P4, has_min = w->has_min;
     const size_t blocks = w->columns / KERNEL_BLOCK, scale_bytes = kernel_scale_bytes(w);
@@ -261,19 +287,24 @@ INLINE void tile_f32(const kernel_matrix *w, size_t group, const float *x, float
     const uint8_t *scales = (const uint8_t *)w->scales + group * blocks * scale_bytes;
     const __m512i offset = _mm512_set1_epi32(!four_bits ? 128 : has_min ? 0 : 8);
     __m512 total[4][4];
-    UNROLL for (int i = 0; i < 4 * T; i++) {
+    UNROLL
+    for (int i = 0; i < 4 * T; i++) {
         total[i / 4][i % 4] = _mm512_setzero_ps();
     }
-    for (size_t b = 0; b < blocks; b++, data += code_bytes, scales += scale_bytes, x += KERNEL_BLOCK) {
+    for (size_t b = 0; b < blocks;
+         b++, data += code_bytes, scales += scale_bytes, x += KERNEL_BLOCK) {
         __m512i codes[8];
         load_codes(codes, data, four_bits);
         __m512 scale_low = load_scales(w, scales, 0);
         __m512 scale_high = w->scale_columns == 16 ? load_scales(w, scales, 16) : scale_low;
         __m512 min = has_min ? load_scales(w, scales, 16) : _mm512_setzero_ps();
         for (int g = 0; g < 8; g++) {
-            UNROLL for (int j = 0; j < 4; j++) {
-                __m512 weight = weights(codes[g], j, offset, g < 4 ? scale_low : scale_high, min, has_min);
-                UNROLL for (int t = 0; t < T; t++) {
+            UNROLL
+            for (int j = 0; j < 4; j++) {
+                __m512 weight =
+                    weights(codes[g], j, offset, g < 4 ? scale_low : scale_high, min, has_min);
+                UNROLL
+                for (int t = 0; t < T; t++) {
                     __m512 xv = _mm512_set1_ps(x[(size_t)t * w->columns + (size_t)(4 * g + j)]);
                     total[t][j] = _mm512_fmadd_ps(weight, xv, total[t][j]);
                 }
@@ -281,15 +312,16 @@ INLINE void tile_f32(const kernel_matrix *w, size_t group, const float *x, float
         }
     }
     __mmask16 rows = tail_mask(w->rows - KERNEL_GROUP * group);
-    UNROLL for (int t = 0; t < T; t++) {
+    UNROLL
+    for (int t = 0; t < T; t++) {
         __m512 sum = _mm512_add_ps(_mm512_add_ps(total[t][0], total[t][1]),
                                    _mm512_add_ps(total[t][2], total[t][3]));
         _mm512_mask_storeu_ps(out + (size_t)t * out_stride + KERNEL_GROUP * group, rows, sum);
     }
 }
 
-static void packed_f32(const kernel_matrix *w, size_t group, const float *x, size_t tokens, float *out,
-                       size_t out_stride)
+static void packed_f32(const kernel_matrix *w, size_t group, const float *x, size_t tokens,
+                       float *out, size_t out_stride)
 {
     size_t t = 0;
     for (; t + 4 <= tokens; t += 4) {
@@ -300,7 +332,7 @@ static void packed_f32(const kernel_matrix *w, size_t group, const float *x, siz
     }
 }
 
-/* --- plain products ---------------------------------------------------------------------------------- */
+/* --- plain products ------------------------------------------------------------------ */
 
 /* 16 weights from element `index`; lanes outside `mask` are zero. */
 INLINE __m512 load_plain(const void *data, size_t index, __mmask16 mask, const kernel_format format)
@@ -315,38 +347,45 @@ INLINE __m512 load_plain(const void *data, size_t index, __mmask16 mask, const k
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 }
 
-/* 4 rows from `row` x T <= 4 tokens. Lane i of a sum takes the columns i modulo 16; lanes are added by reduce16.
- * Rows past the end of the matrix read its last row and are not stored. */
-INLINE void tile_plain(const kernel_matrix *w, size_t row, const float *x, float *out, size_t out_stride, const int T,
-                       const kernel_format format)
+/* 4 rows from `row` x T <= 4 tokens. Lane i of a sum takes the columns i modulo 16; lanes are added
+ * by reduce16. Rows past the end of the matrix read its last row and are not stored. */
+INLINE void tile_plain(const kernel_matrix *w, size_t row, const float *x, float *out,
+                       size_t out_stride, const int T, const kernel_format format)
 {
     const size_t columns = w->columns;
     size_t start[4];
-    UNROLL for (size_t r = 0; r < 4; r++) {
+    UNROLL
+    for (size_t r = 0; r < 4; r++) {
         start[r] = (row + r < w->rows ? row + r : w->rows - 1) * columns;
     }
     __m512 total[16];
-    UNROLL for (int i = 0; i < 16; i++) {
+    UNROLL
+    for (int i = 0; i < 16; i++) {
         total[i] = _mm512_setzero_ps();
     }
     size_t k = 0;
     for (; k + 16 <= columns; k += 16) {
         __m512 xv[4];
-        UNROLL for (int t = 0; t < T; t++) {
+        UNROLL
+        for (int t = 0; t < T; t++) {
             xv[t] = _mm512_loadu_ps(x + (size_t)t * columns + k);
         }
-        UNROLL for (int r = 0; r < 4; r++) {
+        UNROLL
+        for (int r = 0; r < 4; r++) {
             __m512 weight = load_plain(w->data, start[r] + k, 0xffff, format);
-            UNROLL for (int t = 0; t < T; t++) {
+            UNROLL
+            for (int t = 0; t < T; t++) {
                 total[4 * r + t] = _mm512_fmadd_ps(weight, xv[t], total[4 * r + t]);
             }
         }
     }
     if (k < columns) {
         __mmask16 mask = tail_mask(columns - k);
-        UNROLL for (int r = 0; r < 4; r++) {
+        UNROLL
+        for (int r = 0; r < 4; r++) {
             __m512 weight = load_plain(w->data, start[r] + k, mask, format);
-            UNROLL for (int t = 0; t < T; t++) {
+            UNROLL
+            for (int t = 0; t < T; t++) {
                 __m512 xv = _mm512_maskz_loadu_ps(mask, x + (size_t)t * columns + k);
                 total[4 * r + t] = _mm512_fmadd_ps(weight, xv, total[4 * r + t]);
             }
@@ -355,13 +394,14 @@ INLINE void tile_plain(const kernel_matrix *w, size_t row, const float *x, float
     float sums[16]; /* [token][row] */
     _mm512_storeu_ps(sums, reduce16(total));
     size_t rows = w->rows - row < 4 ? w->rows - row : 4;
-    UNROLL for (int t = 0; t < T; t++) {
+    UNROLL
+    for (int t = 0; t < T; t++) {
         memcpy(out + (size_t)t * out_stride + row, sums + 4 * t, rows * sizeof *out);
     }
 }
 
-INLINE void tiles_plain(const kernel_matrix *w, size_t group, const float *x, size_t tokens, float *out,
-                        size_t out_stride, const kernel_format format)
+INLINE void tiles_plain(const kernel_matrix *w, size_t group, const float *x, size_t tokens,
+                        float *out, size_t out_stride, const kernel_format format)
 {
     size_t end = KERNEL_GROUP * (group + 1) < w->rows ? KERNEL_GROUP * (group + 1) : w->rows;
     for (size_t row = KERNEL_GROUP * group; row < end; row += 4) {
@@ -375,7 +415,8 @@ INLINE void tiles_plain(const kernel_matrix *w, size_t group, const float *x, si
     }
 }
 
-static void plain(const kernel_matrix *w, size_t group, const float *x, size_t tokens, float *out, size_t out_stride)
+static void plain(const kernel_matrix *w, size_t group, const float *x, size_t tokens, float *out,
+                  size_t out_stride)
 {
     if (w->format == KERNEL_F32) {
         tiles_plain(w, group, x, tokens, out, out_stride, KERNEL_F32);
@@ -386,7 +427,7 @@ static void plain(const kernel_matrix *w, size_t group, const float *x, size_t t
     }
 }
 
-/* --- rows ------------------------------------------------------------------------------------------ */
+/* --- rows ---------------------------------------------------------------------------- */
 
 static float dot(const float *a, const float *b, size_t count)
 {
@@ -398,7 +439,8 @@ static float dot(const float *a, const float *b, size_t count)
     }
     for (; i < count; i += 16) {
         __mmask16 mask = tail_mask(count - i);
-        even = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(mask, a + i), _mm512_maskz_loadu_ps(mask, b + i), even);
+        even = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(mask, a + i),
+                               _mm512_maskz_loadu_ps(mask, b + i), even);
     }
     return reduce(_mm512_add_ps(even, odd));
 }
@@ -409,11 +451,13 @@ static void rmsnorm(float *out, const float *x, const float *weight, size_t chan
     for (size_t c = 0; c < channels; c += 16) {
         __mmask16 mask = tail_mask(channels - c);
         __m512 v = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, x + c), factor);
-        _mm512_mask_storeu_ps(out + c, mask, _mm512_mul_ps(v, _mm512_maskz_loadu_ps(mask, weight + c)));
+        _mm512_mask_storeu_ps(out + c, mask,
+                              _mm512_mul_ps(v, _mm512_maskz_loadu_ps(mask, weight + c)));
     }
 }
 
-static void layernorm(float *out, const float *x, const float *weight, const float *bias, size_t channels, float eps)
+static void layernorm(float *out, const float *x, const float *weight, const float *bias,
+                      size_t channels, float eps)
 {
     __m512 sum = _mm512_setzero_ps(), squares = _mm512_setzero_ps();
     for (size_t c = 0; c < channels; c += 16) {
@@ -429,21 +473,25 @@ static void layernorm(float *out, const float *x, const float *weight, const flo
     for (size_t c = 0; c < channels; c += 16) {
         __mmask16 mask = tail_mask(channels - c);
         __m512 v = _mm512_mul_ps(_mm512_sub_ps(_mm512_maskz_loadu_ps(mask, x + c), mean), factor);
-        v = _mm512_fmadd_ps(v, _mm512_maskz_loadu_ps(mask, weight + c), _mm512_maskz_loadu_ps(mask, bias + c));
+        v = _mm512_fmadd_ps(v, _mm512_maskz_loadu_ps(mask, weight + c),
+                            _mm512_maskz_loadu_ps(mask, bias + c));
         _mm512_mask_storeu_ps(out + c, mask, v);
     }
 }
 
 /* Pairs (i, i + D/2): two vectors. Pairs (2i, 2i+1): 8 pairs in a vector, swapped within pairs. */
-static void rope(float *x, size_t heads, size_t head_size, const float *cosine, const float *sine, bool neox)
+static void rope(float *x, size_t heads, size_t head_size, const float *cosine, const float *sine,
+                 bool neox)
 {
     const size_t half = head_size / 2;
     const __m512i twice = _mm512_set_epi32(7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0);
     for (size_t h = 0; h < heads; h++, x += head_size) {
         for (size_t i = 0; neox && i < half; i += 16) {
             __mmask16 mask = tail_mask(half - i);
-            __m512 a = _mm512_maskz_loadu_ps(mask, x + i), b = _mm512_maskz_loadu_ps(mask, x + half + i);
-            __m512 c = _mm512_maskz_loadu_ps(mask, cosine + i), s = _mm512_maskz_loadu_ps(mask, sine + i);
+            __m512 a = _mm512_maskz_loadu_ps(mask, x + i),
+                   b = _mm512_maskz_loadu_ps(mask, x + half + i);
+            __m512 c = _mm512_maskz_loadu_ps(mask, cosine + i),
+                   s = _mm512_maskz_loadu_ps(mask, sine + i);
             _mm512_mask_storeu_ps(x + i, mask, _mm512_fmsub_ps(a, c, _mm512_mul_ps(b, s)));
             _mm512_mask_storeu_ps(x + half + i, mask, _mm512_fmadd_ps(b, c, _mm512_mul_ps(a, s)));
         }
@@ -463,7 +511,8 @@ static void add(float *x, const float *y, size_t count)
 {
     for (size_t i = 0; i < count; i += 16) {
         __mmask16 mask = tail_mask(count - i);
-        __m512 sum = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, x + i), _mm512_maskz_loadu_ps(mask, y + i));
+        __m512 sum =
+            _mm512_add_ps(_mm512_maskz_loadu_ps(mask, x + i), _mm512_maskz_loadu_ps(mask, y + i));
         _mm512_mask_storeu_ps(x + i, mask, sum);
     }
 }
@@ -476,7 +525,8 @@ static void silu_mul(float *gate, const float *up, size_t count)
         __m512 g = _mm512_maskz_loadu_ps(mask, gate + i);
         __m512 e = exponential(_mm512_sub_ps(_mm512_setzero_ps(), g));
         __m512 silu = _mm512_div_ps(g, _mm512_add_ps(one, e));
-        _mm512_mask_storeu_ps(gate + i, mask, _mm512_mul_ps(silu, _mm512_maskz_loadu_ps(mask, up + i)));
+        _mm512_mask_storeu_ps(gate + i, mask,
+                              _mm512_mul_ps(silu, _mm512_maskz_loadu_ps(mask, up + i)));
     }
 }
 
@@ -507,21 +557,23 @@ static void from_half(float *out, const uint16_t *x, size_t count)
 {
     for (size_t i = 0; i < count; i += 16) {
         __mmask16 mask = tail_mask(count - i);
-        _mm512_mask_storeu_ps(out + i, mask, _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, x + i)));
+        _mm512_mask_storeu_ps(out + i, mask,
+                              _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, x + i)));
     }
 }
 
-/* --- attention -------------------------------------------------------------------------------------- */
+/* --- attention ----------------------------------------------------------------------- */
 
 INLINE __m512 load_kv(const void *rows, size_t index, __mmask16 mask, const bool half)
 {
     return load_plain(rows, index, mask, half ? KERNEL_F16 : KERNEL_F32);
 }
 
-/* scores[h][j] = scale * q_h.k_j + bias_j for Q <= 4 heads; 16 slots at a time, their lane sums added together. */
-INLINE void attention_scores(const float *q, size_t q_stride, const kernel_kv *kv, size_t kv_offset, size_t slots,
-                             size_t head_size, float scale, const float *bias, float *scores, const int Q,
-                             const bool half)
+/* scores[h][j] = scale * q_h.k_j + bias_j for Q <= 4 heads; 16 slots at a time, their lane sums
+ * added together. */
+INLINE void attention_scores(const float *q, size_t q_stride, const kernel_kv *kv, size_t kv_offset,
+                             size_t slots, size_t head_size, float scale, const float *bias,
+                             float *scores, const int Q, const bool half)
 {
     for (size_t first = 0; first < slots; first += 16) {
         size_t count = slots - first < 16 ? slots - first : 16;
@@ -529,24 +581,28 @@ INLINE void attention_scores(const float *q, size_t q_stride, const kernel_kv *k
         for (size_t s = 0; s < 16; s++) {
             size_t slot = first + (s < count ? s : 0); /* past the end: any slot, not stored */
             __m512 total[4];
-            UNROLL for (int h = 0; h < Q; h++) {
+            UNROLL
+            for (int h = 0; h < Q; h++) {
                 total[h] = _mm512_setzero_ps();
             }
             for (size_t d = 0; d < head_size; d += 16) {
                 __mmask16 mask = tail_mask(head_size - d);
                 __m512 key = load_kv(kv->keys, slot * kv->stride + kv_offset + d, mask, half);
-                UNROLL for (int h = 0; h < Q; h++) {
+                UNROLL
+                for (int h = 0; h < Q; h++) {
                     __m512 query = _mm512_maskz_loadu_ps(mask, q + (size_t)h * q_stride + d);
                     total[h] = _mm512_fmadd_ps(query, key, total[h]);
                 }
             }
-            UNROLL for (int h = 0; h < Q; h++) {
+            UNROLL
+            for (int h = 0; h < Q; h++) {
                 sums[h][4 * (s % 4) + s / 4] = total[h]; /* reduce16 puts it into lane s */
             }
         }
         __mmask16 mask = tail_mask(count);
         __m512 shift = bias ? _mm512_maskz_loadu_ps(mask, bias + first) : _mm512_setzero_ps();
-        UNROLL for (int h = 0; h < Q; h++) {
+        UNROLL
+        for (int h = 0; h < Q; h++) {
             __m512 score = _mm512_fmadd_ps(reduce16(sums[h]), _mm512_set1_ps(scale), shift);
             _mm512_mask_storeu_ps(scores + (size_t)h * slots + first, mask, score);
         }
@@ -558,7 +614,8 @@ static bool attention_weights(float *scores, size_t slots)
 {
     __m512 largest = _mm512_set1_ps(-INFINITY);
     for (size_t j = 0; j < slots; j += 16) {
-        largest = _mm512_max_ps(largest, _mm512_mask_loadu_ps(largest, tail_mask(slots - j), scores + j));
+        largest =
+            _mm512_max_ps(largest, _mm512_mask_loadu_ps(largest, tail_mask(slots - j), scores + j));
     }
     float max = _mm512_reduce_max_ps(largest);
     if (max == -INFINITY) {
@@ -572,37 +629,47 @@ static bool attention_weights(float *scores, size_t slots)
     return true;
 }
 
-/* out[h] = sum_j p_hj v_j / sum_j p_hj for Q <= 4 heads, slot after slot; 64 columns at a time. sums[h]: sum of p. */
-INLINE void attention_values(float *out, size_t out_stride, const kernel_kv *kv, size_t kv_offset, size_t slots,
-                             size_t head_size, const float *p, float *sums, const int Q, const bool half)
+/* out[h] = sum_j p_hj v_j / sum_j p_hj for Q <= 4 heads, slot after slot; 64 columns at a time.
+ * sums[h]: sum of p. */
+INLINE void attention_values(float *out, size_t out_stride, const kernel_kv *kv, size_t kv_offset,
+                             size_t slots, size_t head_size, const float *p, float *sums,
+                             const int Q, const bool half)
 {
     for (size_t d = 0; d < head_size; d += 64) {
         __mmask16 mask[4];
-        UNROLL for (size_t c = 0; c < 4; c++) {
+        UNROLL
+        for (size_t c = 0; c < 4; c++) {
             mask[c] = tail_mask(d + 16 * c < head_size ? head_size - d - 16 * c : 0);
         }
         __m512 total[4][4], sum[4];
-        UNROLL for (int i = 0; i < 4 * Q; i++) {
+        UNROLL
+        for (int i = 0; i < 4 * Q; i++) {
             total[i / 4][i % 4] = _mm512_setzero_ps();
             sum[i / 4] = _mm512_setzero_ps();
         }
         for (size_t j = 0; j < slots; j++) {
             __m512 weight[4];
-            UNROLL for (int h = 0; h < Q; h++) {
+            UNROLL
+            for (int h = 0; h < Q; h++) {
                 weight[h] = _mm512_set1_ps(p[(size_t)h * slots + j]);
                 sum[h] = _mm512_add_ps(sum[h], weight[h]);
             }
-            UNROLL for (size_t c = 0; c < 4; c++) {
-                __m512 value = load_kv(kv->values, j * kv->stride + kv_offset + d + 16 * c, mask[c], half);
-                UNROLL for (int h = 0; h < Q; h++) {
+            UNROLL
+            for (size_t c = 0; c < 4; c++) {
+                __m512 value =
+                    load_kv(kv->values, j * kv->stride + kv_offset + d + 16 * c, mask[c], half);
+                UNROLL
+                for (int h = 0; h < Q; h++) {
                     total[h][c] = _mm512_fmadd_ps(weight[h], value, total[h][c]);
                 }
             }
         }
-        UNROLL for (int h = 0; h < Q; h++) {
+        UNROLL
+        for (int h = 0; h < Q; h++) {
             sums[h] = _mm512_cvtss_f32(sum[h]);
             __m512 inverse = _mm512_set1_ps(1.0F / sums[h]);
-            UNROLL for (size_t c = 0; c < 4; c++) {
+            UNROLL
+            for (size_t c = 0; c < 4; c++) {
                 _mm512_mask_storeu_ps(out + (size_t)h * out_stride + d + 16 * c, mask[c],
                                       _mm512_mul_ps(total[h][c], inverse));
             }
@@ -610,13 +677,16 @@ INLINE void attention_values(float *out, size_t out_stride, const kernel_kv *kv,
     }
 }
 
-INLINE void attention_heads(float *out, const float *q, size_t q_stride, const kernel_kv *kv, size_t kv_offset,
-                            size_t slots, size_t head_size, float scale, const float *bias, float *scores, const int Q)
+INLINE void attention_heads(float *out, const float *q, size_t q_stride, const kernel_kv *kv,
+                            size_t kv_offset, size_t slots, size_t head_size, float scale,
+                            const float *bias, float *scores, const int Q)
 {
     if (kv->half) {
-        attention_scores(q, q_stride, kv, kv_offset, slots, head_size, scale, bias, scores, Q, true);
+        attention_scores(q, q_stride, kv, kv_offset, slots, head_size, scale, bias, scores, Q,
+                         true);
     } else {
-        attention_scores(q, q_stride, kv, kv_offset, slots, head_size, scale, bias, scores, Q, false);
+        attention_scores(q, q_stride, kv, kv_offset, slots, head_size, scale, bias, scores, Q,
+                         false);
     }
     float sums[4] = {1.0F, 1.0F, 1.0F, 1.0F};
     bool visible = slots > 0;
@@ -645,42 +715,48 @@ INLINE void attention_heads(float *out, const float *q, size_t q_stride, const k
     }
 }
 
-static void attention(float *out, const float *q, size_t query_count, size_t q_stride, const kernel_kv *kv,
-                      size_t kv_offset, size_t slots, size_t head_size, float scale, const float *bias,
-                      float *scores)
+static void attention(float *out, const float *q, size_t query_count, size_t q_stride,
+                      const kernel_kv *kv, size_t kv_offset, size_t slots, size_t head_size,
+                      float scale, const float *bias, float *scores)
 {
     for (size_t h = 0; h < query_count;) {
         float *to = out + h * q_stride, *rows = scores + h * slots;
         const float *from = q + h * q_stride;
         switch (query_count - h) {
         case 1:
-            attention_heads(to, from, q_stride, kv, kv_offset, slots, head_size, scale, bias, rows, 1);
+            attention_heads(to, from, q_stride, kv, kv_offset, slots, head_size, scale, bias, rows,
+                            1);
             h += 1;
             break;
         case 2:
-            attention_heads(to, from, q_stride, kv, kv_offset, slots, head_size, scale, bias, rows, 2);
+            attention_heads(to, from, q_stride, kv, kv_offset, slots, head_size, scale, bias, rows,
+                            2);
             h += 2;
             break;
         case 3:
-            attention_heads(to, from, q_stride, kv, kv_offset, slots, head_size, scale, bias, rows, 3);
+            attention_heads(to, from, q_stride, kv, kv_offset, slots, head_size, scale, bias, rows,
+                            3);
             h += 3;
             break;
         default:
-            attention_heads(to, from, q_stride, kv, kv_offset, slots, head_size, scale, bias, rows, 4);
+            attention_heads(to, from, q_stride, kv, kv_offset, slots, head_size, scale, bias, rows,
+                            4);
             h += 4;
             break;
         }
     }
 }
 
-/* --- logits ----------------------------------------------------------------------------------------- */
+/* --- logits -------------------------------------------------------------------------- */
 
-static void logit_stats(const float *logits, size_t vocabulary, float *log_sum_exp, float *entropy, size_t *argmax)
+static void logit_stats(const float *logits, size_t vocabulary, float *log_sum_exp, float *entropy,
+                        size_t *argmax)
 {
     BASE_ASSERT(vocabulary > 0);
     __m512 largest = _mm512_set1_ps(-INFINITY);
     for (size_t v = 0; v < vocabulary; v += 16) {
-        largest = _mm512_max_ps(largest, _mm512_mask_loadu_ps(largest, tail_mask(vocabulary - v), logits + v));
+        largest = _mm512_max_ps(
+            largest, _mm512_mask_loadu_ps(largest, tail_mask(vocabulary - v), logits + v));
     }
     const __m512 max = _mm512_set1_ps(_mm512_reduce_max_ps(largest));
     const __m512 floor = _mm512_set1_ps(-200.0F); /* e^-200 is 0 here; keeps -INF out of d*e^d */

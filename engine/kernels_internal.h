@@ -1,17 +1,19 @@
-/* engine/kernels_internal.h: what the files of the kernels share: packed layout, rounded activations, one table per set.
+/* engine/kernels_internal.h: what the files of the kernels share: packed layout, rounded
+ * activations, one table per set.
  *
- * Packed layout of P4 and P8. Rows stand in groups of KERNEL_GROUP = 16 (the last group is filled up with zeros), columns in
- * blocks of 32; blocks of a group are consecutive, so a product reads memory strictly forwards. Inside a block, 32-bit word
- * [g][r] holds four neighbouring columns of row r, so that one vector register holds the same four columns of 16 rows
- * and one broadcast of four activations multiplies them all: no sums across lanes.
+ * Packed layout of P4 and P8. Rows stand in groups of KERNEL_GROUP = 16 (the last group is filled
+ * up with zeros), columns in blocks of 32; blocks of a group are consecutive, so a product reads
+ * memory strictly forwards. Inside a block, 32-bit word [g][r] holds four neighbouring columns of
+ * row r, so that one vector register holds the same four columns of 16 rows and one broadcast of
+ * four activations multiplies them all: no sums across lanes.
  *
- *   P8  512 bytes: byte [g][r][j], g = 0..7, r = 0..15, j = 0..3 = q + 128 of column 4g + j of row r
- *   P4  256 bytes: byte [g][r][j], g = 0..3: low nibble column 4g + j, high nibble column 16 + 4g + j;
- *                  nibble = q + 8 in matrices without minimum, q with one
- *   scales, a separate array, per group and block: [16] scales (for scale_columns = 16: [2][16]), then [16] mins if has_min;
- *                  f16 where the format stores f16, else f32
+ *   P8  512 bytes: byte [g][r][j], g = 0..7, r = 0..15, j = 0..3: q + 128 of column 4g + j, row r
+ *   P4  256 bytes: byte [g][r][j], g = 0..3: low nibble column 4g + j, high nibble 16 + 4g + j;
+ *       nibble = q + 8 in matrices without minimum, q with one
+ *   scales, a separate array, per group and block: [16] scales (for scale_columns = 16: [2][16]),
+ *       then [16] mins if has_min; f16 where the format stores f16, else f32
  *
- * so that w = scale*q + min. P8 always means q = code - 128; KERNEL_P4 means q = code - 8 without, code with a minimum.
+ * so that w = scale*q + min.
  */
 #ifndef ENGINE_KERNELS_INTERNAL_H
 #define ENGINE_KERNELS_INTERNAL_H
@@ -23,8 +25,8 @@
 #define KERNEL_X86 1 /* kernels_avx2.c and kernels_avx512.c hold code */
 #endif
 
-/* Loops over registers must vanish: unroll them fully, except under sanitizers, whose checks on every unrolled access would
- * cost minutes of compilation. */
+/* Loops over registers must vanish: unroll them fully, except under sanitizers, whose checks on
+ * every unrolled access would cost minutes of compilation. */
 #define KERNEL_INLINE static inline __attribute__((always_inline))
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define KERNEL_UNROLL
@@ -50,7 +52,8 @@ typedef struct kernel_source_block {
     float min;
 } kernel_source_block;
 /* Columns [32*block, 32*block + 32) of a quantised row. */
-void kernel_source_decode(uint32_t type, const uint8_t *row, size_t block, kernel_source_block *out);
+void kernel_source_decode(uint32_t type, const uint8_t *row, size_t block,
+                          kernel_source_block *out);
 bool kernel_source_has_min(uint32_t type);
 
 static inline float kernel_bf16_to_float(uint16_t bits)
@@ -75,18 +78,21 @@ _Static_assert(sizeof(kernel_act_block) == 48, "four numbers and 32 codes, no pa
 /* All largest magnitudes below this count as zero, so that 127/largest is finite. */
 #define KERNEL_ACT_TINY 0x1p-100F
 
-/* Matrix products of one instruction set. out points at row 0 of the matrix and token 0 of the call; group g
- * writes out[t*out_stride + n] for its rows n < N. x holds `tokens` rows, one after the other. */
+/* Matrix products of one instruction set. out points at row 0 of the matrix and token 0 of the
+ * call; group g writes out[t*out_stride + n] for its rows n < N. x holds `tokens` rows, one after
+ * the other. */
 typedef struct kernel_ops {
     const kernel_table *table;
-    /* Round one row: max |x| per 32 columns / 127, to nearest even. Same bits in every set. x finite. */
+    /* Round one row: max |x| per 32 columns / 127, to nearest even. Same bits in every set. x
+     * finite. */
     void (*quantise)(kernel_act_block *out, const float *x, size_t columns);
-    void (*packed_q8)(const kernel_matrix *w, size_t group, const kernel_act_block *x, size_t tokens, float *out,
-                      size_t out_stride);
-    void (*packed_f32)(const kernel_matrix *w, size_t group, const float *x, size_t tokens, float *out,
-                       size_t out_stride);
+    void (*packed_q8)(const kernel_matrix *w, size_t group, const kernel_act_block *x,
+                      size_t tokens, float *out, size_t out_stride);
+    void (*packed_f32)(const kernel_matrix *w, size_t group, const float *x, size_t tokens,
+                       float *out, size_t out_stride);
     /* F32, F16, BF16 */
-    void (*plain)(const kernel_matrix *w, size_t group, const float *x, size_t tokens, float *out, size_t out_stride);
+    void (*plain)(const kernel_matrix *w, size_t group, const float *x, size_t tokens, float *out,
+                  size_t out_stride);
 } kernel_ops;
 
 extern const kernel_ops kernel_scalar_ops;
@@ -95,13 +101,15 @@ extern const kernel_ops kernel_avx2_ops;
 extern const kernel_ops kernel_avx512_ops;
 #endif
 
-/* Coefficients of P(u) in erfc(a) = t exp(-a^2 + P(u)), t = 1/(1 + a/2), u = 2.4t - 1.4, for 0 <= a <= 10, lowest power first.
- * Own fit: Chebyshev interpolation on 64 nodes in double precision, cut at degree 10; largest error of P 7.1e-9. */
+/* Coefficients of P(u) in erfc(a) = t exp(-a^2 + P(u)), t = 1/(1 + a/2), u = 2.4t - 1.4, for 0 <= a
+ * <= 10, lowest power first. Own fit: Chebyshev interpolation on 64 nodes in double precision, cut
+ * at degree 10; largest error of P 7.1e-9. */
 #define KERNEL_ERFC_TERMS 11
-#define KERNEL_ERFC_COEFFICIENTS                                                                                \
-    {                                                                                                           \
-        -0.558595354F, 0.570307103F, 0.0157450741F, -0.0294703369F, -0.00104555183F, 0.00370747674F,            \
-            -0.000275961158F, -0.000534320611F, 0.000129868215F, 5.4860247e-05F, -2.28557699e-05F               \
+#define KERNEL_ERFC_COEFFICIENTS                                                                 \
+    {                                                                                            \
+        -0.558595354F, 0.570307103F, 0.0157450741F, -0.0294703369F, -0.00104555183F,             \
+            0.00370747674F, -0.000275961158F, -0.000534320611F, 0.000129868215F, 5.4860247e-05F, \
+            -2.28557699e-05F                                                                     \
     }
 
 /* Bytes of scales and mins of one block of one group. */

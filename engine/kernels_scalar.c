@@ -1,12 +1,13 @@
-/* engine/kernels_scalar.c: every kernel in plain C. This is the definition; the vector files must agree with it up to the order
- * of f32 additions and the error of their exponential. Contracts and sources: kernels.h and kernels_internal.h.
+/* engine/kernels_scalar.c: every kernel in plain C. This is the definition; the vector files must
+ * agree with it up to the order of f32 additions and the error of their exponential. Contracts and
+ * sources: kernels.h and kernels_internal.h.
  */
 #include <math.h>
 #include <string.h>
 
 #include "engine/kernels_internal.h"
 
-/* --- matrix products ---------------------------------------------------------------------------------- */
+/* --- matrix products ----------------------------------------------------------------- */
 
 static void quantise(kernel_act_block *out, const float *x, size_t columns)
 {
@@ -55,9 +56,10 @@ static void unpack(const kernel_matrix *w, const uint8_t *codes, size_t lane, in
     }
 }
 
-/* out = sum over blocks of (scale*sx) * (q . xq) + min * (sx * sum xq); the inner product is exact. */
-static void packed_q8(const kernel_matrix *w, size_t group, const kernel_act_block *x, size_t tokens, float *out,
-                      size_t out_stride)
+/* out = sum over blocks of (scale*sx) * (q . xq) + min * (sx * sum xq); the inner product is exact.
+ */
+static void packed_q8(const kernel_matrix *w, size_t group, const kernel_act_block *x,
+                      size_t tokens, float *out, size_t out_stride)
 {
     size_t blocks = w->columns / KERNEL_BLOCK, parts = KERNEL_BLOCK / w->scale_columns;
     size_t block_bytes = w->format == KERNEL_P4 ? KERNEL_P4_BYTES : KERNEL_P8_BYTES;
@@ -87,8 +89,8 @@ static void packed_q8(const kernel_matrix *w, size_t group, const kernel_act_blo
     }
 }
 
-static void packed_f32(const kernel_matrix *w, size_t group, const float *x, size_t tokens, float *out,
-                       size_t out_stride)
+static void packed_f32(const kernel_matrix *w, size_t group, const float *x, size_t tokens,
+                       float *out, size_t out_stride)
 {
     size_t blocks = w->columns / KERNEL_BLOCK, parts = KERNEL_BLOCK / w->scale_columns;
     size_t block_bytes = w->format == KERNEL_P4 ? KERNEL_P4_BYTES : KERNEL_P8_BYTES;
@@ -138,7 +140,7 @@ static void plain(const kernel_matrix *w, size_t group, const float *x, size_t t
     }
 }
 
-/* --- rows ------------------------------------------------------------------------------------------ */
+/* --- rows ---------------------------------------------------------------------------- */
 
 static void rmsnorm(float *out, const float *x, const float *weight, size_t channels, float eps)
 {
@@ -152,7 +154,8 @@ static void rmsnorm(float *out, const float *x, const float *weight, size_t chan
     }
 }
 
-static void layernorm(float *out, const float *x, const float *weight, const float *bias, size_t channels, float eps)
+static void layernorm(float *out, const float *x, const float *weight, const float *bias,
+                      size_t channels, float eps)
 {
     double sum = 0.0, squares = 0.0;
     for (size_t c = 0; c < channels; c++) {
@@ -169,7 +172,8 @@ static void layernorm(float *out, const float *x, const float *weight, const flo
     }
 }
 
-static void rope(float *x, size_t heads, size_t head_size, const float *cosine, const float *sine, bool neox)
+static void rope(float *x, size_t heads, size_t head_size, const float *cosine, const float *sine,
+                 bool neox)
 {
     size_t half = head_size / 2, step = neox ? 1 : 2, apart = neox ? half : 1;
     for (size_t h = 0; h < heads; h++, x += head_size) {
@@ -195,7 +199,8 @@ static void silu_mul(float *gate, const float *up, size_t count)
     }
 }
 
-/* x * Phi(x) with Phi(x) = erfc(-x/sqrt 2)/2 (Hendrycks & Gimpel 2016); erfc keeps the negative tail accurate. */
+/* x * Phi(x) with Phi(x) = erfc(-x/sqrt 2)/2 (Hendrycks & Gimpel 2016); erfc keeps the negative
+ * tail accurate. */
 static void gelu(float *x, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
@@ -226,14 +231,16 @@ static void from_half(float *out, const uint16_t *x, size_t count)
     }
 }
 
-/* --- attention -------------------------------------------------------------------------------------- */
+/* --- attention ----------------------------------------------------------------------- */
 
 static float kv_at(const kernel_kv *kv, const void *rows, size_t index)
 {
-    return kv->half ? kernel_half_to_float(((const uint16_t *)rows)[index]) : ((const float *)rows)[index];
+    return kv->half ? kernel_half_to_float(((const uint16_t *)rows)[index])
+                    : ((const float *)rows)[index];
 }
 
-/* One query head. A slot of probability 0 adds +0 to the sum and 0*v to the values: no bit changes (v finite). */
+/* One query head. A slot of probability 0 adds +0 to the sum and 0*v to the values: no bit changes
+ * (v finite). */
 static void attend(float *out, const float *q, const kernel_kv *kv, size_t kv_offset, size_t slots,
                    size_t head_size, float scale, const float *bias, float *p)
 {
@@ -267,9 +274,9 @@ static void attend(float *out, const float *q, const kernel_kv *kv, size_t kv_of
     }
 }
 
-static void attention(float *out, const float *q, size_t query_count, size_t q_stride, const kernel_kv *kv,
-                      size_t kv_offset, size_t slots, size_t head_size, float scale, const float *bias,
-                      float *scores)
+static void attention(float *out, const float *q, size_t query_count, size_t q_stride,
+                      const kernel_kv *kv, size_t kv_offset, size_t slots, size_t head_size,
+                      float scale, const float *bias, float *scores)
 {
     for (size_t h = 0; h < query_count; h++) {
         attend(out + h * q_stride, q + h * q_stride, kv, kv_offset, slots, head_size, scale, bias,
@@ -277,10 +284,12 @@ static void attention(float *out, const float *q, size_t query_count, size_t q_s
     }
 }
 
-/* --- logits ----------------------------------------------------------------------------------------- */
+/* --- logits -------------------------------------------------------------------------- */
 
-/* With d = z - max: lse = max + log(sum e^d), H = lse - sum p z = log(sum e^d) - sum d e^d / sum e^d. */
-static void logit_stats(const float *logits, size_t vocabulary, float *log_sum_exp, float *entropy, size_t *argmax)
+/* With d = z - max: lse = max + log(sum e^d), H = lse - sum p z = log(sum e^d) - sum d e^d / sum
+ * e^d. */
+static void logit_stats(const float *logits, size_t vocabulary, float *log_sum_exp, float *entropy,
+                        size_t *argmax)
 {
     BASE_ASSERT(vocabulary > 0);
     size_t best = 0;

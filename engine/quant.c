@@ -1,21 +1,23 @@
 /* engine/quant.c: the block formats of GGUF weights: names, sizes, exact decoding.
  *
- * Every quantised format is a row of blocks; here each is decoded 32 columns at a time into signed codes q with
- * w = scale*q + min, scale constant over 16 or 32 columns. Layouts follow the block structures of the GGUF specification
- * (ggml project); numbers are little-endian.
+ * Every quantised format is a row of blocks; here each is decoded 32 columns at a time into signed
+ * codes q with w = scale*q + min, scale constant over 16 or 32 columns. Layouts follow the block
+ * structures of the GGUF specification (ggml project); numbers are little-endian.
  *
- *   type  columns bytes  fields                                        value
- *   Q4_0   32      18    f16 d, 16 x nibbles                           d*(n - 8)
- *   Q4_1   32      20    f16 d, f16 m, 16 x nibbles                    d*n + m
- *   Q5_0   32      22    f16 d, u32 fifth bits, 16 x nibbles           d*(n - 16)
- *   Q5_1   32      24    f16 d, f16 m, u32 fifth bits, 16 x nibbles    d*n + m
- *   Q8_0   32      34    f16 d, 32 x i8                                d*n
- *   Q4_K  256     144    f16 d, f16 dmin, 12 x (6-bit s, m), nibbles   (d*s)*n - dmin*m      s, m per 32 columns
- *   Q5_K  256     176    the same with 32 bytes of fifth bits          (d*s)*n - dmin*m
- *   Q6_K  256     210    128 low nibbles, 64 x 2 bits, 16 x i8 s, f16 d    (d*s)*(n - 32)    s per 16 columns
+ *   type  columns bytes  fields                                          value
+ *   Q4_0   32      18    f16 d, 16 x nibbles                             d*(n - 8)
+ *   Q4_1   32      20    f16 d, f16 m, 16 x nibbles                      d*n + m
+ *   Q5_0   32      22    f16 d, u32 fifth bits, 16 x nibbles             d*(n - 16)
+ *   Q5_1   32      24    f16 d, f16 m, u32 fifth bits, 16 x nibbles      d*n + m
+ *   Q8_0   32      34    f16 d, 32 x i8                                  d*n
+ *   Q4_K  256     144    f16 d, f16 dmin, 12 bytes of 6-bit s and m,     (d*s)*n - dmin*m
+ *                        nibbles (s, m per 32 columns)
+ *   Q5_K  256     176    the same with 32 bytes of fifth bits            (d*s)*n - dmin*m
+ *   Q6_K  256     210    128 x low nibbles, 64 x 2 bits, 16 x i8 s,      (d*s)*(n - 32)
+ *                        f16 d (s per 16 columns)
  *
- * Products of an f16 scale with a code or a 6..8-bit sub-scale are exact in f32 (at most 24 bits), so the value has at most
- * one rounding: that of adding the minimum.
+ * Products of an f16 scale with a code or a 6..8-bit sub-scale are exact in f32 (at most 24 bits),
+ * so the value has at most one rounding: that of adding the minimum.
  */
 #include <math.h>
 #include <string.h>
@@ -93,8 +95,8 @@ static void five_bits(int8_t q[32], const uint8_t *p, uint32_t fifth, int offset
     }
 }
 
-/* Sub-scale and sub-minimum j (0..7) out of the 12 bytes of Q4_K and Q5_K: 6 bits each, the upper 2 bits of the last four
- * pairs sit in the spare bits of the first eight bytes. */
+/* Sub-scale and sub-minimum j (0..7) out of the 12 bytes of Q4_K and Q5_K: 6 bits each, the upper 2
+ * bits of the last four pairs sit in the spare bits of the first eight bytes. */
 static void k_scale_min(const uint8_t *s, size_t j, unsigned *scale, unsigned *min)
 {
     if (j < 4) {
@@ -124,8 +126,8 @@ static void decode_k45(kernel_source_block *out, const uint8_t *p, size_t sub, b
     }
 }
 
-/* Sub-block `sub` (0..7) of Q6_K: halves of 128 columns; quarter `part` of a half takes its low bits from nibble part/2 of
- * bytes 32*(part%2).., its high bits from bits 2*part of qh. */
+/* Sub-block `sub` (0..7) of Q6_K: halves of 128 columns; quarter `part` of a half takes its low
+ * bits from nibble part/2 of bytes 32*(part%2).., its high bits from bits 2*part of qh. */
 static void decode_q6_k(kernel_source_block *out, const uint8_t *p, size_t sub)
 {
     size_t half = sub / 4, part = sub % 4;

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Writes quant.txt: blocks of every quantised GGUF type and their values as gguf-py (the ggml project) decodes them.
+"""Writes quant.txt: blocks of every quantised GGUF type and their values as gguf-py decodes them.
 
     python3 -m venv v && v/bin/pip install gguf==0.19.0 numpy && v/bin/python gen_quant.py > quant.txt
 
-One line a type: name, columns, raw bytes in hexadecimal, values as little-endian f32 in hexadecimal. Scales are chosen so that every
-value is finite; codes are random with a fixed seed. Negative zeros are written as zeros.
+One line a type: name, columns, raw bytes in hexadecimal, values as little-endian f32 in
+hexadecimal. gguf-py belongs to the ggml project. Scales are chosen so that every value is finite;
+codes are random with a fixed seed. Negative zeros are written as zeros.
 """
 import numpy as np
 from gguf import GGMLQuantizationType as T
@@ -14,8 +15,9 @@ rng = np.random.default_rng(7)
 
 # type, block bytes, block columns, byte offsets of f16 fields
 TYPES = [
-    (T.Q4_0, 18, 32, [0]), (T.Q4_1, 20, 32, [0, 2]), (T.Q5_0, 22, 32, [0]), (T.Q5_1, 24, 32, [0, 2]),
-    (T.Q8_0, 34, 32, [0]), (T.Q4_K, 144, 256, [0, 2]), (T.Q5_K, 176, 256, [0, 2]), (T.Q6_K, 210, 256, [208]),
+    (T.Q4_0, 18, 32, [0]), (T.Q4_1, 20, 32, [0, 2]),
+    (T.Q5_0, 22, 32, [0]), (T.Q5_1, 24, 32, [0, 2]), (T.Q8_0, 34, 32, [0]),
+    (T.Q4_K, 144, 256, [0, 2]), (T.Q5_K, 176, 256, [0, 2]), (T.Q6_K, 210, 256, [208]),
 ]
 for kind, size, columns, halves in TYPES:
     blocks = 3 if columns == 32 else 2

@@ -11,12 +11,14 @@
 
 #define KERNELS_TYPE_COUNT 11
 static const uint32_t kernels_types[KERNELS_TYPE_COUNT] = {
-    KERNEL_SRC_F32,  KERNEL_SRC_F16,  KERNEL_SRC_BF16, KERNEL_SRC_Q4_0, KERNEL_SRC_Q4_1, KERNEL_SRC_Q5_0,
-    KERNEL_SRC_Q5_1, KERNEL_SRC_Q8_0, KERNEL_SRC_Q4_K, KERNEL_SRC_Q5_K, KERNEL_SRC_Q6_K,
+    KERNEL_SRC_F32,  KERNEL_SRC_F16,  KERNEL_SRC_BF16, KERNEL_SRC_Q4_0,
+    KERNEL_SRC_Q4_1, KERNEL_SRC_Q5_0, KERNEL_SRC_Q5_1, KERNEL_SRC_Q8_0,
+    KERNEL_SRC_Q4_K, KERNEL_SRC_Q5_K, KERNEL_SRC_Q6_K,
 };
 
 /* Random codes, scales about +-0.05. Freed by free; NULL when out of memory. */
-static inline uint8_t *kernels_random_rows(uint32_t type, size_t rows, size_t columns, base_rng *rng)
+static inline uint8_t *kernels_random_rows(uint32_t type, size_t rows, size_t columns,
+                                           base_rng *rng)
 {
     size_t size = rows * kernel_source_row_bytes(type, columns);
     uint8_t *raw = malloc(size);
@@ -48,7 +50,8 @@ static inline uint8_t *kernels_random_rows(uint32_t type, size_t rows, size_t co
         break;
     default:
         block = kernel_source_row_bytes(type, 256) / (type >= KERNEL_SRC_Q4_K ? 1 : 8);
-        count = type == KERNEL_SRC_Q4_0 || type == KERNEL_SRC_Q5_0 || type == KERNEL_SRC_Q8_0 ? 1 : 2;
+        count =
+            type == KERNEL_SRC_Q4_0 || type == KERNEL_SRC_Q5_0 || type == KERNEL_SRC_Q8_0 ? 1 : 2;
         break;
     }
     for (size_t at = 0; raw && at < size; at += block) {

@@ -8,7 +8,8 @@
 
 #include "base/rng.h"
 
-/* Goal: xoshiro256** gives the reference outputs. Method: state {1, 2, 3, 4}, as in the tests of rand_xoshiro. */
+/* Goal: xoshiro256** gives the reference outputs. Method: state {1, 2, 3, 4}, as in the tests of
+ * rand_xoshiro. */
 static void test_rng_gives_the_reference_sequence(void **state)
 {
     (void)state;
@@ -28,7 +29,8 @@ static void test_rng_gives_the_reference_sequence(void **state)
     }
 }
 
-/* Goal: the seed is spread by splitmix64. Method: its published outputs for seed 1234567 are the state. */
+/* Goal: the seed is spread by splitmix64. Method: its published outputs for seed 1234567 are the
+ * state. */
 static void test_rng_seeds_by_splitmix64(void **state)
 {
     (void)state;
@@ -40,7 +42,8 @@ static void test_rng_seeds_by_splitmix64(void **state)
     assert_int_equal(rng.state[3], UINT64_C(4593380528125082431));
 }
 
-/* Goal: every value below the bound is equally frequent. Method: 60,000 draws of 6; each count within 5 sigma (91). */
+/* Goal: every value below the bound is equally frequent. Method: 60,000 draws of 6; each count
+ * within 5 sigma (91). */
 static void test_rng_below_is_uniform_and_bounded(void **state)
 {
     (void)state;
@@ -61,7 +64,8 @@ static void test_rng_below_is_uniform_and_bounded(void **state)
     }
 }
 
-/* Goal: unit lies in [0, 1), normal has mean 0, variance 1. Method: 100,000 draws, 5 sigma of the estimators. */
+/* Goal: unit lies in [0, 1), normal has mean 0, variance 1. Method: 100,000 draws, 5 sigma of the
+ * estimators. */
 static void test_rng_unit_and_normal_have_their_moments(void **state)
 {
     (void)state;

@@ -1,4 +1,5 @@
-/* The worker pool: every item once, whatever the counts; workers that spin, sleep, and outnumber the cores. */
+/* The worker pool: every item once, whatever the counts; workers that spin, sleep, and outnumber
+ * the cores. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -45,7 +46,8 @@ static void run_once(base_pool *pool, size_t count, size_t grain)
     }
 }
 
-/* Goal: the ranges are a partition in multiples of grain, range 0 with the caller. Method: many counts, grains, pools. */
+/* Goal: the ranges are a partition in multiples of grain, range 0 with the caller. Method: many
+ * counts, grains, pools. */
 static void test_pool_runs_every_item_exactly_once(void **state)
 {
     (void)state;
@@ -74,8 +76,9 @@ static void test_pool_null_runs_in_the_caller(void **state)
     base_pool_free(NULL);
 }
 
-/* Goal: no hand-over is lost between spinning and sleeping. Method: thousands of loops with pauses of growing length between
- * them, so that workers are caught awake, asleep and on the way (a lost wake-up hangs the test). */
+/* Goal: no hand-over is lost between spinning and sleeping. Method: thousands of loops with pauses
+ * of growing length between them, so that workers are caught awake, asleep and on the way (a lost
+ * wake-up hangs the test). */
 static void test_pool_wakes_workers_that_sleep(void **state)
 {
     (void)state;
@@ -91,7 +94,8 @@ static void test_pool_wakes_workers_that_sleep(void **state)
     base_pool_free(pool);
 }
 
-/* Goal: each loop sees what the loop before wrote. Method: 2,000 rounds of neighbour sums against one thread; bits equal. */
+/* Goal: each loop sees what the loop before wrote. Method: 2,000 rounds of neighbour sums against
+ * one thread; bits equal. */
 static void step(void *argument, size_t begin, size_t end, size_t thread_index)
 {
     (void)thread_index;

@@ -1,8 +1,9 @@
-/* Attention over a window: right against float64, and a slot with bias -INF is, bit for bit, a slot that is not there.
+/* Attention over a window: right against float64, and a slot with bias -INF is, bit for bit, a slot
+ * that is not there.
  *
- * Tolerance. A score is off by at most (D + 4) * 2^-24 of scale * sum |q k| plus its bias, which changes p by that factor; the
- * exponential adds 4 roundings; the sums over S slots, one after the other, S + 4. So out is off by at most
- * (2*score error + (S + 12) * 2^-24) * sum p |v|.
+ * Tolerance. A score is off by at most (D + 4) * 2^-24 of scale * sum |q k| plus its bias, which
+ * changes p by that factor; the exponential adds 4 roundings; the sums over S slots, one after the
+ * other, S + 4. So out is off by at most (2*score error + (S + 12) * 2^-24) * sum p |v|.
  */
 #include <math.h>
 #include <setjmp.h>
@@ -26,7 +27,8 @@
 
 static float key_f32[SLOTS_MAX * WIDTH], value_f32[SLOTS_MAX * WIDTH];
 static uint16_t key_f16[SLOTS_MAX * WIDTH], value_f16[SLOTS_MAX * WIDTH];
-static float q[QUERIES_MAX * D_MAX], out[QUERIES_MAX * D_MAX], bias[SLOTS_MAX], scores[QUERIES_MAX * SLOTS_MAX];
+static float q[QUERIES_MAX * D_MAX], out[QUERIES_MAX * D_MAX], bias[SLOTS_MAX],
+    scores[QUERIES_MAX * SLOTS_MAX];
 
 /* Values that f16 holds, so that both types describe the same window. */
 static void fill(uint64_t seed)
@@ -56,8 +58,8 @@ static kernel_kv window(bool half)
 }
 
 /* One head in float64 against what the kernel gave. */
-static void check_head(const kernel_table *table, size_t h, size_t queries, size_t slots, size_t d_count, float scale,
-                       const float *slot_bias)
+static void check_head(const kernel_table *table, size_t h, size_t queries, size_t slots,
+                       size_t d_count, float scale, const float *slot_bias)
 {
     double p[SLOTS_MAX], largest = -INFINITY, total = 0, score_bound = 0;
     for (size_t j = 0; j < slots; j++) {
@@ -70,7 +72,8 @@ static void check_head(const kernel_table *table, size_t h, size_t queries, size
         double b = slot_bias ? (double)slot_bias[j] : 0.0;
         p[j] = dot * (double)scale + b;
         largest = fmax(largest, p[j]);
-        score_bound = fmax(score_bound, ((double)d_count + 4) * EPSILON * (magnitude * (double)scale + fabs(b)));
+        score_bound = fmax(score_bound,
+                           ((double)d_count + 4) * EPSILON * (magnitude * (double)scale + fabs(b)));
     }
     for (size_t j = 0; j < slots; j++) {
         p[j] = exp(p[j] - largest);
@@ -80,8 +83,9 @@ static void check_head(const kernel_table *table, size_t h, size_t queries, size
     for (size_t j = 0; j < slots; j++) {
         double share = p[j] / total;
         if (!(fabs((double)scores[h * slots + j] - share) <= relative * share + 1e-37)) {
-            fail_msg("%s Q=%zu S=%zu D=%zu: p[%zu][%zu] is %g, float64 %g", base_isa_name(table->isa), queries, slots,
-                     d_count, h, j, (double)scores[h * slots + j], share);
+            fail_msg("%s Q=%zu S=%zu D=%zu: p[%zu][%zu] is %g, float64 %g",
+                     base_isa_name(table->isa), queries, slots, d_count, h, j,
+                     (double)scores[h * slots + j], share);
         }
     }
     for (size_t d = 0; d < d_count; d++) {
@@ -92,13 +96,15 @@ static void check_head(const kernel_table *table, size_t h, size_t queries, size
             magnitude += fabs(term);
         }
         if (!(fabs((double)out[h * D_MAX + d] - sum) <= relative * magnitude + 1e-30)) {
-            fail_msg("%s Q=%zu S=%zu D=%zu: out[%zu][%zu] is %g, float64 %g", base_isa_name(table->isa), queries,
-                     slots, d_count, h, d, (double)out[h * D_MAX + d], sum);
+            fail_msg("%s Q=%zu S=%zu D=%zu: out[%zu][%zu] is %g, float64 %g",
+                     base_isa_name(table->isa), queries, slots, d_count, h, d,
+                     (double)out[h * D_MAX + d], sum);
         }
     }
 }
 
-/* Goal: every number of heads, slots, head size and KV type is right. Method: float64, bound above; canaries behind rows. */
+/* Goal: every number of heads, slots, head size and KV type is right. Method: float64, bound above;
+ * canaries behind rows. */
 static void test_attention_agrees_with_float64(void **state)
 {
     (void)state;
@@ -107,14 +113,16 @@ static void test_attention_agrees_with_float64(void **state)
     for (int isa = 0; isa < BASE_ISA_COUNT; isa++) {
         const kernel_table *table = kernel_table_for((base_isa)isa);
         for (size_t i = 0; table && i < 8 * 6 * QUERIES_MAX * 4; i++) {
-            size_t slots = slot_counts[i % 8], d_count = sizes[i / 8 % 6], queries = 1 + i / 48 % QUERIES_MAX;
+            size_t slots = slot_counts[i % 8], d_count = sizes[i / 8 % 6],
+                   queries = 1 + i / 48 % QUERIES_MAX;
             bool half = i / 384 % 2 == 1, biased = i / 768 == 1;
             kernel_kv kv = window(half);
             float scale = 1.0F / sqrtf((float)d_count);
             for (size_t k = 0; k < QUERIES_MAX * D_MAX; k++) {
                 out[k] = 77.0F;
             }
-            table->attention(out, q, queries, D_MAX, &kv, OFFSET, slots, d_count, scale, biased ? bias : NULL, scores);
+            table->attention(out, q, queries, D_MAX, &kv, OFFSET, slots, d_count, scale,
+                             biased ? bias : NULL, scores);
             for (size_t h = 0; h < QUERIES_MAX; h++) {
                 if (h < queries) {
                     check_head(table, h, queries, slots, d_count, scale, biased ? bias : NULL);
@@ -127,20 +135,23 @@ static void test_attention_agrees_with_float64(void **state)
     }
 }
 
-/* Goal: semantics §5, control (i). Method: mask a random subset with -INF; run again on a window from which those rows were
- * taken out; outputs and remaining probabilities compared as bits, masked probabilities are +0. */
+/* Goal: semantics §5, control (i). Method: mask a random subset with -INF; run again on a window
+ * from which those rows were taken out; outputs and remaining probabilities compared as bits,
+ * masked probabilities are +0. */
 static void test_attention_minus_infinity_is_absence_bit_for_bit(void **state)
 {
     (void)state;
     static float few_keys[SLOTS_MAX * WIDTH], few_values[SLOTS_MAX * WIDTH], few_bias[SLOTS_MAX];
     static uint16_t few_key_f16[SLOTS_MAX * WIDTH], few_value_f16[SLOTS_MAX * WIDTH];
-    static float few_out[QUERIES_MAX * D_MAX], few_scores[QUERIES_MAX * SLOTS_MAX], masked[SLOTS_MAX];
+    static float few_out[QUERIES_MAX * D_MAX], few_scores[QUERIES_MAX * SLOTS_MAX],
+        masked[SLOTS_MAX];
     const size_t sizes[] = {20, 64, 80};
     base_rng rng;
     base_rng_seed(&rng, 8);
     fill(2);
     for (size_t round = 0; round < 400; round++) {
-        size_t slots = 2 + base_rng_below(&rng, SLOTS_MAX - 2), queries = 1 + base_rng_below(&rng, QUERIES_MAX);
+        size_t slots = 2 + base_rng_below(&rng, SLOTS_MAX - 2),
+               queries = 1 + base_rng_below(&rng, QUERIES_MAX);
         size_t d_count = sizes[round % 3], left = 0, keep[SLOTS_MAX];
         size_t run = base_rng_below(&rng, slots), run_length = base_rng_below(&rng, 40);
         bool runs = round % 2 == 0, half = round / 2 % 2 == 0;
@@ -152,7 +163,8 @@ static void test_attention_minus_infinity_is_absence_bit_for_bit(void **state)
                 memcpy(few_keys + left * WIDTH, key_f32 + j * WIDTH, WIDTH * sizeof *key_f32);
                 memcpy(few_values + left * WIDTH, value_f32 + j * WIDTH, WIDTH * sizeof *value_f32);
                 memcpy(few_key_f16 + left * WIDTH, key_f16 + j * WIDTH, WIDTH * sizeof *key_f16);
-                memcpy(few_value_f16 + left * WIDTH, value_f16 + j * WIDTH, WIDTH * sizeof *value_f16);
+                memcpy(few_value_f16 + left * WIDTH, value_f16 + j * WIDTH,
+                       WIDTH * sizeof *value_f16);
                 few_bias[left] = bias[j];
                 keep[left++] = j;
             }
@@ -167,14 +179,17 @@ static void test_attention_minus_infinity_is_absence_bit_for_bit(void **state)
             }
             memset(out, 0x55, sizeof out);
             memset(few_out, 0x55, sizeof few_out);
-            table->attention(out, q, queries, D_MAX, &kv, OFFSET, slots, d_count, 0.125F, masked, scores);
-            table->attention(few_out, q, queries, D_MAX, &few, OFFSET, left, d_count, 0.125F, few_bias, few_scores);
+            table->attention(out, q, queries, D_MAX, &kv, OFFSET, slots, d_count, 0.125F, masked,
+                             scores);
+            table->attention(few_out, q, queries, D_MAX, &few, OFFSET, left, d_count, 0.125F,
+                             few_bias, few_scores);
             assert_memory_equal(out, few_out, sizeof out);
             for (size_t h = 0; h < queries; h++) {
                 for (size_t j = 0, i = 0; j < slots; j++) {
                     float here = scores[h * slots + j], zero = 0.0F;
                     bool kept = i < left && keep[i] == j;
-                    assert_memory_equal(&here, kept ? &few_scores[h * left + i] : &zero, sizeof here);
+                    assert_memory_equal(&here, kept ? &few_scores[h * left + i] : &zero,
+                                        sizeof here);
                     i += kept;
                 }
             }
@@ -182,7 +197,8 @@ static void test_attention_minus_infinity_is_absence_bit_for_bit(void **state)
     }
 }
 
-/* Goal: a head's bits do not depend on the heads that run beside it. Method: all query counts against one by one. */
+/* Goal: a head's bits do not depend on the heads that run beside it. Method: all query counts
+ * against one by one. */
 static void test_attention_heads_are_independent(void **state)
 {
     (void)state;
@@ -194,7 +210,8 @@ static void test_attention_heads_are_independent(void **state)
         for (size_t queries = 1; table && queries <= QUERIES_MAX; queries++) {
             table->attention(out, q, queries, D_MAX, &kv, OFFSET, 77, 64, 0.125F, bias, scores);
             for (size_t h = 0; h < queries; h++) {
-                table->attention(alone, q + h * D_MAX, 1, D_MAX, &kv, OFFSET, 77, 64, 0.125F, bias, alone_scores);
+                table->attention(alone, q + h * D_MAX, 1, D_MAX, &kv, OFFSET, 77, 64, 0.125F, bias,
+                                 alone_scores);
                 assert_memory_equal(out + h * D_MAX, alone, 64 * sizeof *alone);
                 assert_memory_equal(scores + h * 77, alone_scores, 77 * sizeof *alone_scores);
             }

@@ -1,9 +1,11 @@
-/* Matrix products: every format and instruction set against float64, and bit for bit against themselves.
+/* Matrix products: every format and instruction set against float64, and bit for bit against
+ * themselves.
  *
- * Tolerance. Products of codes are exact in integers, so only f32 additions and a few multiplications round. A sum of n terms in any order
- * is off by at most n * 2^-24 * (sum of the terms' magnitudes) (Higham 2002, §4.2). With rounded activations a block gives at
- * most 3 terms with 3 roundings each; f32 sums run over at least 4 (packed) or 8 (plain) lanes. Every set, the scalar
- * definition too, must be within that of float64, hence within twice that of each other.
+ * Tolerance. Products of codes are exact in integers, so only f32 additions and a few
+ * multiplications round. A sum of n terms in any order is off by at most n * 2^-24 * (sum of the
+ * terms' magnitudes) (Higham 2002, §4.2). With rounded activations a block gives at most 3 terms
+ * with 3 roundings each; f32 sums run over at least 4 (packed) or 8 (plain) lanes. Every set, the
+ * scalar definition too, must be within that of float64, hence within twice that of each other.
  */
 #include <math.h>
 #include <setjmp.h>
@@ -71,11 +73,13 @@ static problem make(uint32_t type, size_t rows, size_t columns, size_t tokens, u
         for (size_t t = 0; t < tokens; t++) {
             kernel_scalar_ops.quantise(blocks, p.x + t * columns, columns);
             for (size_t k = 0; k < columns; k++) {
-                p.x_rounded[t * columns + k] = blocks[k / 32].scale * (float)blocks[k / 32].q[k % 32];
+                p.x_rounded[t * columns + k] =
+                    blocks[k / 32].scale * (float)blocks[k / 32].q[k % 32];
             }
         }
     }
-    assert_int_equal(kernel_matrix_pack(&p.matrix, type, p.raw, rows, columns, true, NULL), BASE_OK);
+    assert_int_equal(kernel_matrix_pack(&p.matrix, type, p.raw, rows, columns, true, NULL),
+                     BASE_OK);
     return p;
 }
 
@@ -105,7 +109,8 @@ static double reference(const problem *p, const float *x, size_t n, bool rounded
         }
         for (size_t j = 0; j < count; j++) {
             double xv = (double)x[32 * b + j];
-            double product = is_plain(p->type) ? (double)plain[j] : (double)block.scale[j / 16] * block.q[j];
+            double product =
+                is_plain(p->type) ? (double)plain[j] : (double)block.scale[j / 16] * block.q[j];
             double min = kernel_source_has_min(p->type) ? (double)block.min : 0.0;
             sum += (product + min) * xv;
             magnitude += (fabs(product) + fabs(min)) * fabs(xv);
@@ -132,9 +137,9 @@ static void check(const problem *p, base_isa isa, kernel_activations activations
         for (size_t n = 0; n < p->rows; n++) {
             double bound, expected = reference(p, x, n, rounded, &bound);
             if (!(fabs((double)out[t * stride + n] - expected) <= bound)) {
-                fail_msg("%s %s N=%zu K=%zu T=%zu: [%zu, %zu] is %g, float64 %g, bound %g", base_isa_name(isa),
-                         kernel_source_name(p->type), p->rows, p->columns, p->tokens, t, n,
-                         (double)out[t * stride + n], expected, bound);
+                fail_msg("%s %s N=%zu K=%zu T=%zu: [%zu, %zu] is %g, float64 %g, bound %g",
+                         base_isa_name(isa), kernel_source_name(p->type), p->rows, p->columns,
+                         p->tokens, t, n, (double)out[t * stride + n], expected, bound);
             }
         }
         for (size_t n = p->rows; n < stride; n++) { /* nothing past the row */
@@ -144,7 +149,8 @@ static void check(const problem *p, base_isa isa, kernel_activations activations
     free(out);
 }
 
-/* Goal: every set, format, T and odd shape is right. Method: float64 on decoded rows, bound above. */
+/* Goal: every set, format, T and odd shape is right. Method: float64 on decoded rows, bound above.
+ */
 static void test_matmul_agrees_with_float64(void **state)
 {
     (void)state;
@@ -156,8 +162,9 @@ static void test_matmul_agrees_with_float64(void **state)
         for (size_t t = 0; t < 7; t++) {
             for (size_t r = 0; r < 5; r++) {
                 size_t columns = is_plain(type) ? plain_columns[(r + t) % 5]
-                                 : kernel_source_row_bytes(type, 32) > 0 ? 32 * (1 + 2 * ((r + t) % 3))
-                                                                         : 256 * (1 + (r + t) % 2);
+                                 : kernel_source_row_bytes(type, 32) > 0
+                                     ? 32 * (1 + 2 * ((r + t) % 3))
+                                     : 256 * (1 + (r + t) % 2);
                 problem p = make(type, rows[r], columns, tokens[t], 1000 * i + 10 * t + r);
                 for (int isa = 0; isa < BASE_ISA_COUNT; isa++) {
                     if (kernel_table_for((base_isa)isa)) {
@@ -171,8 +178,9 @@ static void test_matmul_agrees_with_float64(void **state)
     }
 }
 
-/* Goal: an element's bits depend neither on T nor on the number of threads. Method: T rows at once, in pools of 1, 2, 3
- * and 5, against one row at a time; memory compared. K and N are large enough to be shared out. */
+/* Goal: an element's bits depend neither on T nor on the number of threads. Method: T rows at once,
+ * in pools of 1, 2, 3 and 5, against one row at a time; memory compared. K and N are large enough
+ * to be shared out. */
 static void test_matmul_bits_do_not_depend_on_tokens_or_threads(void **state)
 {
     (void)state;
@@ -182,11 +190,13 @@ static void test_matmul_bits_do_not_depend_on_tokens_or_threads(void **state)
     for (size_t i = 0; i < 4; i++) {
         assert_int_equal(base_pool_create(threads[i], &pools[i], NULL), BASE_OK);
     }
-    float *one = malloc(TOKENS_MAX * rows * sizeof *one), *many = malloc(TOKENS_MAX * rows * sizeof *many);
+    float *one = malloc(TOKENS_MAX * rows * sizeof *one),
+          *many = malloc(TOKENS_MAX * rows * sizeof *many);
     assert_true(one && many);
     for (size_t i = 0; i < KERNELS_TYPE_COUNT; i++) {
         problem p = make(kernels_types[i], rows, columns, TOKENS_MAX, 77 + i);
-        /* The scalar product is slow; its order is evident from its loops. Both activations in the vector sets. */
+        /* The scalar product is slow; its order is evident from its loops. Both activations in the
+         * vector sets. */
         for (int set = BASE_ISA_SCALAR + 1; set < 2 * BASE_ISA_COUNT; set++) {
             base_isa isa = (base_isa)(set / 2);
             kernel_activations activations = set % 2 ? KERNEL_ACT_F32 : KERNEL_ACT_Q8;
@@ -195,12 +205,14 @@ static void test_matmul_bits_do_not_depend_on_tokens_or_threads(void **state)
             }
             kernel_select(isa);
             for (size_t t = 0; t < TOKENS_MAX; t++) {
-                kernel_matmul(NULL, &p.matrix, p.x + t * columns, 1, one + t * rows, rows, activations, p.scratch);
+                kernel_matmul(NULL, &p.matrix, p.x + t * columns, 1, one + t * rows, rows,
+                              activations, p.scratch);
             }
             for (size_t t = 0; t < 9; t++) {
                 for (size_t pool = 0; pool < 4; pool++) {
                     memset(many, 0x7f, TOKENS_MAX * rows * sizeof *many);
-                    kernel_matmul(pools[pool], &p.matrix, p.x, tokens[t], many, rows, activations, p.scratch);
+                    kernel_matmul(pools[pool], &p.matrix, p.x, tokens[t], many, rows, activations,
+                                  p.scratch);
                     assert_memory_equal(many, one, tokens[t] * rows * sizeof *many);
                 }
             }
@@ -214,7 +226,8 @@ static void test_matmul_bits_do_not_depend_on_tokens_or_threads(void **state)
     }
 }
 
-/* Goal: the scalar definition, too, gives the same bits for every T and pool. Method: as above, one small shape. */
+/* Goal: the scalar definition, too, gives the same bits for every T and pool. Method: as above, one
+ * small shape. */
 static void test_matmul_scalar_bits_do_not_depend_on_tokens_or_threads(void **state)
 {
     (void)state;
@@ -225,7 +238,8 @@ static void test_matmul_scalar_bits_do_not_depend_on_tokens_or_threads(void **st
         problem p = make(kernels_types[i], 67, 256, 19, 5 + i);
         float one[19 * 67], many[19 * 67];
         for (size_t t = 0; t < 19; t++) {
-            kernel_matmul(NULL, &p.matrix, p.x + t * 256, 1, one + t * 67, 67, KERNEL_ACT_Q8, p.scratch);
+            kernel_matmul(NULL, &p.matrix, p.x + t * 256, 1, one + t * 67, 67, KERNEL_ACT_Q8,
+                          p.scratch);
         }
         kernel_matmul(pool, &p.matrix, p.x, 19, many, 67, KERNEL_ACT_Q8, p.scratch);
         assert_memory_equal(many, one, sizeof one);
@@ -234,8 +248,8 @@ static void test_matmul_scalar_bits_do_not_depend_on_tokens_or_threads(void **st
     base_pool_free(pool);
 }
 
-/* Goal: no intermediate overflows at the ends of the code range. Method: all codes and activations extreme, scale 1: the
- * answer is an integer that f32 holds; compared exactly. */
+/* Goal: no intermediate overflows at the ends of the code range. Method: all codes and activations
+ * extreme, scale 1: the answer is an integer that f32 holds; compared exactly. */
 static void test_matmul_extreme_codes_are_exact(void **state)
 {
     (void)state;
@@ -244,8 +258,9 @@ static void test_matmul_extreme_codes_are_exact(void **state)
         uint8_t byte; /* fills the code fields */
         float weight;
     } cases[] = {
-        {KERNEL_SRC_Q8_0, 0x80, -128.0F}, {KERNEL_SRC_Q8_0, 0x7f, 127.0F}, {KERNEL_SRC_Q4_0, 0xff, 7.0F},
-        {KERNEL_SRC_Q4_0, 0x00, -8.0F},   {KERNEL_SRC_Q4_1, 0xff, 15.0F},  {KERNEL_SRC_Q5_0, 0x00, -16.0F},
+        {KERNEL_SRC_Q8_0, 0x80, -128.0F}, {KERNEL_SRC_Q8_0, 0x7f, 127.0F},
+        {KERNEL_SRC_Q4_0, 0xff, 7.0F},    {KERNEL_SRC_Q4_0, 0x00, -8.0F},
+        {KERNEL_SRC_Q4_1, 0xff, 15.0F},   {KERNEL_SRC_Q5_0, 0x00, -16.0F},
         {KERNEL_SRC_Q5_1, 0xff, 31.0F},
     };
     for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
@@ -271,7 +286,8 @@ static void test_matmul_extreme_codes_are_exact(void **state)
             }
             kernel_select((base_isa)isa);
             for (int act = 0; act < 2; act++) {
-                kernel_matmul(NULL, &m, x, 4, out, 17, act ? KERNEL_ACT_F32 : KERNEL_ACT_Q8, scratch);
+                kernel_matmul(NULL, &m, x, 4, out, 17, act ? KERNEL_ACT_F32 : KERNEL_ACT_Q8,
+                              scratch);
                 for (size_t i = 0; i < 4 * 17; i++) {
                     float sign = i / 17 % 2 ? 1.0F : -1.0F;
                     assert_true(out[i] == sign * 127.0F * 64.0F * cases[c].weight);
@@ -283,7 +299,8 @@ static void test_matmul_extreme_codes_are_exact(void **state)
     }
 }
 
-/* Goal: activations are rounded alike in every set, to nearest even, largest to +-127, tiny blocks to zero. */
+/* Goal: activations are rounded alike in every set, to nearest even, largest to +-127, tiny blocks
+ * to zero. */
 static void test_quantise_gives_the_same_bits_in_every_set(void **state)
 {
     (void)state;
@@ -315,7 +332,8 @@ static void test_quantise_gives_the_same_bits_in_every_set(void **state)
             int q = expected[b].q[j];
             *(j < 16 ? &low : &high) += q;
             largest = abs(q) > largest ? abs(q) : largest;
-            assert_true(fabsf(x[32 * b + (size_t)j] - expected[b].scale * (float)q) <= 0.5001F * expected[b].scale);
+            assert_true(fabsf(x[32 * b + (size_t)j] - expected[b].scale * (float)q) <=
+                        0.5001F * expected[b].scale);
         }
         assert_int_equal(largest, 127);
         assert_int_equal(expected[b].bias_low, -128 * low);
@@ -330,7 +348,8 @@ static void test_quantise_gives_the_same_bits_in_every_set(void **state)
     }
 }
 
-/* Goal: borrowed f32 matrices and empty shapes work. Method: identity times x; T = 0 and N = 0 write nothing. */
+/* Goal: borrowed f32 matrices and empty shapes work. Method: identity times x; T = 0 and N = 0
+ * write nothing. */
 static void test_matmul_borrowed_identity_and_empty_shapes(void **state)
 {
     (void)state;

@@ -1,4 +1,5 @@
-/* Weight formats: exact decoding against the ggml project's own, packing that loses nothing, half conversions. */
+/* Weight formats: exact decoding against the ggml project's own, packing that loses nothing, half
+ * conversions. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -24,7 +25,8 @@ static size_t from_hex(const char *text, uint8_t *out, size_t max)
     return count;
 }
 
-/* Goal: every value equals the reference decoder's. Method: tests/golden/quant.txt (see gen_quant.py), exact comparison. */
+/* Goal: every value equals the reference decoder's. Method: tests/golden/quant.txt (see
+ * gen_quant.py), exact comparison. */
 static void test_quant_decodes_as_the_reference(void **state)
 {
     (void)state;
@@ -39,7 +41,8 @@ static void test_quant_decodes_as_the_reference(void **state)
             type = strcmp(kernel_source_name(t), name) == 0 ? t : type;
         }
         assert_string_equal(kernel_source_name(type), name);
-        assert_int_equal(from_hex(raw_text, raw, sizeof raw), kernel_source_row_bytes(type, columns));
+        assert_int_equal(from_hex(raw_text, raw, sizeof raw),
+                         kernel_source_row_bytes(type, columns));
         assert_int_equal(from_hex(value_text, expected, sizeof expected), 4 * columns);
         static float out[1000];
         kernel_source_dequantise_row(type, raw, columns, out);
@@ -56,7 +59,8 @@ static void test_quant_decodes_as_the_reference(void **state)
     assert_int_equal(lines, 8);
 }
 
-/* Goal: a packed row is the decoded row, bit for bit. Method: random blocks of each type, sizes with and without padding. */
+/* Goal: a packed row is the decoded row, bit for bit. Method: random blocks of each type, sizes
+ * with and without padding. */
 static void test_pack_keeps_every_row_bit_for_bit(void **state)
 {
     (void)state;
@@ -70,7 +74,8 @@ static void test_pack_keeps_every_row_bit_for_bit(void **state)
             size_t row_bytes = kernel_source_row_bytes(type, columns);
             uint8_t *raw = kernels_random_rows(type, rows[r], columns, &rng);
             kernel_matrix m;
-            assert_int_equal(kernel_matrix_pack(&m, type, raw, rows[r], columns, false, NULL), BASE_OK);
+            assert_int_equal(kernel_matrix_pack(&m, type, raw, rows[r], columns, false, NULL),
+                             BASE_OK);
             assert_true(m.bytes >= rows[r] * row_bytes);
             for (size_t n = 0; n < rows[r]; n++) {
                 float packed[512], decoded[512];
@@ -85,7 +90,8 @@ static void test_pack_keeps_every_row_bit_for_bit(void **state)
     }
 }
 
-/* Goal: plain types are borrowed on request, copied else or where C could not read them. Method: pointers. */
+/* Goal: plain types are borrowed on request, copied else or where C could not read them. Method:
+ * pointers. */
 static void test_pack_borrows_plain_rows_only_when_aligned(void **state)
 {
     (void)state;
@@ -104,7 +110,8 @@ static void test_pack_borrows_plain_rows_only_when_aligned(void **state)
     kernel_matrix_free(NULL);
 }
 
-/* Goal: unknown types and rows that do not fit blocks are refused by name; no allocation failure leaks or crashes. */
+/* Goal: unknown types and rows that do not fit blocks are refused by name; no allocation failure
+ * leaks or crashes. */
 static void test_pack_refuses_by_name_and_survives_no_memory(void **state)
 {
     (void)state;
@@ -113,13 +120,16 @@ static void test_pack_refuses_by_name_and_survives_no_memory(void **state)
     uint8_t raw[4096] = {0};
     assert_int_equal(kernel_matrix_pack(&m, 99, raw, 1, 32, false, &err), BASE_UNSUPPORTED);
     assert_non_null(strstr(err.text, "99"));
-    assert_int_equal(kernel_matrix_pack(&m, KERNEL_SRC_Q4_K, raw, 1, 32, false, &err), BASE_UNSUPPORTED);
+    assert_int_equal(kernel_matrix_pack(&m, KERNEL_SRC_Q4_K, raw, 1, 32, false, &err),
+                     BASE_UNSUPPORTED);
     assert_non_null(strstr(err.text, "Q4_K"));
-    assert_int_equal(kernel_matrix_pack(&m, KERNEL_SRC_Q8_0, raw, SIZE_MAX / 8, 1U << 20, false, &err),
-                     BASE_NO_MEMORY);
+    assert_int_equal(
+        kernel_matrix_pack(&m, KERNEL_SRC_Q8_0, raw, SIZE_MAX / 8, 1U << 20, false, &err),
+        BASE_NO_MEMORY);
     for (size_t n = 1; n <= 2; n++) {
         base_mem_fail_at(n);
-        assert_int_equal(kernel_matrix_pack(&m, KERNEL_SRC_Q4_1, raw, 4, 64, false, &err), BASE_NO_MEMORY);
+        assert_int_equal(kernel_matrix_pack(&m, KERNEL_SRC_Q4_1, raw, 4, 64, false, &err),
+                         BASE_NO_MEMORY);
         base_mem_fail_at(0);
     }
     assert_int_equal(m.rows, 77); /* untouched on failure */
@@ -130,7 +140,8 @@ static void test_pack_refuses_by_name_and_survives_no_memory(void **state)
     assert_int_equal(kernel_source_row_bytes(KERNEL_SRC_Q4_1, 33), 0);
 }
 
-/* Goal: Q8_0 made here is off by half a step at most. Method: random rows; step = scale of the block. */
+/* Goal: Q8_0 made here is off by half a step at most. Method: random rows; step = scale of the
+ * block. */
 static void test_quantise_q8_0_is_within_half_a_step(void **state)
 {
     (void)state;
@@ -146,13 +157,15 @@ static void test_quantise_q8_0_is_within_half_a_step(void **state)
     for (size_t b = 0; b < 10; b++) {
         float scale = kernel_half_to_float((uint16_t)(raw[34 * b] | raw[34 * b + 1] << 8));
         for (size_t k = 32 * b; k < 32 * (b + 1); k++) {
-            /* 0.5 step, and 127 * 2^-11 = 0.07 step where the scale was rounded down below largest/127 */
+            /* 0.5 step, and 127 * 2^-11 = 0.07 step where the scale was rounded down below
+             * largest/127 */
             assert_true(x[k] - back[k] <= 0.57F * scale && back[k] - x[k] <= 0.57F * scale);
         }
     }
 }
 
-/* Goal: all 65,536 halves survive f16 -> f32 -> f16 (NaN becomes quiet), and every vector set agrees in every bit. */
+/* Goal: all 65,536 halves survive f16 -> f32 -> f16 (NaN becomes quiet), and every vector set
+ * agrees in every bit. */
 static void test_half_to_float_is_exact_for_all_values(void **state)
 {
     (void)state;
@@ -177,13 +190,15 @@ static void test_half_to_float_is_exact_for_all_values(void **state)
     }
 }
 
-/* Goal: f32 -> f16 rounds to nearest even. Method: the value between each pair of neighbours and just beside it, known
- * answers at the ends, and random bits; every vector set agrees in every bit and at every tail length. */
+/* Goal: f32 -> f16 rounds to nearest even. Method: the value between each pair of neighbours and
+ * just beside it, known answers at the ends, and random bits; every vector set agrees in every bit
+ * and at every tail length. */
 static void test_float_to_half_rounds_to_nearest_even(void **state)
 {
     (void)state;
     for (uint32_t h = 0; h < 0x7bff; h++) {
-        float low = kernel_half_to_float((uint16_t)h), high = kernel_half_to_float((uint16_t)(h + 1));
+        float low = kernel_half_to_float((uint16_t)h),
+              high = kernel_half_to_float((uint16_t)(h + 1));
         float middle = 0.5F * (low + high);
         uint32_t bits;
         float below, above;

@@ -1,7 +1,9 @@
-/* Kernels that work on rows: norms, rotation, activations, logits, each against float64 at many lengths.
+/* Kernels that work on rows: norms, rotation, activations, logits, each against float64 at many
+ * lengths.
  *
- * Tolerances are multiples of 2^-24, the largest relative rounding error of one f32 operation; each test says what it
- * counts. Lengths 1..67 cover every tail of 8 and 16 lanes; a canary stands behind each output.
+ * Tolerances are multiples of 2^-24, the largest relative rounding error of one f32 operation; each
+ * test says what it counts. Lengths 1..67 cover every tail of 8 and 16 lanes; a canary stands
+ * behind each output.
  */
 #include <math.h>
 #include <setjmp.h>
@@ -41,25 +43,27 @@ static void fill(uint64_t seed)
 }
 
 /* Each available set runs `body`. */
-#define FOR_EACH_SET(table)                                                                 \
-    const kernel_table *table;                                                              \
-    for (int isa_ = 0; isa_ < BASE_ISA_COUNT; isa_++)                                       \
+#define FOR_EACH_SET(table)                           \
+    const kernel_table *table;                        \
+    for (int isa_ = 0; isa_ < BASE_ISA_COUNT; isa_++) \
         if ((table = kernel_table_for((base_isa)isa_)) != NULL)
 
-static void near(const kernel_table *table, size_t count, size_t i, float got, double expected, double bound)
+static void near(const kernel_table *table, size_t count, size_t i, float got, double expected,
+                 double bound)
 {
     if (!(fabs((double)got - expected) <= bound)) {
-        fail_msg("%s, count %zu, element %zu: %.9g, float64 %.9g, bound %g", base_isa_name(table->isa), count, i,
-                 (double)got, expected, bound);
+        fail_msg("%s, count %zu, element %zu: %.9g, float64 %.9g, bound %g",
+                 base_isa_name(table->isa), count, i, (double)got, expected, bound);
     }
 }
 
-/* Bound: the sum of squares of n terms over 8 lanes is off by (n/8 + 8) roundings, its root by half; 5 more operations. */
+/* Bound: the sum of squares of n terms over 8 lanes is off by (n/8 + 8) roundings, its root by
+ * half; 5 more operations. */
 static void test_rmsnorm_agrees_with_float64(void **state)
 {
     (void)state;
     fill(1);
-    FOR_EACH_SET(table) {
+    FOR_EACH_SET (table) {
         for (size_t l = 0, n; (n = length_at(l)) > 0; l++) {
             out[n] = CANARY;
             table->rmsnorm(out, x, y, n, 1e-5F);
@@ -82,12 +86,13 @@ static void test_rmsnorm_agrees_with_float64(void **state)
     }
 }
 
-/* Bound: the mean is off by (n/8 + 8) roundings of mean |x|; that error is scaled by factor*weight; the rest as above. */
+/* Bound: the mean is off by (n/8 + 8) roundings of mean |x|; that error is scaled by factor*weight;
+ * the rest as above. */
 static void test_layernorm_agrees_with_float64(void **state)
 {
     (void)state;
     fill(2);
-    FOR_EACH_SET(table) {
+    FOR_EACH_SET (table) {
         for (size_t l = 0, n; (n = length_at(l)) > 0; l++) {
             out[n] = CANARY;
             table->layernorm(out, x, y, z, n, 1e-5F);
@@ -103,7 +108,8 @@ static void test_layernorm_agrees_with_float64(void **state)
             double factor = 1.0 / sqrt(squares / (double)n + (double)1e-5F);
             for (size_t i = 0; i < n; i++) {
                 double slope = factor * (double)y[i], centred = ((double)x[i] - mean) * slope;
-                double bound = fabs(slope) * mean_bound + roundings * EPSILON * (fabs(centred) + fabs((double)z[i]));
+                double bound = fabs(slope) * mean_bound +
+                               roundings * EPSILON * (fabs(centred) + fabs((double)z[i]));
                 near(table, n, i, out[i], centred + (double)z[i], bound);
             }
             assert_true(out[n] == CANARY);
@@ -111,7 +117,8 @@ static void test_layernorm_agrees_with_float64(void **state)
     }
 }
 
-/* Bound: two products, one sum: 3 roundings of |a c| + |b s|. Both pairings; heads of sizes that are no multiple of 16. */
+/* Bound: two products, one sum: 3 roundings of |a c| + |b s|. Both pairings; heads of sizes that
+ * are no multiple of 16. */
 static void test_rope_agrees_with_float64_in_both_pairings(void **state)
 {
     (void)state;
@@ -125,18 +132,21 @@ static void test_rope_agrees_with_float64_in_both_pairings(void **state)
             cosine[i] = (float)cos(angle);
             sine[i] = (float)sin(angle);
         }
-        FOR_EACH_SET(table) {
+        FOR_EACH_SET (table) {
             for (size_t neox = 0; neox < 2; neox++) {
                 memcpy(rotated, x, n * sizeof *x);
                 rotated[n] = CANARY;
                 table->rope(rotated, 3, sizes[s], cosine, sine, neox == 1);
                 for (size_t h = 0; h < 3; h++) {
                     for (size_t i = 0; i < half; i++) {
-                        size_t first = h * sizes[s] + (neox ? i : 2 * i), second = first + (neox ? half : 1);
+                        size_t first = h * sizes[s] + (neox ? i : 2 * i),
+                               second = first + (neox ? half : 1);
                         double a = (double)x[first], b = (double)x[second];
                         double c = (double)cosine[i], sn = (double)sine[i];
-                        near(table, n, first, rotated[first], a * c - b * sn, 3 * EPSILON * (fabs(a * c) + fabs(b * sn)));
-                        near(table, n, second, rotated[second], a * sn + b * c, 3 * EPSILON * (fabs(a * sn) + fabs(b * c)));
+                        near(table, n, first, rotated[first], a * c - b * sn,
+                             3 * EPSILON * (fabs(a * c) + fabs(b * sn)));
+                        near(table, n, second, rotated[second], a * sn + b * c,
+                             3 * EPSILON * (fabs(a * sn) + fabs(b * c)));
                     }
                 }
                 assert_true(rotated[n] == CANARY);
@@ -150,7 +160,7 @@ static void test_add_and_dot_agree_with_float64(void **state)
 {
     (void)state;
     fill(3);
-    FOR_EACH_SET(table) {
+    FOR_EACH_SET (table) {
         for (size_t l = 0, n; (n = length_at(l)) > 0; l++) {
             double sum = 0, magnitude = 0;
             memcpy(out, x, n * sizeof *out);
@@ -168,12 +178,12 @@ static void test_add_and_dot_agree_with_float64(void **state)
     }
 }
 
-/* Bound: e^-g within 2 ulp (4 roundings), 1 + e, division, product: 8 roundings. Below -88 the true value is less than
- * 1e-36. Ends: silu(-INF side) is 0, no NaN. */
+/* Bound: e^-g within 2 ulp (4 roundings), 1 + e, division, product: 8 roundings. Below -88 the true
+ * value is less than 1e-36. Ends: silu(-INF side) is 0, no NaN. */
 static void test_silu_mul_agrees_with_float64(void **state)
 {
     (void)state;
-    FOR_EACH_SET(table) {
+    FOR_EACH_SET (table) {
         for (size_t block = 0; block < 200; block++) { /* -100 .. 100, close together */
             const size_t n = 1000;
             for (size_t i = 0; i < n; i++) {
@@ -189,7 +199,8 @@ static void test_silu_mul_agrees_with_float64(void **state)
             }
             assert_true(out[n] == CANARY);
         }
-        for (size_t l = 0, n; (n = length_at(l)) > 0; l++) { /* every tail gives the element's own bits */
+        for (size_t l = 0, n; (n = length_at(l)) > 0;
+             l++) { /* every tail gives the element's own bits */
             float whole[COUNT_MAX];
             fill(4);
             memcpy(whole, x, sizeof whole);
@@ -203,12 +214,12 @@ static void test_silu_mul_agrees_with_float64(void **state)
     }
 }
 
-/* Bound: with a = |x|/sqrt 2, the exponent a^2 + 1.3 is rounded in f32 and a itself twice: 4 a^2 + 16 roundings of the tail's
- * product, which is what is added to x above zero. */
+/* Bound: with a = |x|/sqrt 2, the exponent a^2 + 1.3 is rounded in f32 and a itself twice: 4 a^2 +
+ * 16 roundings of the tail's product, which is what is added to x above zero. */
 static void test_gelu_agrees_with_float64(void **state)
 {
     (void)state;
-    FOR_EACH_SET(table) {
+    FOR_EACH_SET (table) {
         for (size_t block = 0; block < 32; block++) { /* -16 .. 16 */
             const size_t n = 1000;
             for (size_t i = 0; i < n; i++) {
@@ -218,8 +229,10 @@ static void test_gelu_agrees_with_float64(void **state)
             out[n] = CANARY;
             table->gelu(out, n);
             for (size_t i = 0; i < n; i++) {
-                double v = (double)x[i], value = 0.5 * v * erfc(-v / sqrt(2.0)), tail = 0.5 * fabs(v) * erfc(fabs(v) / sqrt(2.0));
-                double bound = (2 * v * v + 16) * EPSILON * tail + (v > 0 ? 2 * EPSILON * v : 0.0) + 1e-36;
+                double v = (double)x[i], value = 0.5 * v * erfc(-v / sqrt(2.0)),
+                       tail = 0.5 * fabs(v) * erfc(fabs(v) / sqrt(2.0));
+                double bound =
+                    (2 * v * v + 16) * EPSILON * tail + (v > 0 ? 2 * EPSILON * v : 0.0) + 1e-36;
                 near(table, n, i, out[i], value, bound);
             }
             assert_true(out[n] == CANARY);
@@ -227,7 +240,8 @@ static void test_gelu_agrees_with_float64(void **state)
     }
 }
 
-/* Bound: every term is within 2 ulp, sums of n/8 terms a lane: (n/8 + 16) roundings, of the sum for lse and of sum |d| e^d for H. */
+/* Bound: every term is within 2 ulp, sums of n/8 terms a lane: (n/8 + 16) roundings, of the sum for
+ * lse and of sum |d| e^d for H. */
 static void test_logit_stats_agree_with_float64(void **state)
 {
     (void)state;
@@ -256,11 +270,12 @@ static void test_logit_stats_agree_with_float64(void **state)
                     weighted += d * exp(d);
                 }
             }
-            FOR_EACH_SET(table) {
+            FOR_EACH_SET (table) {
                 float lse, entropy;
                 size_t argmax;
                 table->logit_stats(logits, n, &lse, &entropy, &argmax);
-                double relative = ((double)n / 8 + 16) * EPSILON, expected = (double)logits[best] + log(total);
+                double relative = ((double)n / 8 + 16) * EPSILON,
+                       expected = (double)logits[best] + log(total);
                 assert_int_equal(argmax, best);
                 near(table, n, kind, lse, expected, relative + EPSILON * fabs(expected));
                 near(table, n, kind, entropy, log(total) - weighted / total,
@@ -271,12 +286,13 @@ static void test_logit_stats_agree_with_float64(void **state)
     }
 }
 
-/* Goal: of equal maxima the first is the argmax. Method: two equal peaks at places in different lanes. */
+/* Goal: of equal maxima the first is the argmax. Method: two equal peaks at places in different
+ * lanes. */
 static void test_logit_stats_argmax_is_the_first_of_equals(void **state)
 {
     (void)state;
     float logits[50] = {0};
-    FOR_EACH_SET(table) {
+    FOR_EACH_SET (table) {
         for (size_t first = 0; first < 49; first++) {
             float lse, entropy;
             size_t argmax;
