@@ -54,7 +54,7 @@ json 'd["new"] == 1 and d["failed"] == 5'
 says 'latin.txt: not valid UTF-8 at byte 3'
 says 'empty.txt: empty'
 says 'blank.md: holds no text'
-says 'zero.txt: holds a NUL at byte 4'
+says 'zero.txt: holds a zero at byte 4'
 says 'binary.txt: '
 run 0 search 'parrot' -k 5 --store "$work/docs.store" $today --json
 json 'len(d["results"]) == 1 and "parrot" in d["results"][0]["text"]'
@@ -77,7 +77,7 @@ json 'len(d["results"]) == 1 and "parrot" in d["results"][0]["text"]'
 run 1 ingest lines.jsonl --store "$work/lines.store" --observed-at 2025-05-01 $today --json
 json 'd["new"] == 2 and d["failed"] == 11'
 for n in 2 3 4 5 6 7 8 9 10 11 12; do
-    says "lines\.jsonl:$n: "
+    says "lines\.jsonl:$n(, column [0-9]+)?: "
 done
 says 'lines\.jsonl:6: .*impossible date'
 run 0 search 'the last line' --store "$work/lines.store" $today --json

@@ -148,8 +148,11 @@ static void test_an_empty_store_gives_plain_generation_token_for_token(void **st
         said[i] = base_strdup(answer.text);
         engine_answer_free(&answer);
         loop_check(engine_generate(s, "The three primary colours are", 24, &answer, &err), &err);
-        said[i] = base_realloc(said[i], strlen(said[i]) + strlen(answer.text) + 1);
-        strcat(said[i], answer.text);
+        size_t size = strlen(said[i]) + strlen(answer.text) + 1;
+        char *both = base_alloc(size);
+        snprintf(both, size, "%s%s", said[i], answer.text);
+        base_free(said[i]);
+        said[i] = both;
         engine_answer_free(&answer);
         engine_session_close(s);
     }
