@@ -5,6 +5,7 @@
 
 #include "retrieval/index.h"
 #include "retrieval/manifest.h"
+#include "retrieval/rank.h"
 #include "retrieval/retrieval.h"
 
 #define RETRIEVAL_PATH_MAX 4096
@@ -20,7 +21,30 @@ struct retrieval {
     uint64_t commit;                 /* last commit taken in */
     uint64_t *dead;                  /* forgotten, still in a segment; ascending */
     size_t dead_count;
+    retrieval_weights weights; /* retrieval_weights_default; eval/ sets others to compare */
 };
+
+/* An episode on its way to becoming a hit. */
+typedef struct retrieval_candidate {
+    uint64_t id;
+    float similarity, bm25, time, strength, score;
+    bool has_similarity;
+    store_brief brief;
+    store_episode episode; /* id 0: not read */
+    retrieval_time_match match;
+} retrieval_candidate;
+
+typedef struct retrieval_candidates {
+    retrieval_candidate *items;
+    size_t count;
+} retrieval_candidates;
+
+/* All that is known at as_of and came near enough to be read, scored, best first, before twins are
+ * ordered and copies collapsed. *out starts zeroed and is freed by the caller, also after an error.
+ */
+base_status retrieval_find_candidates(const retrieval *r, const retrieval_query *query,
+                                      retrieval_candidates *out, base_error *err);
+void retrieval_candidates_free(retrieval_candidates *candidates);
 
 /* Load manifest and segments from disk into r, which holds none. BASE_NOT_FOUND: there are none.
  * Errors: BASE_CORRUPT, BASE_VERSION, BASE_NO_MEMORY, BASE_IO; r holds none then. */

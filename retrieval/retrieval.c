@@ -120,6 +120,7 @@ base_status retrieval_open(store *s, size_t dim, retrieval **out, base_error *er
     r->s = s;
     r->dim = dim;
     r->tail.dim = dim;
+    r->weights = retrieval_weights_default;
     base_status status = base_path_join(r->folder, sizeof r->folder, store_path(s), "index");
     if (status != BASE_OK) {
         base_fail(err, status, "path too long: %s/index", store_path(s));

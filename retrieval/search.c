@@ -25,20 +25,10 @@
 #define READ_MIN 96  /* candidates whose records are read at least */
 #define TWINS_MAX 48 /* candidates compared with one another */
 
-typedef struct candidate {
-    uint64_t id;
-    float similarity, bm25, time, strength, score;
-    bool has_similarity;
-    store_brief brief;
-    store_episode episode; /* id 0: not read */
-} candidate;
+typedef retrieval_candidate candidate;
+typedef retrieval_candidates candidates;
 
-typedef struct candidates {
-    candidate *items;
-    size_t count;
-} candidates;
-
-static void candidates_free(candidates *c)
+void retrieval_candidates_free(candidates *c)
 {
     for (size_t i = 0; i < c->count; i++) {
         if (c->items[i].episode.id != 0) {
@@ -238,7 +228,7 @@ static base_status gather(const retrieval *r, const retrieval_query *q, candidat
         if (status != BASE_OK || similar >= enough || wanted == held) {
             break;
         }
-        candidates_free(c);
+        retrieval_candidates_free(c);
         wanted *= 4;
     }
     base_free(text);
@@ -277,10 +267,9 @@ static base_status read_candidate(const retrieval *r, const retrieval_query *q,
         retrieval_times_add_text(&own, e->title, strlen(e->title));
         retrieval_times_add_text(&own, e->section, strlen(e->section));
         retrieval_times_add_text(&own, e->text, e->text_size);
-        retrieval_time_match match;
         retrieval_match_times(times, &own, e->valid_from_us, e->valid_to_us, e->observed_at_us,
-                              &match);
-        c->time = retrieval_time_term(w, &match);
+                              &c->match);
+        c->time = retrieval_time_term(w, &c->match);
     }
     score_one(q, w, c);
     return BASE_OK;
@@ -404,6 +393,13 @@ static void collapse(const candidates *c, size_t k, retrieval_hit *hits, size_t 
     *count = n;
 }
 
+base_status retrieval_find_candidates(const retrieval *r, const retrieval_query *q, candidates *out,
+                                      base_error *err)
+{
+    base_status status = gather(r, q, out, err);
+    return status == BASE_OK ? score(r, q, &r->weights, out, err) : status;
+}
+
 base_status retrieval_search(retrieval *r, const retrieval_query *q, retrieval_hit *hits,
                              size_t *count, base_error *err)
 {
@@ -414,18 +410,14 @@ base_status retrieval_search(retrieval *r, const retrieval_query *q, retrieval_h
     if (q->k == 0 || (!q->vector && q->text_size == 0)) {
         return BASE_OK;
     }
-    const retrieval_weights *w = &retrieval_weights_default;
     candidates c = {0};
-    base_status status = gather(r, q, &c, err);
-    if (status == BASE_OK) {
-        status = score(r, q, w, &c, err);
-    }
+    base_status status = retrieval_find_candidates(r, q, &c, err);
     if (status == BASE_OK) {
         if (q->use_strength) {
-            order_twins(r, w, &c);
+            order_twins(r, &r->weights, &c);
         }
         collapse(&c, q->k, hits, count);
     }
-    candidates_free(&c);
+    retrieval_candidates_free(&c);
     return status;
 }
