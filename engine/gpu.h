@@ -71,8 +71,8 @@ base_status gpu_decode_many(gpu_stream *stream, int32_t token, size_t count, gpu
                             base_error *err);
 
 /* Ceilings of this card, measured with device events, median of several runs: bytes read plus bytes
- * written per second of a large copy; multiply-adds times two per second of an 8192^3 bf16 product of
- * random numbers. A result pointer may be NULL. */
+ * written per second of a large copy; multiply-adds times two per second of an 8192^3 bf16 product
+ * of random numbers. A result pointer may be NULL. */
 base_status gpu_measure(double *copy_bytes_per_s, double *product_flops, base_error *err);
 
 #ifdef __cplusplus

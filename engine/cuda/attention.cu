@@ -1,9 +1,10 @@
 /* engine/cuda/attention.cu: attention of many new tokens over the window, by tiles on tensor cores.
  *
- * A block takes 64 tokens of one head, four warps of 16 tokens; it walks over the slots in tiles of 64, two tiles in shared memory so
- * that the next one is fetched while this one is used. Per token a running maximum and sum (online softmax: Milakov & Gimelshein
- * 2018; tiles: Dao 2022); scores and weighted values are f16 x f16 products summed in f32 (mma.m16n8k16). A slot behind the
- * token and a slot of bias -inf have weight 0. Scalar twin: kernel_table.attention.
+ * A block takes 64 tokens of one head, four warps of 16 tokens; it walks over the slots in tiles of
+ * 64, two tiles in shared memory so that the next one is fetched while this one is used. Per token
+ * a running maximum and sum (online softmax: Milakov & Gimelshein 2018; tiles: Dao 2022); scores
+ * and weighted values are f16 x f16 products summed in f32 (mma.m16n8k16). A slot behind the token
+ * and a slot of bias -inf have weight 0. Scalar twin: kernel_table.attention.
  */
 #include "engine/cuda/mma.cuh"
 #include "engine/cuda/prefill.cuh"
@@ -159,7 +160,8 @@ static __global__ void __launch_bounds__(WARPS * 32)
                                    weights[2 * k + 1][1]};
 #pragma unroll
             for (int n = 0; n < D / 16; n++) {
-                /* Lanes 0-15: slots of the tile, values 16n..; lanes 16-31: the same slots, values 16n + 8.. */
+                /* Lanes 0-15: slots of the tile, values 16n..; lanes 16-31: the same slots, values
+                 * 16n + 8.. */
                 uint32_t b[4];
                 gpu_load_transposed(b, v_tile + (k * 16 + lane % 16) * stride + n * 16 +
                                            lane / 16 * 8);

@@ -65,6 +65,9 @@ struct gpu_decode_params {
     uint32_t x_bytes, partial_floats; /* shared memory */
 };
 
+/* How many warps of a block share a group of rows: the number that leaves the least work to the
+ * busiest warp; fewer at a tie. */
+uint8_t gpu_choose_split(const gpu_matrix *m, size_t blocks);
 /* Bytes of shared memory for what the parameters say. */
 size_t gpu_decode_shared(const gpu_decode_params *p);
 /* Grid barriers that one launch passes. */

@@ -1,5 +1,6 @@
-/* engine/cuda/gemm.cu: matrix products on tensor cores, through cuBLAS. Row-major operands are column-major transposed:
- * out^T [N, T] = W [N, K] x^T, so cuBLAS gets W transposed and x as it lies. The scalar twin is a plain sum of products.
+/* engine/cuda/gemm.cu: matrix products on tensor cores, through cuBLAS. Row-major operands are
+ * column-major transposed: out^T [N, T] = W [N, K] x^T, so cuBLAS gets W transposed and x as it
+ * lies. The scalar twin is a plain sum of products.
  */
 #include "engine/cuda/prefill.cuh"
 

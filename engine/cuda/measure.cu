@@ -1,7 +1,8 @@
 /* engine/cuda/measure.cu: the two ceilings of a card, for the fractions that benchmarks report.
  *
- * Copy: 1 GiB from device memory to device memory, counted twice (read and written), median of 20 runs. Product: 8192^3 bf16 on
- * random numbers (zeros run faster), median of 10 runs. Device events, after a warm-up; every allocation is released.
+ * Copy: 1 GiB from device memory to device memory, counted twice (read and written), median of 20
+ * runs. Product: 8192^3 bf16 on random numbers (zeros run faster), median of 10 runs. Device
+ * events, after a warm-up; every allocation is released.
  */
 #include "engine/cuda/prefill.cuh"
 

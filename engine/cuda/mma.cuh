@@ -1,4 +1,5 @@
-/* engine/cuda/mma.cuh: tensor core products of f16 fragments, and the loads that feed them (PTX ISA, sm_80 and newer). */
+/* engine/cuda/mma.cuh: tensor core products of f16 fragments, and the loads that feed them (PTX
+ * ISA, sm_80 and newer). */
 #ifndef ENGINE_CUDA_MMA_CUH
 #define ENGINE_CUDA_MMA_CUH
 
@@ -6,8 +7,9 @@
 
 #if !defined(GPU_EMULATE)
 
-/* c [16, 8] += a [16, 16] b [16, 8]. With g = lane/4, t = lane%4: a = {(g; 2t, 2t+1), (g+8; 2t..), (g; 2t+8..), (g+8; 2t+8..)}, b = {(2t,
- * 2t+1; g), (2t+8, 2t+9; g)}, c = {(g, 2t), (g, 2t+1), (g+8, 2t), (g+8, 2t+1)}. */
+/* c [16, 8] += a [16, 16] b [16, 8]. With g = lane/4, t = lane%4: a = {(g; 2t, 2t+1), (g+8; 2t..),
+ * (g; 2t+8..), (g+8; 2t+8..)}, b = {(2t, 2t+1; g), (2t+8, 2t+9; g)}, c = {(g, 2t), (g, 2t+1), (g+8,
+ * 2t), (g+8, 2t+1)}. */
 static __device__ __forceinline__ void gpu_mma(float c[4], const uint32_t a[4], const uint32_t b[2])
 {
     asm volatile(
@@ -17,8 +19,8 @@ static __device__ __forceinline__ void gpu_mma(float c[4], const uint32_t a[4], 
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-/* Four 8x8 matrices of halves from shared memory, transposed. Lane i gives the address of row i%8 of matrix i/8 (16 bytes); b[j] of a lane
- * holds elements (2t, g) and (2t+1, g) of matrix j. */
+/* Four 8x8 matrices of halves from shared memory, transposed. Lane i gives the address of row i%8
+ * of matrix i/8 (16 bytes); b[j] of a lane holds elements (2t, g) and (2t+1, g) of matrix j. */
 static __device__ __forceinline__ void gpu_load_transposed(uint32_t b[4], const uint16_t *row)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
@@ -27,7 +29,8 @@ static __device__ __forceinline__ void gpu_load_transposed(uint32_t b[4], const 
                  : "memory");
 }
 
-/* 16 bytes to shared memory in the background; zeros when not valid (the source must still be an address). */
+/* 16 bytes to shared memory in the background; zeros when not valid (the source must still be an
+ * address). */
 static __device__ __forceinline__ void gpu_copy16(void *to, const void *from, bool valid)
 {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(gpu_shared_address(to)),

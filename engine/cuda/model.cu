@@ -36,9 +36,7 @@ struct loader {
     size_t count; /* matrices placed */
 };
 
-/* How many warps share a group: the number that leaves the least work to the busiest warp; fewer at
- * a tie. */
-static uint8_t choose_split(const gpu_matrix *m, size_t blocks)
+uint8_t gpu_choose_split(const gpu_matrix *m, size_t blocks)
 {
     size_t items = m->groups / m->grain, mine = (items + blocks - 1) / blocks * m->grain;
     size_t best = 1, best_cost = SIZE_MAX;
@@ -115,7 +113,7 @@ static base_status add_matrix(loader *l, const kernel_matrix *matrix, gpu_order 
     m->paired = layout.paired;
     m->last = last;
     m->grain = order == GPU_INTERLEAVED ? 2 : 1;
-    m->split = choose_split(m, l->model->blocks);
+    m->split = gpu_choose_split(m, l->model->blocks);
     m->unit = layout.unit;
     m->row0 = (uint32_t)row0;
     m->rows = (uint32_t)layout.rows;

@@ -1,8 +1,9 @@
 /* engine/cuda/prefill.cu: many tokens through the model at once.
  *
- * The same equations as core.c; products are f16 x f16 with f32 sums, the residual stream stays f32. Against the CPU's definition
- * this rounds weights, normed activations, queries, attention weights and hidden activations to f16 (2^-11 each). Weights come from
- * f16 copies where the card has room for them, else from one matrix at a time unpacked into scratch.
+ * The same equations as core.c; products are f16 x f16 with f32 sums, the residual stream stays
+ * f32. Against the CPU's definition this rounds weights, normed activations, queries, attention
+ * weights and hidden activations to f16 (2^-11 each). Weights come from f16 copies where the card
+ * has room for them, else from one matrix at a time unpacked into scratch.
  */
 #include "engine/cuda/prefill.cuh"
 
@@ -18,7 +19,7 @@ static __device__ __forceinline__ float cut(float v)
     return fminf(fmaxf(v, -65504.0f), 65504.0f);
 }
 
-/* --- kernels --------------------------------------------------------------------------------------------------- */
+/* --- kernels ---------------------------------------------------------------------------------- */
 
 /* Thread = 8 columns of one row. */
 static __global__ void unpack_kernel(const __grid_constant__ gpu_matrix m, uint16_t *to)
@@ -81,7 +82,8 @@ struct enter_params {
     float scale;
 };
 
-/* Block = one token, thread = a pair of rows: queries are rotated and scaled, keys and values enter their slot. */
+/* Block = one token, thread = a pair of rows: queries are rotated and scaled, keys and values enter
+ * their slot. */
 static __global__ void enter_kernel(const __grid_constant__ enter_params p)
 {
     uint32_t width = p.q_width + 2 * p.kv_width, slot = p.first_slot + blockIdx.x;
@@ -123,7 +125,7 @@ static __global__ void swiglu_kernel(const uint16_t *gate_up, uint16_t *hidden,
     }
 }
 
-/* --- memory --------------------------------------------------------------------------------------------------------- */
+/* --- memory ----------------------------------------------------------------------------------- */
 
 struct gpu_prefill {
     void *gemm;
@@ -193,7 +195,7 @@ void gpu_prefill_close(gpu_stream *s)
     }
 }
 
-/* --- a batch ---------------------------------------------------------------------------------------------------------- */
+/* --- a batch ---------------------------------------------------------------------------------- */
 
 /* out [T, stride] at column row0 of matrix `index` (+)= x W^T. */
 static base_status product(gpu_stream *s, size_t index, const uint16_t *x, void *out, size_t stride,

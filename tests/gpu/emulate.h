@@ -328,7 +328,7 @@ static inline float2 gpu_half2_to_float2(unsigned bits)
     return {kernel_half_to_float((uint16_t)bits), kernel_half_to_float((uint16_t)(bits >> 16))};
 }
 
-/* --- tensor core fragments (engine/cuda/mma.cuh) ------------------------------------------------------- */
+/* --- tensor core fragments (engine/cuda/mma.cuh) ---------------------------------------------- */
 
 static inline void gpu_mma(float c[4], const uint32_t a[4], const uint32_t b[2])
 {

@@ -24,8 +24,8 @@ typedef struct test_case {
     double bound; /* on the relative error of the logits */
 } test_case;
 
-/* Decode keeps f32 sums and 16-bit activations (error <= 2^-16 of a block's largest); what remains is
- * that a rounding of a key or value to f16 now and then falls to the other side: 2^-11 of one
+/* Decode keeps f32 sums and 16-bit activations (error <= 2^-16 of a block's largest); what remains
+ * is that a rounding of a key or value to f16 now and then falls to the other side: 2^-11 of one
  * element. Scales and minima of K-quants are rounded to f16 (2^-12 each), and cancel in part. */
 #define EXACT 5e-4
 #define ROUNDED_SCALES 5e-3
@@ -78,6 +78,7 @@ typedef struct pair {
     gpu_stream *gpu;
     size_t vocabulary, kv_width, layers;
     base_rng rng;
+    base_pool *pool;
 } pair;
 
 static void report(check *c, bool good, const char *name, const char *format, ...)
@@ -126,6 +127,8 @@ static void open_pair(pair *p, const char *path, size_t slots, uint64_t seed)
     core_stream_options options = {.slots_max = slots, .activations = KERNEL_ACT_F32};
     gpu_stream_options device = {.slots_max = slots, .batch_max = 0};
     memset(p, 0, sizeof *p);
+    must(base_pool_create(0, &p->pool, &err), &err);
+    options.pool = p->pool;
     must(core_model_open(path, NULL, &p->core, &err), &err);
     must(core_stream_open(p->core, &options, &p->cpu, &err), &err);
     must(gpu_model_create(p->core, &p->device, &err), &err);
@@ -143,6 +146,7 @@ static void close_pair(pair *p)
     gpu_model_close(p->device);
     core_stream_close(p->cpu);
     core_model_close(p->core);
+    base_pool_free(p->pool);
 }
 
 static void draw(pair *p, int32_t *tokens, size_t count)

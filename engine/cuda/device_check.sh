@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# engine/cuda/device_check.sh: everything that needs a GPU, in one go, in a bare checkout: build with nvcc and gcc alone,
+# compare with the CPU, look for races, time. OUT=folder for the logs (default: build-device); MODEL=file.gguf adds a real
+# model; PARTS="a b" joins pieces of one first. The table comes last. Exit code 0 only when every check agreed.
+set -u
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+OUT=${OUT:-build-device}
+BUILD=${BUILD:-build-device}
+ARCH=${ARCH:-sm_90}
+LIMIT=${LIMIT:-540}
+mkdir -p "$OUT" "$BUILD/o"
+SECONDS=0
+bad=0
+
+step() { # step NAME SECONDS COMMAND...: runs with a limit, keeps the log, notes the outcome
+    local name=$1 limit=$2 start=$SECONDS code
+    shift 2
+    if [ $((LIMIT - SECONDS)) -lt "$limit" ]; then limit=$((LIMIT - SECONDS)); fi
+    if [ "$limit" -lt 5 ]; then
+        echo "$name: left out, no time" | tee -a "$OUT/steps.txt"
+        return 1
+    fi
+    timeout "$limit" "$@" >"$OUT/$name.log" 2>&1
+    code=$?
+    echo "$name: code $code, $((SECONDS - start)) s" >>"$OUT/steps.txt"
+    [ $code -eq 0 ] || bad=1
+    return $code
+}
+
+build() {
+    local c="-std=c11 -O2 -g -Wall -Wextra -ffp-contract=off -D_POSIX_C_SOURCE=200809L -D_DEFAULT_SOURCE -I."
+    local cu="-arch=$ARCH -std=c++17 -O3 -lineinfo -Xptxas -v -Xcompiler -Wall,-Wextra -I."
+    local f jobs=()
+    for f in base/{status,mem,cpu,thread,hash,file,rng,log}.c engine/{gguf,model,core,quant}.c \
+        engine/{kernels,kernels_scalar,gpu_pack}.c tests/gpu/{synthetic,parity,make_model}.c \
+        tests/bench/gpu_bench.c; do
+        gcc $c -c "$f" -o "$BUILD/o/$(basename "$f").o" & jobs+=($!)
+    done
+    gcc $c -mavx2 -mfma -mf16c -c engine/kernels_avx2.c -o "$BUILD/o/kernels_avx2.c.o" & jobs+=($!)
+    gcc $c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx2 -mfma -mf16c \
+        -c engine/kernels_avx512.c -o "$BUILD/o/kernels_avx512.c.o" & jobs+=($!)
+    for f in engine/cuda/*.cu engine/cuda/lab/*.cu; do
+        nvcc $cu -c "$f" -o "$BUILD/o/$(basename "$f").o" & jobs+=($!)
+    done
+    for f in "${jobs[@]}"; do wait "$f" || return 1; done
+    local o="$BUILD/o" shared main
+    shared=$(ls "$o"/*.o | grep -vE '/(parity|make_model|gpu_bench|lab_[a-z]+)\.cu?\.o$')
+    for main in parity.c make_model.c gpu_bench.c; do
+        nvcc -arch="$ARCH" -o "$BUILD/${main%.c}" "$o/$main.o" $shared -lcublas -lcublasLt -lpthread -lm || return 1
+    done
+    for f in "$o"/lab_*.cu.o; do
+        [ -e "$f" ] || continue
+        nvcc -arch="$ARCH" -o "$BUILD/$(basename "${f%.cu.o}")" "$f" $shared -lcublas -lcublasLt -lpthread -lm || return 1
+    done
+}
+
+: >"$OUT/steps.txt"
+(nvidia-smi -L; nvidia-smi --query-gpu=driver_version,clocks.max.sm,clocks.max.mem,power.limit --format=csv,noheader
+ nvcc --version | tail -2; nproc; git rev-parse --short HEAD) >"$OUT/machine.txt" 2>&1
+export -f build
+export BUILD ARCH
+if ! step build 200 bash -c build; then
+    tail -40 "$OUT/build.log"
+    exit 1
+fi
+grep -hE "Compiling entry|spill|Used|warning" "$OUT/build.log" >"$OUT/resources.txt"
+models=()
+if [ -n "${PARTS:-}" ]; then
+    cat $PARTS >"$BUILD/model.gguf" && MODEL="$BUILD/model.gguf"
+fi
+step parity 120 "$BUILD/parity" --work "$BUILD"
+if [ -n "${MODEL:-}" ] && [ -e "$MODEL" ]; then
+    step parity_real 90 "$BUILD/parity" --tokens 140 "$MODEL" && models+=("$MODEL")
+fi
+if command -v compute-sanitizer >/dev/null; then
+    step memcheck 60 compute-sanitizer --tool memcheck --error-exitcode 9 "$BUILD/parity" --tokens 8 --work "$BUILD" --only SmolLM2
+    step racecheck 60 compute-sanitizer --tool racecheck --error-exitcode 9 "$BUILD/parity" --tokens 8 --work "$BUILD" --only q8_0
+    step synccheck 40 compute-sanitizer --tool synccheck --error-exitcode 9 "$BUILD/parity" --tokens 8 --work "$BUILD" --only bf16
+fi
+for name in 1b-bf16 1b-q4_1; do
+    step "make_$name" 40 "$BUILD/make_model" $name "$BUILD/$name.gguf" && models+=("$BUILD/$name.gguf")
+done
+step bench 150 "$BUILD/gpu_bench" --json "$OUT/bench.json" "${models[@]}"
+for lab in "$BUILD"/lab_*; do
+    [ -x "$lab" ] && step "$(basename "$lab")" 60 "$lab"
+done
+step parity_1b 120 "$BUILD/parity" --tokens 16 "$BUILD/1b-q4_1.gguf" "$BUILD/1b-bf16.gguf"
+rm -f "$BUILD"/*.gguf
+
+echo "=== resources"; grep -B1 -A1 -E "decode_kernel|attention_kernel" "$OUT/resources.txt" | grep -E "entry|spill|Used" | cut -c1-110
+echo "=== lab"; tail -n 30 "$OUT"/lab_*.log 2>/dev/null
+echo "=== failures"; grep -h "^FAIL" "$OUT"/parity*.log | head -40
+tail -n 3 "$OUT"/*check.log 2>/dev/null
+tail -n 1 "$OUT"/parity*.log
+echo "=== bench"; cat "$OUT/bench.log"
+echo "=== steps"; cat "$OUT/machine.txt" "$OUT/steps.txt"
+exit $bad
