@@ -17,6 +17,7 @@ const retrieval_weights retrieval_weights_default = {
     .years = 1.0f,
     .inside = 0.5f,
     .near = 0.25f,
+    .fit = 0.0f,
     .spanned = 0.0f,
     .valid = 0.5f,
     .observed = 0.25f,
@@ -63,6 +64,32 @@ static bool any_overlaps(const retrieval_times *episode, base_interval wanted, i
     return false;
 }
 
+/* Overlap over union of two intervals; a moment is widened to a year, which is how finely texts
+ * speak. */
+static double fit_of(base_interval a, base_interval q)
+{
+    double half = 0.5 * 365.25 * (double)BASE_DAY_US;
+    double a_from = (double)a.from_us, a_to = (double)a.to_us;
+    double q_from = (double)q.from_us, q_to = (double)q.to_us;
+    if (q_to - q_from < 2 * half) {
+        double middle = 0.5 * (q_from + q_to);
+        q_from = middle - half;
+        q_to = middle + half;
+    }
+    double overlap = fmin(a_to, q_to) - fmax(a_from, q_from);
+    double whole = fmax(a_to, q_to) - fmin(a_from, q_from);
+    return overlap > 0 ? overlap / whole : 0;
+}
+
+static double best_fit(const retrieval_times *episode, base_interval wanted)
+{
+    double best = 0;
+    for (size_t i = 0; i < episode->interval_count; i++) {
+        best = fmax(best, fit_of(episode->intervals[i], wanted));
+    }
+    return best;
+}
+
 void retrieval_match_times(const retrieval_times *question, const retrieval_times *episode,
                            int64_t valid_from_us, int64_t valid_to_us, int64_t observed_at_us,
                            retrieval_time_match *match)
@@ -92,11 +119,13 @@ void retrieval_match_times(const retrieval_times *question, const retrieval_time
     bool has_validity = valid_from_us != BASE_TIME_NONE || valid_to_us != BASE_TIME_NONE;
     base_interval valid = {valid_from_us == BASE_TIME_NONE ? INT64_MIN : valid_from_us,
                            valid_to_us == BASE_TIME_NONE ? INT64_MAX : valid_to_us};
+    double fit = 0;
     size_t inside = 0, near = 0, spanned = 0, in_validity = 0, observed = 0;
     for (size_t i = 0; i < question->interval_count; i++) {
         base_interval q = question->intervals[i];
         inside += any_overlaps(episode, q, 0);
         near += any_overlaps(episode, q, NEAR_US);
+        fit += best_fit(episode, q);
         spanned += hull.from_us <= q.from_us && q.to_us <= hull.to_us;
         in_validity += has_validity && overlaps(valid, q, 0);
         observed += q.from_us <= observed_at_us && observed_at_us < q.to_us;
@@ -104,6 +133,7 @@ void retrieval_match_times(const retrieval_times *question, const retrieval_time
     float n = (float)question->interval_count;
     match->inside = (float)inside / n;
     match->near = (float)near / n;
+    match->fit = (float)fit / n;
     match->spanned = (float)spanned / n;
     match->valid = (float)in_validity / n;
     match->observed = (float)observed / n;
@@ -111,9 +141,9 @@ void retrieval_match_times(const retrieval_times *question, const retrieval_time
 
 float retrieval_time_term(const retrieval_weights *w, const retrieval_time_match *match)
 {
-    float total = w->years + w->inside + w->near + w->spanned;
+    float total = w->years + w->inside + w->near + w->fit + w->spanned;
     float text = w->years * match->years + w->inside * match->inside + w->near * match->near +
-                 w->spanned * match->spanned;
+                 w->fit * match->fit + w->spanned * match->spanned;
     /* Validity and observed_at say the same thing in another way: the best of the three counts. */
     float best = total > 0 ? text / total : 0;
     float valid = w->valid * match->valid;

@@ -96,13 +96,13 @@ static json_t *features_of(const tool *t, retrieval_query *q)
     json_t *list = json_array();
     for (size_t i = 0; i < c.count; i++) {
         const retrieval_candidate *x = &c.items[i];
-        json_array_append_new(list,
-                              json_pack("[s,f,f,f,f,f,f,f,f,f,I]", x->episode.external_id,
-                                        (double)x->similarity, (double)x->bm25, (double)x->strength,
-                                        (double)x->match.years, (double)x->match.inside,
-                                        (double)x->match.near, (double)x->match.spanned,
-                                        (double)x->match.valid, (double)x->match.observed,
-                                        (json_int_t)(x->brief.observed_at_us / 1000000)));
+        json_array_append_new(
+            list,
+            json_pack("[s,f,f,f,f,f,f,f,f,f,I,f]", x->episode.external_id, (double)x->similarity,
+                      (double)x->bm25, (double)x->strength, (double)x->match.years,
+                      (double)x->match.inside, (double)x->match.near, (double)x->match.spanned,
+                      (double)x->match.valid, (double)x->match.observed,
+                      (json_int_t)(x->brief.observed_at_us / 1000000), (double)x->match.fit));
     }
     json_t *out = json_pack("{s:o,s:o}", "candidates", list, "twins", twins_of(t, &c));
     retrieval_candidates_free(&c);
