@@ -400,34 +400,22 @@ INLINE void tile_plain(const kernel_matrix *w, size_t row, const float *x, float
     }
 }
 
-/* All 16 rows of `group` x one token, 4 rows at a time and each read once: the next four are asked
- * for ahead. The same sums as tile_plain, their lanes added together at the end. */
+/* All 16 rows of `group` x one token, row by row: memory is read strictly forwards. The same sums
+ * as tile_plain, their lanes added together at the end. */
 INLINE void group_plain(const kernel_matrix *w, size_t group, const float *x, float *out,
                         const kernel_format format)
 {
-    const size_t columns = w->columns, unit = format == KERNEL_F32 ? 4 : 2;
-    const size_t first = KERNEL_GROUP * group;
+    const size_t columns = w->columns, first = KERNEL_GROUP * group;
     __m512 total[16]; /* reduce16 puts total[4j + i] into lane 4i + j */
-    UNROLL
-    for (size_t i = 0; i < 4; i++) {
-        size_t start[4];
-        UNROLL
-        for (size_t j = 0; j < 4; j++) {
-            size_t row = first + 4 * i + j;
-            start[j] = (row < w->rows ? row : w->rows - 1) * columns;
-            total[4 * j + i] = _mm512_setzero_ps();
-        }
-        for (size_t k = 0; k < columns; k += 16) {
+    for (size_t r = 0; r < KERNEL_GROUP; r++) {
+        __m512 sum = _mm512_setzero_ps();
+        size_t start = (first + r) * columns;
+        for (size_t k = 0; first + r < w->rows && k < columns; k += 16) {
             __mmask16 mask = tail_mask(columns - k);
-            __m512 xv = _mm512_maskz_loadu_ps(mask, x + k);
-            UNROLL
-            for (size_t j = 0; j < 4; j++) {
-                size_t ahead = first + 4 * i + j + 4 < w->rows ? 4 * columns : 0;
-                _mm_prefetch((const char *)w->data + unit * (start[j] + k + ahead), _MM_HINT_T0);
-                __m512 weight = load_plain(w->data, start[j] + k, mask, format);
-                total[4 * j + i] = _mm512_fmadd_ps(weight, xv, total[4 * j + i]);
-            }
+            __m512 weight = load_plain(w->data, start + k, mask, format);
+            sum = _mm512_fmadd_ps(weight, _mm512_maskz_loadu_ps(mask, x + k), sum);
         }
+        total[4 * (r % 4) + r / 4] = sum;
     }
     _mm512_mask_storeu_ps(out + first, tail_mask(w->rows - first), reduce16(total));
 }
