@@ -8,21 +8,24 @@
 
 #define NEAR_US (2 * 365 * BASE_DAY_US)
 
+/* Calibrated on the tuning halves of mquake, peps, releases and timeqa (eval/calibrate_rank.py,
+ * November 2026; eval/calibrate_rank.md has the table), then rounded: the optimum is flat. valid
+ * and observed are chosen, no set calibrates them: worth half and a quarter of a text that names
+ * the time. */
 const retrieval_weights retrieval_weights_default = {
     .similarity = 1.0f,
-    .bm25 = 0.5f,
-    .time = 0.35f,
-    .bm25_half = 20.0f,
-    .strength_power = 1.0f,
+    .bm25 = 0.6f,
+    .time = 0.5f,
+    .bm25_half = 10.0f,
+    .strength_power = 1.0f, /* semantics §2: strength multiplies */
     .years = 1.0f,
-    .inside = 0.5f,
-    .near = 0.25f,
-    .fit = 0.0f,
-    .spanned = 0.0f,
+    .inside = 0.25f,
+    .near = 1.0f,
+    .fit = 0.5f,
     .valid = 0.5f,
     .observed = 0.25f,
-    .twin_cosine = 0.9f,
-    .twin_margin = 0.05f,
+    .twin_cosine = 0.8f,
+    .twin_margin = 0.075f,
 };
 
 void retrieval_times_add(retrieval_times *times, int64_t from_us, int64_t to_us)
@@ -109,24 +112,16 @@ void retrieval_match_times(const retrieval_times *question, const retrieval_time
     if (question->interval_count == 0) {
         return;
     }
-    base_interval hull = {INT64_MAX, INT64_MIN};
-    for (size_t i = 0; i < episode->interval_count; i++) {
-        hull.from_us = episode->intervals[i].from_us < hull.from_us ? episode->intervals[i].from_us
-                                                                    : hull.from_us;
-        hull.to_us =
-            episode->intervals[i].to_us > hull.to_us ? episode->intervals[i].to_us : hull.to_us;
-    }
     bool has_validity = valid_from_us != BASE_TIME_NONE || valid_to_us != BASE_TIME_NONE;
     base_interval valid = {valid_from_us == BASE_TIME_NONE ? INT64_MIN : valid_from_us,
                            valid_to_us == BASE_TIME_NONE ? INT64_MAX : valid_to_us};
     double fit = 0;
-    size_t inside = 0, near = 0, spanned = 0, in_validity = 0, observed = 0;
+    size_t inside = 0, near = 0, in_validity = 0, observed = 0;
     for (size_t i = 0; i < question->interval_count; i++) {
         base_interval q = question->intervals[i];
         inside += any_overlaps(episode, q, 0);
         near += any_overlaps(episode, q, NEAR_US);
-        fit += best_fit(episode, q);
-        spanned += hull.from_us <= q.from_us && q.to_us <= hull.to_us;
+        fit += sqrt(best_fit(episode, q));
         in_validity += has_validity && overlaps(valid, q, 0);
         observed += q.from_us <= observed_at_us && observed_at_us < q.to_us;
     }
@@ -134,16 +129,15 @@ void retrieval_match_times(const retrieval_times *question, const retrieval_time
     match->inside = (float)inside / n;
     match->near = (float)near / n;
     match->fit = (float)fit / n;
-    match->spanned = (float)spanned / n;
     match->valid = (float)in_validity / n;
     match->observed = (float)observed / n;
 }
 
 float retrieval_time_term(const retrieval_weights *w, const retrieval_time_match *match)
 {
-    float total = w->years + w->inside + w->near + w->fit + w->spanned;
+    float total = w->years + w->inside + w->near + w->fit;
     float text = w->years * match->years + w->inside * match->inside + w->near * match->near +
-                 w->fit * match->fit + w->spanned * match->spanned;
+                 w->fit * match->fit;
     /* Validity and observed_at say the same thing in another way: the best of the three counts. */
     float best = total > 0 ? text / total : 0;
     float valid = w->valid * match->valid;

@@ -37,11 +37,11 @@ void retrieval_times_add(retrieval_times *times, int64_t from_us, int64_t to_us)
 /* How an episode's times agree with the question's, each 0..1. All 0 when the question names no
  * time. */
 typedef struct retrieval_time_match {
-    float years;  /* share of the question's years in figures that the episode names */
-    float inside; /* share of the question's intervals that one of the episode's overlaps */
-    float near;   /* the same within two years */
-    float fit;    /* how nearly one of the episode's intervals is the question's: overlap / union */
-    float spanned;  /* share that lies between the episode's earliest and latest time */
+    float years;    /* share of the question's years in figures that the episode names */
+    float inside;   /* share of the question's intervals that one of the episode's overlaps */
+    float near;     /* the same within two years */
+    float fit;      /* how nearly one of the episode's intervals is the question's: sqrt(overlap /
+                     * union) of the best, mean over the question's */
     float valid;    /* share that lies within valid_from..valid_to, when either is given */
     float observed; /* share that holds observed_at */
 } retrieval_time_match;
@@ -50,12 +50,14 @@ void retrieval_match_times(const retrieval_times *question, const retrieval_time
                            retrieval_time_match *match);
 
 typedef struct retrieval_weights {
-    float similarity, bm25, time;                             /* w_sim, w_bm25, w_time */
-    float bm25_half;                                          /* c: raw BM25 that counts half */
-    float strength_power;                                     /* a */
-    float years, inside, near, fit, spanned, valid, observed; /* parts of the time term */
-    /* Two candidates that say nearly the same (cosine of their vectors >= twin_cosine) and score
-     * within twin_margin: the one observed later goes first, where strength counts. */
+    float similarity, bm25, time;                    /* w_sim, w_bm25, w_time */
+    float bm25_half;                                 /* c: raw BM25 that counts half */
+    float strength_power;                            /* a */
+    float years, inside, near, fit, valid, observed; /* parts of the time term */
+    /* Twins: two candidates whose vectors have at least this cosine, and whose scores lie within
+     * this margin. Where strength counts, the one observed later goes first: the older takes a
+     * score just below, nothing else moves. This is no verdict that one supersedes the other, only
+     * the order in which two near-equal answers are offered; strength alone multiplies scores. */
     float twin_cosine, twin_margin;
 } retrieval_weights;
 extern const retrieval_weights retrieval_weights_default;
