@@ -94,4 +94,6 @@ tail -n 3 "$OUT"/*check.log 2>/dev/null
 tail -n 1 "$OUT"/parity*.log
 echo "=== bench"; cat "$OUT/bench.log"
 echo "=== steps"; cat "$OUT/machine.txt" "$OUT/steps.txt"
+# Few files travel back from some machines: everything in one.
+(cd "$OUT" && tail -n +1 machine.txt steps.txt ./*.log >all.txt && rm -f machine.txt ./*.log)
 exit $bad
