@@ -243,8 +243,8 @@ static void score_one(const retrieval_query *q, const retrieval_weights *w, cand
         retrieval_score(w, c->similarity, c->bm25, c->time, q->use_strength ? c->strength : -1);
 }
 
-/* Exact similarity where it is missing, and the time term. An episode that vanished meanwhile
- * scores 0 and has id 0. */
+/* Exact similarity (a segment's may be approximate, BM25 has none) and the time term. An episode
+ * that vanished meanwhile scores 0 and has id 0. */
 static base_status read_candidate(const retrieval *r, const retrieval_query *q,
                                   const retrieval_times *times, const retrieval_weights *w,
                                   candidate *c, base_error *err)
@@ -259,7 +259,7 @@ static base_status read_candidate(const retrieval *r, const retrieval_query *q,
         return status == BASE_NOT_FOUND || status == BASE_CORRUPT ? BASE_OK : status;
     }
     const store_episode *e = &c->episode;
-    if (!c->has_similarity && q->vector && e->vector && e->vector_dim == r->dim) {
+    if (q->vector && e->vector && e->vector_dim == r->dim) {
         c->similarity = retrieval_dot(q->vector, e->vector, r->dim);
     }
     if (q->use_time && times->interval_count > 0) {
