@@ -23,7 +23,7 @@
 #include "tests/unit/kernels_testing.h"
 
 #define EPSILON 0x1p-24
-#define TOKENS_MAX 80
+#define TOKENS_MAX 131 /* three token blocks of the driver */
 
 static const kernel_ops *ops_of(base_isa isa)
 {
@@ -184,7 +184,7 @@ static void test_matmul_agrees_with_float64(void **state)
 static void test_matmul_bits_do_not_depend_on_tokens_or_threads(void **state)
 {
     (void)state;
-    const size_t tokens[] = {2, 3, 7, 15, 16, 17, 31, 64, 80}, threads[] = {1, 2, 3, 5};
+    const size_t tokens[] = {2, 3, 7, 15, 16, 17, 31, 64, TOKENS_MAX}, threads[] = {1, 2, 3, 5};
     const size_t rows = 211, columns = 512;
     base_pool *pools[4];
     for (size_t i = 0; i < 4; i++) {
