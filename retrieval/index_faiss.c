@@ -37,7 +37,7 @@
  * So small segments are exact and the others are inverted files of about sqrt(vectors) lists.
  * Similarities are computed anew from the record's own vector for what is ranked (search.c), so
  * that the eight-bit codes only decide who is looked at. */
-#define FLAT_MAX 4096
+#define FLAT_MAX 5000 /* FAISS wants 39 training vectors a list */
 #define LISTS_MIN 128
 #define LISTS_MAX 4096
 

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include <cmocka.h>
+#include <jansson.h>
 
 #include "base/chunk.h"
 #include "base/mem.h"
@@ -261,6 +262,53 @@ static void test_base_chunk_reports_errors(void **state)
     base_mem_fail_at(0);
 }
 
+/* Goal: the same claims on real text, and most spans of a useful size. Method: the first 200
+ * documents of each corpus of the development data; skipped, and said so, where it is not there. */
+static void test_base_chunk_on_the_development_data(void **state)
+{
+    (void)state;
+    static const char *const sets[] = {"mquake", "releases", "peps", "timeqa", "haystack"};
+    const char *shared = getenv("EIDETIC_SHARED");
+    size_t looked_at = 0;
+    for (size_t i = 0; i < sizeof sets / sizeof sets[0]; i++) {
+        char command[1024];
+        snprintf(command, sizeof command, "gzip -dc '%s/data/%s/documents.jsonl.gz' 2>/dev/null",
+                 shared ? shared : EIDETIC_SOURCE_DIR "/../shared", sets[i]);
+        FILE *lines = popen(command, "r");
+        static char line[1 << 20];
+        size_t documents = 0, spans_seen = 0, large = 0;
+        while (lines && documents < 200 && fgets(line, sizeof line, lines)) {
+            json_t *document = json_loads(line, 0, NULL);
+            const char *text = json_string_value(json_object_get(document, "text"));
+            if (text) {
+                base_span *spans;
+                size_t count = cut(text, &spans);
+                for (size_t k = 0; k < count; k++) {
+                    large += base_token_estimate(text + spans[k].start,
+                                                 spans[k].end - spans[k].start) >= 8;
+                }
+                spans_seen += count;
+                base_free(spans);
+                documents++;
+            }
+            json_decref(document);
+        }
+        if (lines) {
+            pclose(lines);
+        }
+        looked_at += documents;
+        if (documents > 0) {
+            print_message("%s: %zu documents, %zu spans, %zu of 8 tokens or more\n", sets[i],
+                          documents, spans_seen, large);
+            assert_true(large * 10 >= spans_seen * 8);
+        }
+    }
+    if (looked_at == 0) {
+        print_message("SKIPPED: the development data is not there (EIDETIC_SHARED)\n");
+        skip();
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -271,6 +319,7 @@ int main(void)
         cmocka_unit_test(test_base_chunk_blank_text_has_no_spans),
         cmocka_unit_test(test_base_chunk_cuts_long_sentences_evenly),
         cmocka_unit_test(test_base_chunk_reports_errors),
+        cmocka_unit_test(test_base_chunk_on_the_development_data),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -18,7 +18,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/rng.h"
-#include "retrieval/retrieval.h"
+#include "retrieval/internal.h"
 
 #define DIM 16
 #define DAY BASE_DAY_US
@@ -297,6 +297,44 @@ static void test_retrieval_strength_puts_the_newer_version_first(void **state)
     assert_int_equal(search(r, 5, question, 15 * DAY, true, 4, hits), 1);
     assert_int_equal(hits[0].id, old);
     assert_float_equal(hits[0].strength, 1, 1e-6);
+    retrieval_close(r);
+    store_close(s);
+}
+
+/* Goal: of two documents that say nearly the same, the one observed later goes first with strength,
+ * the nearer one without; documents that are alike in score only keep their order, and so does what
+ * came later than as-of. */
+static void test_retrieval_twins_are_ordered_by_time(void **state)
+{
+    (void)state;
+    store *s = open_it(false);
+    /* seeds 5 and 5 + DIM lean towards one axis, 6 towards another */
+    uint64_t older = put(s, "a", "Mayor in May", "The mayor is Ruth.", 10 * DAY, 5);
+    uint64_t newer = put(s, "b", "Mayor in June", "The mayor is Olaf.", 20 * DAY, 5 + DIM);
+    uint64_t other = put(s, "c", "Harbour", "The ferry is blue.", 30 * DAY, 6);
+    float a[DIM], b[DIM];
+    vector_of(5, a);
+    vector_of(5 + DIM, b);
+    float cosine = 0;
+    for (size_t i = 0; i < DIM; i++) {
+        cosine += a[i] * b[i];
+    }
+    retrieval *r = open_retrieval(s);
+    r->weights.twin_cosine = cosine - 0.01f;
+    r->weights.twin_margin = 1.0f - cosine + 0.01f; /* the query is the older one's vector */
+    retrieval_hit hits[4];
+    assert_int_equal(search(r, 5, NULL, 40 * DAY, true, 4, hits), 3);
+    assert_int_equal(hits[0].id, newer);
+    assert_int_equal(hits[1].id, older);
+    assert_int_equal(hits[2].id, other);
+    assert_float_equal(hits[1].strength, 1, 1e-6); /* an order, no supersession */
+    search(r, 5, NULL, 40 * DAY, false, 4, hits);
+    assert_int_equal(hits[0].id, older);
+    search(r, 5, NULL, 15 * DAY, true, 4, hits);
+    assert_int_equal(hits[0].id, older);
+    r->weights.twin_cosine = cosine + 0.01f;
+    search(r, 5, NULL, 40 * DAY, true, 4, hits);
+    assert_int_equal(hits[0].id, older);
     retrieval_close(r);
     store_close(s);
 }
@@ -602,6 +640,7 @@ int main(void)
         with_store(test_retrieval_search_fuses_vectors_and_words),
         with_store(test_retrieval_search_cuts_at_as_of),
         with_store(test_retrieval_strength_puts_the_newer_version_first),
+        with_store(test_retrieval_twins_are_ordered_by_time),
         with_store(test_retrieval_collapses_copies_into_the_newest),
         with_store(test_retrieval_forgotten_vectors_leave_the_disk),
         with_store(test_retrieval_damaged_index_is_rebuilt),
