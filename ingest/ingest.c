@@ -393,16 +393,18 @@ static base_status read_text_file(ingest *in, const char *path, const char *sour
 static base_status read_standard_input(ingest *in, base_error *err)
 {
     int c;
+    size_t first_line = 1;
     base_buffer text = {0};
     base_status status = BASE_OK;
     int64_t now_us = in->options.now_us;
     while ((c = getc(stdin)) != EOF && strchr(" \t\r\n", c) && c && !status) {
         char blank = (char)c;
+        first_line += c == '\n';
         status = base_buffer_append(&text, &blank, 1);
     }
     if (c == '{' && !status) {
         ungetc(c, stdin);
-        status = ingest_read_jsonl(in, "-", "stdin", stdin, now_us, err);
+        status = ingest_read_jsonl(in, "-", "stdin", stdin, first_line, now_us, err);
         base_buffer_free(&text);
         return status;
     }
@@ -442,7 +444,7 @@ static base_status read_file(ingest *in, const char *path, const char *source, b
         base_fail_errno(&problem, errno, "cannot open %s", path);
         return skip_file(in, &problem, err);
     }
-    base_status status = ingest_read_jsonl(in, path, source, file, info.modified_us, err);
+    base_status status = ingest_read_jsonl(in, path, source, file, 1, info.modified_us, err);
     fclose(file);
     return status;
 }

@@ -70,11 +70,12 @@ void ingest_get_counts(const ingest *in, ingest_counts *counts);
 void ingest_close(ingest *in); /* drops what was not committed */
 
 /* read_*.c: one file -> ingest_add. file_time_us stands in where no time is given. read_jsonl reads
- * line by line to the end of file, which stays open. */
+ * line by line to the end of file, which stays open; first_line is the number of the line it begins
+ * with. */
 base_status ingest_read_text(ingest *in, const char *path, const char *source, const char *text,
                              size_t size, int64_t file_time_us, base_error *err);
 base_status ingest_read_jsonl(ingest *in, const char *path, const char *source, FILE *file,
-                              int64_t file_time_us, base_error *err);
+                              size_t first_line, int64_t file_time_us, base_error *err);
 /* Report a skipped file or line. */
 void ingest_problem(ingest *in, const char *format, ...) __attribute__((format(printf, 2, 3)));
 const ingest_options *ingest_get_options(const ingest *in);

@@ -140,7 +140,7 @@ static base_status next_line(line_reader *r, bool *end, bool *too_long)
 }
 
 base_status ingest_read_jsonl(ingest *in, const char *path, const char *source, FILE *file,
-                              int64_t file_time_us, base_error *err)
+                              size_t first_line, int64_t file_time_us, base_error *err)
 {
     line_reader *r = base_calloc(1, sizeof *r);
     if (!r) {
@@ -148,7 +148,7 @@ base_status ingest_read_jsonl(ingest *in, const char *path, const char *source, 
     }
     r->file = file;
     base_status status = BASE_OK;
-    for (size_t number = 1; !status; number++) {
+    for (size_t number = first_line; !status; number++) {
         bool end, too_long;
         char place[4200];
         snprintf(place, sizeof place, "%s:%zu", path, number);
