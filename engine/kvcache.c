@@ -48,9 +48,6 @@ base_status kvcache_open(const core_model *model, const core_stream_options *opt
     core_stream_options own = *options;
     own.slots_max = p->prefix.count + KVCACHE_BLOCK_MAX;
     base_status status = core_stream_open(model, &own, &c->stream, err);
-    if (!status) {
-        status = core_run(c->stream, p->prefix.ids, p->prefix.count, NULL, 0, err);
-    }
     if (status) {
         kvcache_close(c);
         return status;
@@ -101,6 +98,10 @@ static base_status compute(kvcache *c, const store_episode *episode, kvcache_blo
     base_status status =
         prompt_block(c->prompt, episode->title, episode->text, episode->text_size, &ids, err);
     out->count = ids.count < KVCACHE_BLOCK_MAX ? ids.count : KVCACHE_BLOCK_MAX;
+    /* Where every block comes from disk, the prefix is never run here. */
+    if (!status && core_slots(c->stream) == 0) {
+        status = core_run(c->stream, c->prompt->prefix.ids, c->prompt->prefix.count, NULL, 0, err);
+    }
     if (!status) {
         status = core_run(c->stream, ids.ids, out->count, NULL, 0, err);
     }

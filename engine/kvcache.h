@@ -17,8 +17,8 @@ typedef struct kvcache kvcache;
 
 enum { KVCACHE_BLOCK_MAX = 256 }; /* tokens of one memory block; longer text is cut there */
 
-/* kv_f32 etc. as in core_stream_options; runs the fixed prefix once. All borrowed pointers must
- * outlive it. */
+/* kv_f32 etc. as in core_stream_options. The fixed prefix is run with the first block that has to
+ * be computed. All borrowed pointers must outlive it. */
 base_status kvcache_open(const core_model *model, const core_stream_options *options,
                          const prompt *p, kvcache **out, base_error *err);
 void kvcache_close(kvcache *c);

@@ -219,41 +219,31 @@ static size_t insertion_point(const engine_session *s)
     return at > s->header_at && at < s->answer_at ? s->header_at : at;
 }
 
-/* An event fired before the next token: look up, splice one memory, run the last tokens again. */
-static base_status recall_here(engine_session *s, bool in_answer, float entropy, base_error *err)
+/* What to ask memory with in running text: what is being said, in short answers behind what was
+ * asked. */
+static base_status running_query(engine_session *s, bool in_answer, base_buffer *query,
+                                 base_error *err)
 {
-    base_buffer query = {0};
-    retrieval_hit hits[HITS_MAX];
-    size_t hit_count = 0, spliced = 0;
-    engine_event *event = NULL;
     size_t said = splice_slots(&s->window) - s->answer_at;
-    base_status status = BASE_OK;
-    if (in_answer && s->question && said <= SHORT_ANSWER) {
-        status = base_buffer_printf(&query, "%s ", s->question);
+    if (!in_answer) {
+        return recent_text(s, s->memory_at, PROMPT_QUERY_TOKENS, query, err);
     }
-    if (!status) {
-        status = in_answer ? recent_text(s, s->question ? s->answer_at : s->memory_at,
-                                         ANSWER_QUERY_TOKENS, &query, err)
-                           : recent_text(s, s->memory_at, PROMPT_QUERY_TOKENS, &query, err);
+    if (!s->question) {
+        return recent_text(s, s->memory_at, ANSWER_QUERY_TOKENS, query, err);
     }
-    if (!status && query.size < QUERY_BYTES_MIN) {
-        innovation_postpone(&s->innovation, 0); /* too little is said yet to ask with */
-    }
-    if (status || query.size < QUERY_BYTES_MIN ||
-        (status = session_event(s, in_answer, entropy, query.data, query.size, &event, err)) ||
-        (status = session_look_up(s, query.data, query.size, hits, &hit_count, HITS_MAX,
-                                  &event->query_ms, err)) ||
-        (hit_count > 0 && hits[0].score >= running_score_min &&
-         (status = session_splice(s, hits, hit_count, 1, insertion_point(s), event, &spliced,
-                                  err))) ||
-        spliced == 0) {
-        if (!status && event) {
-            innovation_postpone(&s->innovation, TRY_AGAIN);
+    if (said <= SHORT_ANSWER) {
+        base_status status = base_buffer_printf(query, "%s ", s->question);
+        if (status) {
+            return base_fail(err, status, "no memory for a query");
         }
-        base_buffer_free(&query);
-        return status;
     }
-    base_buffer_free(&query);
+    return recent_text(s, s->answer_at, ANSWER_QUERY_TOKENS, query, err);
+}
+
+/* A memory came in: the last tokens are run again; of a short answer all, with its header. */
+static base_status run_tail_again(engine_session *s, bool in_answer, engine_event *event,
+                                  base_error *err)
+{
     size_t end = splice_slots(&s->window);
     size_t from = end - s->answer_at >= TAIL || !in_answer ? end - TAIL : s->header_at;
     from = from > s->memory_at ? from : s->memory_at;
@@ -261,10 +251,41 @@ static base_status recall_here(engine_session *s, bool in_answer, float entropy,
         return BASE_OK;
     }
     double begin = base_clock_ms();
-    status = splice_run_again(&s->window, from, s->logits, err);
+    base_status status = splice_run_again(&s->window, from, s->logits, err);
     event->splice_ms += base_clock_ms() - begin;
     s->answer->splice_ms += base_clock_ms() - begin;
     s->answer->rerun_tokens += end - from;
+    return status;
+}
+
+/* An event fired before the next token: look up, splice one memory, run the last tokens again. */
+static base_status recall_here(engine_session *s, bool in_answer, float entropy, base_error *err)
+{
+    base_buffer query = {0};
+    retrieval_hit hits[HITS_MAX];
+    size_t hit_count = 0, spliced = 0;
+    engine_event *event = NULL;
+    base_status status = running_query(s, in_answer, &query, err);
+    if (!status && query.size < QUERY_BYTES_MIN) {
+        innovation_postpone(&s->innovation, 0); /* too little is said yet to ask with */
+        goto done;
+    }
+    if (status ||
+        (status = session_event(s, in_answer, entropy, query.data, query.size, &event, err)) ||
+        (status = session_look_up(s, query.data, query.size, hits, &hit_count, HITS_MAX,
+                                  &event->query_ms, err))) {
+        goto done;
+    }
+    if (hit_count > 0 && hits[0].score >= running_score_min) {
+        status = session_splice(s, hits, hit_count, 1, insertion_point(s), event, &spliced, err);
+    }
+    if (!status && spliced > 0) {
+        status = run_tail_again(s, in_answer, event, err);
+    } else if (!status) {
+        innovation_postpone(&s->innovation, TRY_AGAIN);
+    }
+done:
+    base_buffer_free(&query);
     return status;
 }
 
@@ -329,6 +350,36 @@ static base_status read_prompt(engine_session *s, const int32_t *ids, size_t cou
     return BASE_OK;
 }
 
+/* One event of the prompt, `read` tokens into it. Where the question's own query holds its text
+ * already, the event is noted and that lookup serves it. */
+static base_status look_up_event(engine_session *s, const int32_t *ids, size_t read, float entropy,
+                                 size_t token_base, retrieval_hit *hits, size_t *hit_count,
+                                 base_error *err)
+{
+    base_buffer query = {0};
+    engine_event *event = NULL;
+    bool new_text = read > PROMPT_QUERY_TOKENS;
+    base_status status = BASE_OK;
+    for (size_t t = read - PROMPT_QUERY_TOKENS; new_text && t < read && !status; t++) {
+        status = tokenizer_decode(s->e->tokenizer, ids[t], false, &query);
+    }
+    if (!status) {
+        status = base_buffer_printf(&query, "%s%s", new_text ? " " : "", s->question);
+    }
+    if (status) {
+        status = base_fail(err, status, "no memory for a query");
+    } else if (!(status = session_event(s, false, entropy, query.data, query.size, &event, err))) {
+        event->at_token = token_base + read;
+        s->answer->tokens[event->at_token].event = true;
+        if (new_text) {
+            status = session_look_up(s, query.data, query.size, hits, hit_count, HITS_MAX,
+                                     &event->query_ms, err);
+        }
+    }
+    base_buffer_free(&query);
+    return status;
+}
+
 /* The queries of the prompt's events and the one of the answer's start; all hits are ranked
  * together. */
 static base_status look_up_prompt(engine_session *s, const int32_t *ids,
@@ -338,35 +389,8 @@ static base_status look_up_prompt(engine_session *s, const int32_t *ids,
 {
     base_status status = BASE_OK;
     for (size_t i = 0; i < events->count && !status; i++) {
-        size_t read = events->read[i];
-        size_t from = read > PROMPT_QUERY_TOKENS ? read - PROMPT_QUERY_TOKENS : 0;
-        base_buffer query = {0};
-        engine_event *event = NULL;
-        /* Text that the question's own query holds already: the event is noted, the lookup is
-         * shared. */
-        bool new_text = from > 0 && s->question;
-        for (size_t t = from; t < read && !status && new_text; t++) {
-            status = tokenizer_decode(s->e->tokenizer, ids[t], false, &query);
-        }
-        if (!status) {
-            status = base_buffer_printf(&query, "%s%s", query.size ? " " : "",
-                                        s->question ? s->question : "");
-        }
-        if (!status) {
-            status = session_event(s, false, events->entropy[i], query.data, query.size, &event,
-                                   err);
-        }
-        if (!status) {
-            event->at_token = token_base + read;
-            if (event->at_token < s->answer->token_count) {
-                s->answer->tokens[event->at_token].event = true;
-            }
-        }
-        if (!status && new_text) {
-            status = session_look_up(s, query.data, query.size, hits, hit_count, HITS_MAX,
-                                     &event->query_ms, err);
-        }
-        base_buffer_free(&query);
+        status = look_up_event(s, ids, events->read[i], events->entropy[i], token_base, hits,
+                               hit_count, err);
     }
     if (!status) {
         float lse, entropy;
