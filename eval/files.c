@@ -150,11 +150,10 @@ static double best_f1(json_t *golds, const char *answer)
 }
 
 /* Episodes of the question's evidence documents (for arm oracle), found by their external ids. */
-static size_t evidence_episodes(store *s, json_t *evidence, json_t *by_document, uint64_t *ids,
+static size_t evidence_episodes(json_t *evidence, json_t *by_document, uint64_t *ids,
                                 size_t max)
 {
     size_t count = 0;
-    (void)s;
     for (size_t i = 0; i < json_array_size(evidence); i++) {
         const char *name = json_string_value(json_array_get(evidence, i));
         json_t *list = name ? json_object_get(by_document, name) : NULL;
@@ -290,7 +289,7 @@ static base_status run_arm(engine *e, const eval_options *o, const memory *m, si
         engine_answer answer = {0};
         uint64_t ids[EVIDENCE_MAX];
         size_t id_count =
-            evidence_episodes(m->store, json_object_get(q, "evidence"), by_document, ids,
+            evidence_episodes(json_object_get(q, "evidence"), by_document, ids,
                               EVIDENCE_MAX);
         options.oracle = ids;
         options.oracle_count = id_count;

@@ -41,8 +41,10 @@ static inline void remove_tree(const char *path)
         while (folder && (entry = readdir(folder))) {
             char child[8192];
             if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) {
-                snprintf(child, sizeof child, "%s/%s", path, entry->d_name);
-                remove_tree(child);
+                int size = snprintf(child, sizeof child, "%s/%s", path, entry->d_name);
+                if (size > 0 && (size_t)size < sizeof child) {
+                    remove_tree(child);
+                }
             }
         }
         if (folder) {

@@ -193,7 +193,6 @@ static void test_own_keys_and_values_carry_the_answer_and_anothers_do_not(void *
 static void test_strength_weakens_a_memory_in_attention(void **state)
 {
     (void)state;
-    base_error err = {0};
     double nll[2], mass[2];
     for (int i = 0; i < 2; i++) {
         engine_session_options options;
@@ -213,7 +212,6 @@ static void test_strength_weakens_a_memory_in_attention(void **state)
         engine_session_close(s);
     }
     store_set_default_half_life(l.store, INFINITY);
-    (void)err;
     assert_true(nll[1] > nll[0] && mass[1] < mass[0]);
 }
 
