@@ -36,8 +36,8 @@ enum {
 };
 
 /* In running text a half-said name finds many things a little: below this score the lookup is
- * repeated a little later instead. Measured on tests/unit/test_loop_stream.c: value top-1 0.63
- * without, 0.67 with, at fewer tokens run again. */
+ * repeated a little later instead. On 30 values of tests/unit/test_loop_stream.c that ran 73 tokens
+ * again per 100 instead of 81, at value top-1 0.67 instead of 0.63, a difference within noise. */
 static const float running_score_min = 0.6f;
 
 /* --- open, close ------------------------------------------------------------------------------ */
