@@ -39,41 +39,41 @@ struct core_stream {
     base_pool *pool;
     kernel_activations activations;
     bool kv_f32;
-    size_t element;   /* bytes of one stored key or value element */
-    size_t kv_width;  /* G*D */
-    size_t q_width;   /* H*D */
-    size_t planes;    /* of keys and values */
+    size_t element;  /* bytes of one stored key or value element */
+    size_t kv_width; /* G*D */
+    size_t q_width;  /* H*D */
+    size_t planes;   /* of keys and values */
     size_t places, slots_max, batch_max;
 
-    size_t window;    /* live tokens that a token sees behind the sinks; 0 = all */
-    size_t sinks;     /* first slots, seen for ever */
-    size_t gone;      /* live slots that have left */
+    size_t window; /* live tokens that a token sees behind the sinks; 0 = all */
+    size_t sinks;  /* first slots, seen for ever */
+    size_t gone;   /* live slots that have left */
 
-    uint8_t *keys;    /* [planes, slots_max, G*D] before rotation */
-    uint8_t *rotated; /* [planes, slots_max, G*D] */
-    uint8_t *values;  /* [planes, slots_max, G*D] */
-    float *bias;      /* [slots_max] ln(strength) */
-    uint32_t *owner;  /* [slots_max] 0 = live token */
-    int32_t *tokens;  /* [slots_max] id, -1 for a memory's */
-    size_t owned;     /* slots with an owner */
+    uint8_t *keys;                    /* [planes, slots_max, G*D] before rotation */
+    uint8_t *rotated;                 /* [planes, slots_max, G*D] */
+    uint8_t *values;                  /* [planes, slots_max, G*D] */
+    float *bias;                      /* [slots_max] ln(strength) */
+    uint32_t *owner;                  /* [slots_max] 0 = live token */
+    int32_t *tokens;                  /* [slots_max] id, -1 for a memory's */
+    size_t owned;                     /* slots with an owner */
     float *cosine, *sine;             /* [slots_max, D/2] of position i */
     float *place_cosine, *place_sine; /* [slots_max, D/2] of the slot at place i */
 
-    float *x;         /* [batch_max, C] residual stream */
-    float *normed;    /* [batch_max, C] */
-    float *qkv;       /* [batch_max, (H+2G)*D] */
-    float *attended;  /* [batch_max, H*D] */
-    float *gate_up;   /* [batch_max, 2F] */
-    float *hidden;    /* [batch_max, F] */
-    float *projected; /* [batch_max, C] */
+    float *x;          /* [batch_max, C] residual stream */
+    float *normed;     /* [batch_max, C] */
+    float *qkv;        /* [batch_max, (H+2G)*D] */
+    float *attended;   /* [batch_max, H*D] */
+    float *gate_up;    /* [batch_max, 2F] */
+    float *hidden;     /* [batch_max, F] */
+    float *projected;  /* [batch_max, C] */
     core_views *views; /* [batch_max] */
-    float *query;     /* [threads, 2, H/G*D] a rotated query, one path's result */
-    float *scores;    /* [threads, H/G, slots_max] */
-    float *head_mass; /* [batch_max, H, CORE_OWNERS_MAX] */
+    float *query;      /* [threads, 2, H/G*D] a rotated query, one path's result */
+    float *scores;     /* [threads, H/G, slots_max] */
+    float *head_mass;  /* [batch_max, H, CORE_OWNERS_MAX] */
     void *matmul_scratch;
     void *arena;
 
-    float *mass;      /* watched by the caller, NULL = off */
+    float *mass; /* watched by the caller, NULL = off */
     size_t owners;
     size_t *mass_tokens;
 };

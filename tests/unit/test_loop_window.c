@@ -40,9 +40,9 @@ static double converse(loop *l, engine_arm arm, size_t *tokens)
     *tokens = 0;
     for (size_t i = 0; i < ROUNDS * FACTS; i++) {
         engine_answer answer;
-        loop_check(engine_force(s, questions[i % FACTS], answers[i % FACTS], NULL, NULL, &answer,
-                                &err),
-                   &err);
+        loop_check(
+            engine_force(s, questions[i % FACTS], answers[i % FACTS], NULL, NULL, &answer, &err),
+            &err);
         *tokens += answer.prefill_tokens + answer.decode_tokens;
         for (size_t t = 0; i >= (ROUNDS - 1) * FACTS && t < answer.token_count; t++) {
             sum += answer.tokens[t].answer ? (double)answer.tokens[t].surprise_nats : 0.0;
