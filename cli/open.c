@@ -54,8 +54,9 @@ const char *cli_models_file(const char *name)
 
 static base_status check_core(const cli_options *o, base_error *err)
 {
-    if (o->core && strcmp(o->core, "full") != 0) {
-        return base_fail(err, BASE_UNSUPPORTED, "--core %s is not there yet (only: full)", o->core);
+    engine_core core;
+    if (o->core && !engine_core_parse(o->core, &core)) {
+        return base_fail(err, BASE_INVALID, "--core %s is none of full, window", o->core);
     }
     if (o->device && strcmp(o->device, "cpu") != 0 && strcmp(o->device, "auto") != 0) {
         return base_fail(err, BASE_UNSUPPORTED, "--device %s is not there yet (only: cpu, auto)",
@@ -88,7 +89,11 @@ base_status cli_open_engine(const cli_options *o, bool with_encoder, engine **ou
                               .adapter_path = o->adapter && strcmp(o->adapter, "none") != 0
                                                   ? o->adapter
                                                   : NULL,
+                              .window = o->window,
                               .threads = o->threads};
+    if (o->core) {
+        (void)engine_core_parse(o->core, &options.core); /* check_core has seen it */
+    }
     status = engine_open(&options, out, err);
     if (status == BASE_NOT_FOUND && !given && !o->encoder) {
         base_error_prefix(err, "the default models are not there (run ./dev setup)");

@@ -7,6 +7,12 @@
  * stands behind it. Each slot holds, per layer, its key before rotation, its rotated key, and its
  * value. Keys are always rotated from the stored pre-RoPE form, never re-rotated.
  *
+ * A *bounded* window (options.window = W) serves an endless stream with constant memory and time: a
+ * token sees the sinks, the memories, and the last W live tokens, at contiguous positions. Older
+ * live tokens stay present for CORE_ROLLBACK more, so that as many can be dropped and run again;
+ * then they leave. Slots keep their index for ever: between the sinks and core_slots_begin there is
+ * nothing any more.
+ *
  * Knows nothing of stores, retrieval or text. Thread rule: a model may be shared; a stream belongs
  * to one thread at a time.
  */
@@ -49,8 +55,16 @@ size_t core_model_weight_bytes(const core_model *model);
 
 /* --- stream ----------------------------------------------------------------------------------- */
 
+enum {
+    CORE_SINKS_MIN = 4,  /* without them a model trained with full attention is lost (+0.85 nats) */
+    CORE_ROLLBACK = 64   /* tokens that can be dropped and run again in a bounded window */
+};
+
 typedef struct core_stream_options {
-    size_t slots_max;    /* capacity of the window; 0 = the model's context */
+    /* capacity of the window, 0 = the model's context; where it is bounded: room for sinks and
+     * memories beside the live tokens, 0 = 512 */
+    size_t slots_max;
+    size_t window;       /* W: live tokens that a token sees; 0 = not bounded */
     size_t batch_max;    /* largest T of one core_run pass; 0 = 64 */
     bool kv_f32;         /* keys and values in f32 (tests); default f16 */
     kernel_activations activations;
@@ -64,17 +78,32 @@ base_status core_stream_open(const core_model *model, const core_stream_options 
 void core_stream_close(core_stream *stream);
 void core_stream_clear(core_stream *stream); /* empty window */
 
-size_t core_slots(const core_stream *stream);     /* slots present */
-size_t core_slots_max(const core_stream *stream);
+size_t core_slots(const core_stream *stream);     /* index of the next token's slot */
+/* First slot behind the sinks of a bounded window that has not left, else 0: the first place where a
+ * memory may go. */
+size_t core_slots_begin(const core_stream *stream);
+/* Slots that an insert may take; in an unbounded window also core_run. */
+size_t core_slots_free(const core_stream *stream);
+size_t core_window(const core_stream *stream); /* W, 0 = not bounded */
+int32_t core_token(const core_stream *stream, size_t slot); /* id; -1 for a memory's slot */
+/* First slot with this owner, SIZE_MAX when there is none. A memory moves up when live tokens behind
+ * it leave. */
+size_t core_owner_slot(const core_stream *stream, uint32_t owner);
+/* The first `count` slots (at least CORE_SINKS_MIN) never leave. Before anything has left; they and
+ * the memories must fit the room beside the live tokens. core_stream_clear goes back to the
+ * minimum. */
+void core_set_sinks(core_stream *stream, size_t count);
 
 /* Run T tokens (any T; cut into batches inside) at the end of the window: each becomes a slot and
  * attends to everything before it and itself, with the slots' biases. logits: NULL, or [rows, V]
- * f32 for the last `rows` tokens (rows <= T). Errors: BASE_LIMIT when the window is full (nothing
- * run), BASE_INVALID for an id outside the vocabulary. */
+ * f32 for the last `rows` tokens (rows <= T). Errors: BASE_LIMIT when an unbounded window is full
+ * (nothing run), BASE_INVALID for an id outside the vocabulary. */
 base_status core_run(core_stream *stream, const int32_t *tokens, size_t token_count, float *logits,
                      size_t rows, base_error *err);
 
-/* Remove slots [at, at + count); later slots move down and are rotated to their new positions. */
+/* Remove slots [at, at + count); later slots move down and are rotated to their new positions. In a
+ * bounded window at most CORE_ROLLBACK live tokens may be dropped from the end before others are
+ * run: what has left does not come back. */
 void core_window_remove(core_stream *stream, size_t at, size_t count);
 
 /* A block of keys and values outside any window: [layers][2][count][G*D] f16 or f32, keys before

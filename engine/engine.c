@@ -7,8 +7,28 @@
 #include "base/clock.h"
 #include "base/mem.h"
 
+enum { BOUND_DEFAULT = 1024 }; /* costs 0.1 nats beyond it, 512 twice as much (semantics §6) */
+
 static const char *const arm_names[ENGINE_ARM_COUNT] = {"none", "prompt", "static", "full",
                                                         "oracle"};
+
+static const char *const core_names[ENGINE_CORE_COUNT] = {"full", "window"};
+
+const char *engine_core_name(engine_core core)
+{
+    return (unsigned)core < ENGINE_CORE_COUNT ? core_names[core] : "?";
+}
+
+bool engine_core_parse(const char *text, engine_core *core)
+{
+    for (int i = 0; i < ENGINE_CORE_COUNT; i++) {
+        if (strcmp(text, core_names[i]) == 0) {
+            *core = (engine_core)i;
+            return true;
+        }
+    }
+    return false;
+}
 
 const char *engine_arm_name(engine_arm arm)
 {
@@ -61,6 +81,9 @@ base_status engine_open(const engine_options *options, engine **out, base_error 
         .kv_f32 = options->reference,
         .activations = options->reference ? KERNEL_ACT_F32 : KERNEL_ACT_Q8,
         .pool = e->pool};
+    if (options->core == ENGINE_CORE_WINDOW) {
+        e->stream_options.window = options->window ? options->window : BOUND_DEFAULT;
+    }
     e->load_ms = base_clock_ms() - begin;
     *out = e;
     return BASE_OK;

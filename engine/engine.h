@@ -23,10 +23,21 @@
 typedef struct engine engine;
 typedef struct engine_session engine_session;
 
+/* What attention sees (contract: --core). */
+typedef enum engine_core {
+    ENGINE_CORE_FULL,   /* everything in the window's slots */
+    ENGINE_CORE_WINDOW, /* sinks, memories and the last W tokens, endlessly */
+    ENGINE_CORE_COUNT
+} engine_core;
+const char *engine_core_name(engine_core core);
+bool engine_core_parse(const char *text, engine_core *core);
+
 typedef struct engine_options {
     const char *model_path;
     const char *encoder_path; /* folder; NULL = no encoder (no memory possible) */
     const char *adapter_path; /* NULL = none */
+    engine_core core;
+    size_t window;            /* W of a bounded core, 0 = 1,024 */
     size_t threads;           /* 0 = all cores */
     bool reference;           /* f32 activations and f32 KV: slow, for checks */
 } engine_options;
@@ -68,7 +79,8 @@ typedef struct engine_session_options {
     int64_t now_us, as_of_us, about_us;
     sample_options sampling;
     innovation_options innovation;
-    size_t window_slots;     /* capacity, 0 = min(model context, 4096) */
+    /* capacity where the core is not bounded, 0 = min(model context, 4096) */
+    size_t window_slots;
     size_t memories_max;     /* resident at once, 0 = default */
     size_t memory_slots_max; /* resident tokens, 0 = default */
     /* below it nothing is spliced and an answer abstains; NAN = the calibrated default */

@@ -2,6 +2,7 @@
  * behind it, copied out, and dropped. */
 #include "engine/kvcache.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/bytes.h"
@@ -21,7 +22,11 @@ static void make_tag(kvcache *c, const core_model *model, const core_stream_opti
 {
     base_sha256 hash;
     uint8_t numbers[12];
-    const char *core = "full", *chat = chat_name(c->prompt->chat);
+    char core[32] = "full";
+    const char *chat = chat_name(c->prompt->chat);
+    if (options->window > 0) {
+        snprintf(core, sizeof core, "window:%zu", options->window);
+    }
     base_put_u32(numbers, PROMPT_VERSION);
     base_put_u32(numbers + 4, options->kv_f32);
     base_put_u32(numbers + 8, (uint32_t)options->activations);
@@ -46,7 +51,7 @@ base_status kvcache_open(const core_model *model, const core_stream_options *opt
     }
     c->prompt = p;
     core_stream_options own = *options;
-    own.slots_max = p->prefix.count + KVCACHE_BLOCK_MAX;
+    own.slots_max = p->prefix.count + CORE_SINKS_MIN + KVCACHE_BLOCK_MAX;
     base_status status = core_stream_open(model, &own, &c->stream, err);
     if (status) {
         kvcache_close(c);
@@ -100,6 +105,7 @@ static base_status compute(kvcache *c, const store_episode *episode, kvcache_blo
     out->count = ids.count < KVCACHE_BLOCK_MAX ? ids.count : KVCACHE_BLOCK_MAX;
     /* Where every block comes from disk, the prefix is never run here. */
     if (!status && core_slots(c->stream) == 0) {
+        core_set_sinks(c->stream, c->prompt->prefix.count);
         status = core_run(c->stream, c->prompt->prefix.ids, c->prompt->prefix.count, NULL, 0, err);
     }
     if (!status) {

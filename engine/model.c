@@ -464,6 +464,7 @@ static base_status load(core_model *model, adapter *a, base_error *err)
         return base_fail(err, BASE_NO_MEMORY, "no memory for %zu layers", s->layers);
     }
     for (size_t i = 0; i < s->layers; i++) {
+        model->layers[i].plane = model->attention_planes++;
         if ((status = load_layer(model, a, i, err))) {
             return status;
         }

@@ -22,6 +22,7 @@ typedef struct core_layer {
     core_linear output;             /* [C, H*D] */
     core_linear gate_up;            /* [2F, C]: gate rows, then up rows */
     core_linear down;               /* [C, F] */
+    size_t plane;                   /* of its keys and values in a stream */
 } core_layer;
 
 struct core_model {
@@ -31,6 +32,7 @@ struct core_model {
     kernel_matrix embedding;  /* [V, C] */
     kernel_matrix output;     /* [V, C], unused when tied */
     const float *output_norm; /* [C] */
+    size_t attention_planes;  /* layers with keys and values */
     float *frequencies;       /* [D/2] radians per position */
     uint8_t hash[32];
 };

@@ -82,6 +82,14 @@ static void set_option_defaults(engine_session *s)
     }
 }
 
+/* Bounded: room for the fixed prefix and the memories beside the live tokens. */
+static const core_stream_options *stream_size(const engine_session *s, core_stream_options *o)
+{
+    o->slots_max = o->window ? s->prompt.prefix.count + CORE_SINKS_MIN + s->options.memory_slots_max
+                             : s->options.window_slots;
+    return o;
+}
+
 base_status engine_session_open(engine *e, const engine_session_options *options,
                                 engine_session **out, base_error *err)
 {
@@ -95,7 +103,6 @@ base_status engine_session_open(engine *e, const engine_session_options *options
     const core_shape *shape = core_model_shape(e->model);
     core_stream_options stream_options = e->stream_options;
     core_stream *stream = NULL;
-    stream_options.slots_max = s->options.window_slots;
     base_status status = BASE_OK;
     if (s->options.store && !e->encoder) {
         status = base_fail(err, BASE_INVALID, "memory needs a text encoder");
@@ -111,7 +118,7 @@ base_status engine_session_open(engine *e, const engine_session_options *options
     if (status || (status = chat_open(core_model_file(e->model), e->tokenizer, &s->chat, err)) ||
         (status = prompt_open(s->chat, &s->prompt, err)) ||
         (status = sample_create(&s->options.sampling, shape->vocabulary, &s->sampler, err)) ||
-        (status = core_stream_open(e->model, &stream_options, &stream, err)) ||
+        (status = core_stream_open(e->model, stream_size(s, &stream_options), &stream, err)) ||
         (status = splice_open(stream, &s->window, err)) ||
         (s->options.store &&
          (status = kvcache_open(e->model, &e->stream_options, &s->prompt, &s->kv, err)))) {
@@ -195,11 +202,12 @@ static base_status recent_text(engine_session *s, size_t first, size_t count, ba
     base_status status = BASE_OK;
     while (begin > first && count > 0) {
         begin--;
-        count -= s->window.tokens[begin] >= 0;
+        count -= core_token(s->window.stream, begin) >= 0;
     }
     for (size_t i = begin; i < end && !status; i++) {
-        if (s->window.tokens[i] >= 0) {
-            status = tokenizer_decode(s->e->tokenizer, s->window.tokens[i], false, &text);
+        int32_t id = core_token(s->window.stream, i);
+        if (id >= 0) {
+            status = tokenizer_decode(s->e->tokenizer, id, false, &text);
         }
     }
     if (!status && text.size > 0) {
@@ -220,7 +228,9 @@ static size_t insertion_point(const engine_session *s)
     if (end - at > INSERT_BACK_MAX) {
         at = end - INSERT_BACK_MAX;
     }
-    return at > s->header_at && at < s->answer_at ? s->header_at : at;
+    at = at > s->header_at && at < s->answer_at ? s->header_at : at;
+    size_t begin = core_slots_begin(s->window.stream);
+    return at > begin ? at : begin;
 }
 
 /* What to ask memory with in running text: what is being said, in short answers behind what was
@@ -474,6 +484,9 @@ static base_status make_space(engine_session *s, size_t count, size_t max_tokens
     while (s->window.resident_count > 0) {
         splice_evict(&s->window, 0);
     }
+    if (core_window(s->window.stream)) {
+        return BASE_OK; /* the oldest leave by themselves */
+    }
     size_t prefix = s->answered_before ? s->prompt.prefix.count : 0;
     size_t history = splice_slots(&s->window) - prefix;
     size_t free_slots = splice_free_slots(&s->window);
@@ -482,7 +495,7 @@ static base_status make_space(engine_session *s, size_t count, size_t max_tokens
             err, BASE_LIMIT,
             "a question of %zu tokens and an answer of up to %zu do not fit the window "
             "of %zu slots",
-            count, max_tokens, core_slots_max(s->window.stream));
+            count, max_tokens, s->options.window_slots);
     }
     if (needed > free_slots) {
         splice_remove_live(&s->window, prefix, needed - free_slots);
@@ -493,6 +506,9 @@ static base_status make_space(engine_session *s, size_t count, size_t max_tokens
 static base_status open_user_turn(engine_session *s, base_error *err)
 {
     const chat_ids *ids = s->answered_before ? &s->prompt.user : &s->prompt.prefix;
+    if (!s->answered_before) {
+        core_set_sinks(s->window.stream, s->prompt.prefix.count);
+    }
     base_status status = run(s, ids->ids, ids->count, err);
     s->answered_before = true;
     s->memory_at = s->header_at = s->answer_at = splice_slots(&s->window);

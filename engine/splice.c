@@ -8,8 +8,8 @@
 base_status splice_open(core_stream *stream_take, splice_window *w, base_error *err)
 {
     *w = (splice_window){.stream = stream_take};
-    w->tokens = base_calloc(core_slots_max(stream_take), sizeof *w->tokens);
-    if (!w->tokens) {
+    w->again = base_calloc(SPLICE_AGAIN_MAX, sizeof *w->again);
+    if (!w->again) {
         splice_close(w);
         return base_fail(err, BASE_NO_MEMORY, "no memory for a window");
     }
@@ -19,7 +19,7 @@ base_status splice_open(core_stream *stream_take, splice_window *w, base_error *
 void splice_close(splice_window *w)
 {
     core_stream_close(w->stream);
-    base_free(w->tokens);
+    base_free(w->again);
     *w = (splice_window){0};
 }
 
@@ -36,16 +36,15 @@ size_t splice_slots(const splice_window *w)
 
 size_t splice_free_slots(const splice_window *w)
 {
-    return core_slots_max(w->stream) - core_slots(w->stream);
+    return core_slots_free(w->stream);
 }
 
 base_status splice_run(splice_window *w, const int32_t *tokens, size_t count, float *logits,
                        size_t rows, base_error *err)
 {
-    size_t at = core_slots(w->stream);
     base_status status = core_run(w->stream, tokens, count, logits, rows, err);
-    if (!status) {
-        memmove(w->tokens + at, tokens, count * sizeof *tokens);
+    for (size_t i = 0; core_window(w->stream) && i < w->resident_count; i++) {
+        w->residents[i].at = core_owner_slot(w->stream, w->residents[i].owner);
     }
     return status;
 }
@@ -70,10 +69,8 @@ static void assert_live(const splice_window *w, size_t at, size_t count)
 
 void splice_remove_live(splice_window *w, size_t at, size_t count)
 {
-    size_t slots = core_slots(w->stream);
     assert_live(w, at, count);
     core_window_remove(w->stream, at, count);
-    memmove(w->tokens + at, w->tokens + at + count, (slots - at - count) * sizeof *w->tokens);
     shift_residents(w, at, -(ptrdiff_t)count);
 }
 
@@ -85,10 +82,12 @@ void splice_truncate(splice_window *w, size_t at)
 base_status splice_run_again(splice_window *w, size_t at, float *logits, base_error *err)
 {
     size_t count = core_slots(w->stream) - at;
-    BASE_ASSERT(count > 0);
+    BASE_ASSERT(count > 0 && count <= SPLICE_AGAIN_MAX);
+    for (size_t i = 0; i < count; i++) {
+        w->again[i] = core_token(w->stream, at + i);
+    }
     splice_truncate(w, at);
-    /* Truncation leaves the ids behind `at` in place, and the same slots are filled again. */
-    return core_run(w->stream, w->tokens + at, count, logits, logits ? 1 : 0, err);
+    return splice_run(w, w->again, count, logits, logits ? 1 : 0, err);
 }
 
 static uint32_t free_owner(const splice_window *w)
@@ -109,7 +108,6 @@ base_status splice_insert(splice_window *w, size_t at, uint64_t episode, const v
                           size_t count, float strength, float bias, base_error *err)
 {
     uint32_t owner = free_owner(w);
-    size_t slots = core_slots(w->stream);
     if (owner == 0) {
         return base_fail(err, BASE_LIMIT, "%d memories are resident already", SPLICE_RESIDENTS_MAX);
     }
@@ -118,10 +116,6 @@ base_status splice_insert(splice_window *w, size_t at, uint64_t episode, const v
         return status;
     }
     shift_residents(w, at, (ptrdiff_t)count);
-    memmove(w->tokens + at + count, w->tokens + at, (slots - at) * sizeof *w->tokens);
-    for (size_t i = 0; i < count; i++) {
-        w->tokens[at + i] = -1;
-    }
     w->residents[w->resident_count++] = (splice_resident){
         .episode = episode, .at = at, .count = count, .strength = strength, .owner = owner};
     return BASE_OK;
@@ -131,11 +125,8 @@ void splice_evict(splice_window *w, size_t resident)
 {
     BASE_ASSERT(resident < w->resident_count);
     splice_resident gone = w->residents[resident];
-    size_t slots = core_slots(w->stream);
     splice_collect(w);
     core_window_remove(w->stream, gone.at, gone.count);
-    memmove(w->tokens + gone.at, w->tokens + gone.at + gone.count,
-            (slots - gone.at - gone.count) * sizeof *w->tokens);
     w->residents[resident] = w->residents[--w->resident_count];
     shift_residents(w, gone.at + gone.count, -(ptrdiff_t)gone.count);
 }

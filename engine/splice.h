@@ -3,16 +3,18 @@
  *
  *   fixed prefix | older live tokens | memories | newer live tokens
  *
- * Keeps the token id of every live slot, so that tokens can be run again after something was
- * spliced before them, and the list of residents. Positions are indices (core.h), so an insert or
- * an eviction closes up by itself.
+ * Keeps the list of residents, and runs live tokens again after something was spliced before them.
+ * Positions are indices (core.h), so an insert or an eviction closes up by itself.
  */
 #ifndef ENGINE_SPLICE_H
 #define ENGINE_SPLICE_H
 
 #include "engine/core.h"
 
-enum { SPLICE_RESIDENTS_MAX = 32 };
+enum {
+    SPLICE_RESIDENTS_MAX = 32,
+    SPLICE_AGAIN_MAX = CORE_ROLLBACK /* tokens that may be run again */
+};
 
 typedef struct splice_resident {
     uint64_t episode;
@@ -25,7 +27,7 @@ typedef struct splice_resident {
 
 typedef struct splice_window {
     core_stream *stream;
-    int32_t *tokens; /* [slots_max] id of a live slot, -1 for a memory's */
+    int32_t *again; /* [SPLICE_AGAIN_MAX] ids of tokens that are run again */
     splice_resident residents[SPLICE_RESIDENTS_MAX];
     size_t resident_count;
     float mass[SPLICE_RESIDENTS_MAX + 1]; /* by owner, since the last collect */
@@ -37,7 +39,7 @@ base_status splice_open(core_stream *stream_take, splice_window *w, base_error *
 void splice_close(splice_window *w);
 void splice_clear(splice_window *w);
 size_t splice_slots(const splice_window *w);
-size_t splice_free_slots(const splice_window *w);
+size_t splice_free_slots(const splice_window *w); /* for a memory; unbounded: for tokens as well */
 
 /* Run live tokens at the end; logits [rows, V] of the last rows, or NULL. BASE_LIMIT when they do
  * not fit. */
@@ -48,7 +50,7 @@ base_status splice_run(splice_window *w, const int32_t *tokens, size_t count, fl
 void splice_truncate(splice_window *w, size_t at);
 
 /* Run the live tokens of slots [at, end) again, because something before them changed. logits [V]
- * of the last one, or NULL. No memory may lie there; at < slots. */
+ * of the last one, or NULL. No memory may lie there; at < slots, at most SPLICE_AGAIN_MAX tokens. */
 base_status splice_run_again(splice_window *w, size_t at, float *logits, base_error *err);
 
 /* Put an episode's block before slot `at`. bias = ln(strength) (0 for no bias). BASE_LIMIT: window

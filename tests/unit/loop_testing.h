@@ -29,16 +29,25 @@ static inline void loop_check(base_status status, const base_error *err)
     }
 }
 
-static inline void loop_open_engine(loop *l)
+static inline void loop_open_engine_with(loop *l, engine_core core, size_t window)
 {
     char model[4096], encoder_path[4096];
     base_error err = {0};
     MODELS_REQUIRE(MODELS_GENERATOR, model);
     MODELS_REQUIRE(MODELS_ENCODER "/model.safetensors", encoder_path);
     models_path(MODELS_ENCODER, encoder_path, sizeof encoder_path);
-    engine_options options = {.model_path = model, .encoder_path = encoder_path, .threads = 2};
+    engine_options options = {.model_path = model,
+                              .encoder_path = encoder_path,
+                              .core = core,
+                              .window = window,
+                              .threads = 2};
     loop_check(engine_open(&options, &l->e, &err), &err);
     l->now_us = base_time_from_civil(2025, 1, 1);
+}
+
+static inline void loop_open_engine(loop *l)
+{
+    loop_open_engine_with(l, ENGINE_CORE_FULL, 0);
 }
 
 static inline int loop_remove(const char *path, const struct stat *info, int type, struct FTW *ftw)

@@ -1,0 +1,103 @@
+/* engine/stream.h: inside of a running stream, shared by core.c (the forward pass), window.c (slots
+ * that come and go) and paths.c (what a token sees, and attention over it).
+ *
+ * Two ways to count slots. A *slot* is what core.h counts: its index is its position, for ever. A
+ * *place* is where it lies in the arrays. In a bounded window live tokens leave behind the sinks;
+ * `gone` of them have left, and slot = place + gone for every place behind the sinks. So nothing
+ * that is still present is renumbered or rotated again when the window slides.
+ *
+ * Keys and values lie in planes: one per attention layer, in layer order, then one per fading
+ * layer (what its mixer said, seen once the token has left the exact window).
+ */
+#ifndef ENGINE_STREAM_H
+#define ENGINE_STREAM_H
+
+#include "engine/model.h"
+
+enum {
+    CORE_OWNERS_MAX = 64,
+    CORE_GROUP_MAX = 1024, /* query heads that share a KV head, and head size, as model.c allows */
+    CORE_HEAD_MAX = 512,
+    CORE_VIEWS_MAX = 80 /* sinks, and three parts for every memory that can be resident */
+};
+
+/* Consecutive places that a token attends to, with the rotation of its query towards them. */
+typedef struct core_view {
+    size_t from, count;
+    const float *cosine, *sine; /* [D/2] */
+    bool fading;                /* keys and values of the fading plane */
+} core_view;
+
+typedef struct core_views {
+    core_view list[CORE_VIEWS_MAX];
+    size_t count;
+} core_views;
+
+struct core_stream {
+    const core_model *model;
+    const kernel_table *kernels;
+    base_pool *pool;
+    kernel_activations activations;
+    bool kv_f32;
+    size_t element;  /* bytes of one stored key or value element */
+    size_t kv_width; /* G*D */
+    size_t q_width;  /* H*D */
+    size_t planes;   /* of keys and values */
+    size_t places, slots_max, batch_max;
+
+    size_t window; /* live tokens that a token sees behind the sinks; 0 = all */
+    size_t sinks;  /* first slots, seen for ever */
+    size_t gone;   /* live slots that have left */
+
+    uint8_t *keys;                    /* [planes, slots_max, G*D] before rotation */
+    uint8_t *rotated;                 /* [planes, slots_max, G*D] */
+    uint8_t *values;                  /* [planes, slots_max, G*D] */
+    float *bias;                      /* [slots_max] ln(strength) */
+    uint32_t *owner;                  /* [slots_max] 0 = live token */
+    int32_t *tokens;                  /* [slots_max] id, -1 for a memory's */
+    size_t owned;                     /* slots with an owner */
+    float *cosine, *sine;             /* [slots_max, D/2] of position i */
+    float *place_cosine, *place_sine; /* [slots_max, D/2] of the slot at place i */
+
+    float *x;          /* [batch_max, C] residual stream */
+    float *normed;     /* [batch_max, C] */
+    float *qkv;        /* [batch_max, (H+2G)*D] */
+    float *attended;   /* [batch_max, H*D] */
+    float *gate_up;    /* [batch_max, 2F] */
+    float *hidden;     /* [batch_max, F] */
+    float *projected;  /* [batch_max, C] */
+    core_views *views; /* [batch_max] */
+    float *query;      /* [threads, 2, H/G*D] a rotated query, one path's result */
+    float *scores;     /* [threads, H/G, slots_max] */
+    float *head_mass;  /* [batch_max, H, CORE_OWNERS_MAX] */
+    void *matmul_scratch;
+    void *arena;
+
+    float *mass; /* watched by the caller, NULL = off */
+    size_t owners;
+    size_t *mass_tokens;
+};
+
+/* --- window.c --------------------------------------------------------------------------------- */
+
+/* Row `place` of a plane of s->keys, s->rotated or s->values. */
+static inline uint8_t *core_kv_row(const core_stream *s, uint8_t *array, size_t plane, size_t place)
+{
+    return array + (plane * s->slots_max + place) * s->kv_width * s->element;
+}
+/* Key and value [G*D] f32 of a new slot: stored, the key also rotated. key is overwritten. */
+void core_kv_enter(core_stream *s, size_t plane, size_t place, float *key, const float *value);
+/* Rotations of places [from, to) as sinks and gone are now. */
+void core_angles(core_stream *s, size_t from, size_t to);
+/* Forget the oldest live tokens that nothing can see or run again any more. */
+void core_slide(core_stream *s);
+
+/* --- paths.c ---------------------------------------------------------------------------------- */
+
+/* What the token at `place` sees; s->owner must be right up to there. */
+void core_see(const core_stream *s, size_t place, core_views *out);
+/* s->attended from s->qkv for the `tokens` last places [s->places, s->places + tokens): one softmax
+ * over everything in the token's views. Adds to s->mass. */
+void core_attend(core_stream *s, size_t plane, size_t tokens);
+
+#endif
