@@ -91,7 +91,7 @@ static const struct command {
     int operands_min, operands_max;
     cli_command *run;
 } commands[] = {
-    {"ingest", "PATH...", "take in files, folders, JSONL or '-'",
+    {"ingest", "PATH...", "take in text, Markdown, HTML, PDF, JSONL, folders or '-'",
      COMMON STORE " encoder source observed-at valid-from valid-to ", 1, 1 << 20, cmd_ingest},
     {"ask", "QUESTION", "answer from memory, with citations", COMMON STORE MODEL ASKING, 1, 1,
      cmd_ask},
