@@ -34,6 +34,7 @@ typedef struct ingest_options {
     int64_t observed_at_us;
     int64_t valid_from_us, valid_to_us; /* BASE_TIME_NONE = not given */
     int64_t now_us;                     /* clock of the commits */
+    bool restore; /* JSONL is an export of ours: its "kind" (turns of a conversation) holds */
     /* Both may be NULL. problem: one line that names file and place. progress: some times a
      * batch; its counts hold what the batch has encoded so far, before its commit. */
     void (*on_problem)(void *argument, const char *text);
@@ -71,6 +72,15 @@ base_status ingest_commit(ingest *in, bool flush, base_error *err);
 void ingest_get_counts(const ingest *in, ingest_counts *counts);
 void ingest_close(ingest *in); /* drops what was not committed */
 
+/* Write every version of every document as a line of JSON, in commit order: what ingest takes, and
+ * "ingested_at", "superseded_at" (when all of it was replaced), "kind", "version", and
+ * "partly_forgotten" where the text has gaps. Vectors, uses and KV are not in it. out stays open.
+ * Errors: those of reading, BASE_IO, BASE_DISK_FULL. */
+typedef struct ingest_export_counts {
+    uint64_t documents, versions, episodes, bytes;
+} ingest_export_counts;
+base_status ingest_export(store *s, FILE *out, ingest_export_counts *counts, base_error *err);
+
 /* read_*.c: one file -> ingest_add. file_time_us stands in where no time is given. What a reader
  * takes out of HTML and PDF is the stored text that citations index. read_jsonl reads line by line
  * to the end of file, which stays open; first_line is the number of the line it begins with. */
@@ -85,6 +95,8 @@ base_status ingest_read_pdf(ingest *in, const char *path, const char *source, co
 /* A whole file that is one document; its id is its path. title NULL or "": the file's name. */
 base_status ingest_add_file(ingest *in, const char *path, const char *source, const char *title,
                             const char *text, size_t size, int64_t file_time_us, base_error *err);
+/* Names of store_kind in an export. */
+extern const char *const ingest_kinds[3];
 /* Report a skipped file or line. */
 void ingest_problem(ingest *in, const char *format, ...) __attribute__((format(printf, 2, 3)));
 const ingest_options *ingest_get_options(const ingest *in);
