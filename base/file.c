@@ -162,13 +162,24 @@ base_status base_file_sync(const char *path, base_error *err)
     return status;
 }
 
+base_status base_file_move(const char *from, const char *to, base_error *err)
+{
+    char parent[PATH_SIZE];
+    if (path_parent(to, parent, sizeof parent) != BASE_OK) {
+        return base_fail(err, BASE_LIMIT, "path is too long: %.80s...", to);
+    }
+    if (rename(from, to) != 0) {
+        return base_fail_errno(err, errno, "cannot rename %s to %s", from, to);
+    }
+    return base_file_sync(parent, err);
+}
+
 base_status base_file_replace(const char *path, const void *data, size_t size, unsigned mode,
                               base_error *err)
 {
-    char temporary[PATH_SIZE], parent[PATH_SIZE];
+    char temporary[PATH_SIZE];
     int length = snprintf(temporary, sizeof temporary, "%s.tmp", path);
-    if (length < 0 || (size_t)length >= sizeof temporary ||
-        path_parent(path, parent, sizeof parent) != BASE_OK) {
+    if (length < 0 || (size_t)length >= sizeof temporary) {
         return base_fail(err, BASE_LIMIT, "path is too long: %.80s...", path);
     }
     int fd = open_retry(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, (mode_t)mode);
@@ -182,14 +193,13 @@ base_status base_file_replace(const char *path, const void *data, size_t size, u
     if (close(fd) != 0 && status == BASE_OK) {
         status = base_fail_errno(err, errno, "cannot close %s", temporary);
     }
-    if (status == BASE_OK && rename(temporary, path) != 0) {
-        status = base_fail_errno(err, errno, "cannot rename %s to %s", temporary, path);
+    if (status == BASE_OK) {
+        status = base_file_move(temporary, path, err);
     }
     if (status != BASE_OK) {
-        unlink(temporary);
-        return status;
+        unlink(temporary); /* is gone already when only the sync of the folder failed */
     }
-    return base_file_sync(parent, err);
+    return status;
 }
 
 base_status base_dir_create(const char *path, base_error *err)

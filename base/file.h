@@ -27,6 +27,10 @@ base_status base_file_read(const char *path, size_t size_max, base_buffer *out, 
 base_status base_file_replace(const char *path, const void *data, size_t size, unsigned mode,
                               base_error *err);
 
+/* Rename a file or folder that is synced already, and fsync the folder it comes to lie in. A folder
+ * takes the place of an empty one. */
+base_status base_file_move(const char *from, const char *to, base_error *err);
+
 /* fsync a file or folder by path. */
 base_status base_file_sync(const char *path, base_error *err);
 

@@ -49,7 +49,8 @@ typedef struct cli_options {
 
 typedef int cli_command(const cli_options *o);
 cli_command cmd_ingest, cmd_ask, cmd_chat, cmd_generate, cmd_tokenize, cmd_model, cmd_search,
-    cmd_show, cmd_stats, cmd_verify, cmd_age, cmd_forget, cmd_bench, cmd_eval;
+    cmd_show, cmd_stats, cmd_verify, cmd_age, cmd_forget, cmd_backup, cmd_restore,
+    cmd_export, cmd_import, cmd_bench, cmd_eval;
 
 /* Print "eidetic: TEXT" to stderr and return CLI_FAILED (CLI_USAGE). */
 int cli_fail(const base_error *err);

@@ -1,4 +1,4 @@
-/* cli/cmd_ingest.c: ingest, with a progress line on a terminal. */
+/* cli/cmd_ingest.c: ingest and import, with a progress line on a terminal. */
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -35,7 +35,7 @@ static void on_progress(void *argument, const ingest_counts *c)
     }
 }
 
-int cmd_ingest(const cli_options *o)
+static int run_ingest(const cli_options *o, bool restore)
 {
     base_error err = {0};
     cli_memory memory = {0};
@@ -49,6 +49,7 @@ int cmd_ingest(const cli_options *o)
                               .valid_from_us = o->valid_from_us,
                               .valid_to_us = o->valid_to_us,
                               .now_us = o->now_us,
+                              .restore = restore,
                               .on_problem = on_problem,
                               .on_progress = on_progress,
                               .argument = &p};
@@ -77,13 +78,11 @@ done:
     }
     double seconds = (base_clock_ms() - p.begin_ms) / 1e3;
     if (o->json) {
-        cli_print_json(json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:f}", "new",
-                                 (json_int_t)counts.documents_new, "updated",
-                                 (json_int_t)counts.documents_updated, "unchanged",
-                                 (json_int_t)counts.documents_unchanged, "failed",
-                                 (json_int_t)counts.failed, "episodes",
-                                 (json_int_t)counts.episodes, "bytes", (json_int_t)counts.bytes,
-                                 "seconds", seconds));
+        cli_print_json(json_pack(
+            "{s:I, s:I, s:I, s:I, s:I, s:I, s:f}", "new", (json_int_t)counts.documents_new,
+            "updated", (json_int_t)counts.documents_updated, "unchanged",
+            (json_int_t)counts.documents_unchanged, "failed", (json_int_t)counts.failed, "episodes",
+            (json_int_t)counts.episodes, "bytes", (json_int_t)counts.bytes, "seconds", seconds));
     } else if (in || !status) {
         printf("%llu new, %llu updated, %llu unchanged, %llu skipped; %llu episodes, %.1f KB in "
                "%.1f s\n",
@@ -93,4 +92,14 @@ done:
                (unsigned long long)counts.episodes, (double)counts.bytes / 1e3, seconds);
     }
     return status ? cli_fail(&err) : counts.failed > 0 ? CLI_FAILED : CLI_DONE;
+}
+
+int cmd_ingest(const cli_options *o)
+{
+    return run_ingest(o, false);
+}
+
+int cmd_import(const cli_options *o)
+{
+    return run_ingest(o, true);
 }

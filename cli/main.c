@@ -75,7 +75,7 @@ static const cli_option options[] = {
     {"questions", 0, TEXT, AT(questions), "FILE", "questions.jsonl"},
     {"arms", 0, TEXT, AT(arms), "A,B", "arms to compare"},
     {"limit", 0, COUNT, AT(limit), "N", "at most N questions"},
-    {"out", 'o', TEXT, AT(out), "DIR", "where results go"},
+    {"out", 'o', TEXT, AT(out), "PATH", "where results go"},
 };
 enum { OPTION_COUNT = sizeof options / sizeof *options };
 
@@ -92,7 +92,7 @@ static const struct command {
     int operands_min, operands_max;
     cli_command *run;
 } commands[] = {
-    {"ingest", "PATH...", "take in files, folders, JSONL or '-'",
+    {"ingest", "PATH...", "take in text, Markdown, HTML, PDF, JSONL, folders or '-'",
      COMMON STORE " encoder source observed-at valid-from valid-to ", 1, 1 << 20, cmd_ingest},
     {"ask", "QUESTION", "answer from memory, with citations", COMMON STORE MODEL ASKING, 1, 1,
      cmd_ask},
@@ -113,6 +113,13 @@ static const struct command {
      cmd_age},
     {"forget", "", "remove episodes for good",
      COMMON STORE " encoder id source query results from to dry-run ", 0, 0, cmd_forget},
+    {"backup", "DIR", "copy the store into an empty folder, while it is in use", COMMON STORE, 1, 1,
+     cmd_backup},
+    {"restore", "DIR", "make the store again from a backup", COMMON STORE " encoder ", 1, 1,
+     cmd_restore},
+    {"export", "", "all documents and versions as JSONL", COMMON STORE " out ", 0, 0, cmd_export},
+    {"import", "FILE...", "take in what export wrote ('-': standard input)",
+     COMMON STORE " encoder ", 1, 1 << 20, cmd_import},
     {"bench", "prefill|decode", "measure speed", COMMON MODEL " limit ", 1, 1, cmd_bench},
     {"eval", "SUITE", "evaluate: files",
      COMMON MODEL ASKING " store documents questions arms limit out ", 1, 1, cmd_eval},

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/chunk.h"
 #include "base/file.h"
@@ -359,7 +360,12 @@ base_status ingest_add(ingest *in, const ingest_document *d, base_error *err)
 static bool has_suffix(const char *path, const char *suffix)
 {
     size_t a = strlen(path), b = strlen(suffix);
-    return a >= b && strcmp(path + a - b, suffix) == 0;
+    return a >= b && strcasecmp(path + a - b, suffix) == 0;
+}
+
+static bool is_html(const char *path)
+{
+    return has_suffix(path, ".html") || has_suffix(path, ".htm") || has_suffix(path, ".xhtml");
 }
 
 /* Report why a file cannot be read; only a lack of memory ends the whole ingest. */
@@ -372,6 +378,25 @@ static base_status skip_file(ingest *in, const base_error *problem, base_error *
     return BASE_OK;
 }
 
+/* A document without a name that tells its kind: by how it begins, blanks aside. */
+static base_status read_unnamed(ingest *in, const char *text, size_t size, int64_t time_us,
+                                base_error *err)
+{
+    size_t at = 0;
+    while (at < size && text[at] && strchr(" \t\r\n", text[at])) {
+        at++;
+    }
+    const char *start = text + at;
+    if (size - at > 5 && memcmp(start, "%PDF-", 5) == 0) {
+        return ingest_read_pdf(in, "-", "stdin", start, size - at, time_us, err);
+    }
+    if (size - at > 9 &&
+        (strncasecmp(start, "<!doctype", 9) == 0 || strncasecmp(start, "<html", 5) == 0)) {
+        return ingest_read_html(in, "-", "stdin", text, size, time_us, err);
+    }
+    return ingest_read_text(in, "-", "stdin", text, size, time_us, err);
+}
+
 static base_status read_text_file(ingest *in, const char *path, const char *source,
                                   int64_t file_time_us, base_error *err)
 {
@@ -382,6 +407,8 @@ static base_status read_text_file(ingest *in, const char *path, const char *sour
         status = skip_file(in, &problem, err);
     } else if (text.size == 0) {
         ingest_problem(in, "%s: empty", path);
+    } else if (is_html(path)) {
+        status = ingest_read_html(in, path, source, text.data, text.size, file_time_us, err);
     } else {
         status = ingest_read_text(in, path, source, text.data, text.size, file_time_us, err);
     }
@@ -389,7 +416,27 @@ static base_status read_text_file(ingest *in, const char *path, const char *sour
     return status;
 }
 
-/* Standard input: JSONL when its first sign that is not blank is "{". */
+static base_status read_pdf_file(ingest *in, const char *path, const char *source,
+                                 int64_t file_time_us, base_error *err)
+{
+    base_map map = {0};
+    base_error problem = {0};
+    base_status status = base_map_open(path, &map, &problem);
+    if (status) {
+        return skip_file(in, &problem, err);
+    }
+    if (map.size == 0) {
+        ingest_problem(in, "%s: empty", path);
+    } else if (map.size > INGEST_PDF_BYTES_MAX) {
+        ingest_problem(in, "%s: larger than the limit of %zu bytes", path, INGEST_PDF_BYTES_MAX);
+    } else {
+        status = ingest_read_pdf(in, path, source, map.data, map.size, file_time_us, err);
+    }
+    base_map_close(&map);
+    return status;
+}
+
+/* Standard input: JSONL when its first sign that is not blank is "{", else one document. */
 static base_status read_standard_input(ingest *in, base_error *err)
 {
     int c;
@@ -423,7 +470,7 @@ static base_status read_standard_input(ingest *in, base_error *err)
     } else if (text.size == 0) {
         ingest_problem(in, "standard input: empty");
     } else {
-        status = ingest_read_text(in, "-", "stdin", text.data, text.size, now_us, err);
+        status = read_unnamed(in, text.data, text.size, now_us, err);
     }
     base_buffer_free(&text);
     return status;
@@ -435,6 +482,9 @@ static base_status read_file(ingest *in, const char *path, const char *source, b
     base_error problem = {0};
     if (base_file_stat(path, &info, &problem)) {
         return skip_file(in, &problem, err);
+    }
+    if (has_suffix(path, ".pdf")) {
+        return read_pdf_file(in, path, source, info.modified_us, err);
     }
     if (!has_suffix(path, ".jsonl") && !has_suffix(path, ".ndjson")) {
         return read_text_file(in, path, source, info.modified_us, err);

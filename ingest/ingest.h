@@ -4,7 +4,7 @@
  * Idempotent: a document whose content is in the store changes nothing; changed content becomes a
  * new version. Resumable by that: every batch is one commit, a killed ingest is run again and skips
  * what it had committed. A bad file or line is reported and skipped, the rest goes on. Text,
- * Markdown, JSONL (one document a line:
+ * Markdown, HTML, PDF, JSONL (one document a line:
  * {"id","source","title","text","observed_at","valid_from","valid_to"}, only text required),
  * folders, standard input.
  */
@@ -19,6 +19,7 @@
 
 /* One document is one commit: this is what fits into it. */
 #define INGEST_DOCUMENT_BYTES_MAX ((size_t)32 << 20)
+#define INGEST_PDF_BYTES_MAX ((size_t)1 << 30) /* of the file; most of a large one is pictures */
 
 typedef struct ingest_counts {
     uint64_t documents_new, documents_updated, documents_unchanged;
@@ -33,6 +34,7 @@ typedef struct ingest_options {
     int64_t observed_at_us;
     int64_t valid_from_us, valid_to_us; /* BASE_TIME_NONE = not given */
     int64_t now_us;                     /* clock of the commits */
+    bool restore; /* JSONL is an export of ours: its "kind" (turns of a conversation) holds */
     /* Both may be NULL. problem: one line that names file and place. progress: some times a
      * batch; its counts hold what the batch has encoded so far, before its commit. */
     void (*on_problem)(void *argument, const char *text);
@@ -45,8 +47,9 @@ typedef struct ingest ingest;
 /* All borrowed; the store must be writable. */
 base_status ingest_open(store *s, retrieval *r, encoder *e, const ingest_options *options,
                         ingest **out, base_error *err);
-/* Read a file, a folder or "-" (JSONL when it begins with "{", else one text). A document may have
- * INGEST_DOCUMENT_BYTES_MAX bytes, a JSONL file any number of lines. Problems of single files and
+/* Read a file, a folder or "-" (JSONL when it begins with "{", PDF and HTML by their first bytes,
+ * else one text). A document may have INGEST_DOCUMENT_BYTES_MAX bytes of text, a PDF file
+ * INGEST_PDF_BYTES_MAX, a JSONL file any number of lines. Problems of single files and
  * lines are reported and counted; an error return means that nothing more can be written (disk
  * full, store damaged) or that the path itself cannot be read. */
 base_status ingest_path(ingest *in, const char *path, base_error *err);
@@ -69,13 +72,31 @@ base_status ingest_commit(ingest *in, bool flush, base_error *err);
 void ingest_get_counts(const ingest *in, ingest_counts *counts);
 void ingest_close(ingest *in); /* drops what was not committed */
 
-/* read_*.c: one file -> ingest_add. file_time_us stands in where no time is given. read_jsonl reads
- * line by line to the end of file, which stays open; first_line is the number of the line it begins
- * with. */
+/* Write every version of every document as a line of JSON, in commit order: what ingest takes, and
+ * "ingested_at", "superseded_at" (when all of it was replaced), "kind", "version", and
+ * "partly_forgotten" where the text has gaps. Vectors, uses and KV are not in it. out stays open.
+ * Errors: those of reading, BASE_IO, BASE_DISK_FULL. */
+typedef struct ingest_export_counts {
+    uint64_t documents, versions, episodes, bytes;
+} ingest_export_counts;
+base_status ingest_export(store *s, FILE *out, ingest_export_counts *counts, base_error *err);
+
+/* read_*.c: one file -> ingest_add. file_time_us stands in where no time is given. What a reader
+ * takes out of HTML and PDF is the stored text that citations index. read_jsonl reads line by line
+ * to the end of file, which stays open; first_line is the number of the line it begins with. */
 base_status ingest_read_text(ingest *in, const char *path, const char *source, const char *text,
                              size_t size, int64_t file_time_us, base_error *err);
 base_status ingest_read_jsonl(ingest *in, const char *path, const char *source, FILE *file,
                               size_t first_line, int64_t file_time_us, base_error *err);
+base_status ingest_read_html(ingest *in, const char *path, const char *source, const char *bytes,
+                             size_t size, int64_t file_time_us, base_error *err);
+base_status ingest_read_pdf(ingest *in, const char *path, const char *source, const void *bytes,
+                            size_t size, int64_t file_time_us, base_error *err);
+/* A whole file that is one document; its id is its path. title NULL or "": the file's name. */
+base_status ingest_add_file(ingest *in, const char *path, const char *source, const char *title,
+                            const char *text, size_t size, int64_t file_time_us, base_error *err);
+/* Names of store_kind in an export. */
+extern const char *const ingest_kinds[3];
 /* Report a skipped file or line. */
 void ingest_problem(ingest *in, const char *format, ...) __attribute__((format(printf, 2, 3)));
 const ingest_options *ingest_get_options(const ingest *in);

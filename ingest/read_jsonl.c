@@ -43,6 +43,27 @@ static bool get_time(ingest *in, json_t *line, const char *name, const char *pla
     return true;
 }
 
+/* The kind that an export names; false after a report. */
+static bool get_kind(ingest *in, json_t *line, const char *place, store_kind *out)
+{
+    const char *text = NULL;
+    *out = STORE_DOCUMENT;
+    if (!ingest_get_options(in)->restore) {
+        return true;
+    }
+    bool good = get_text(line, "kind", NULL, &text);
+    for (int i = 0; good && text && i < 3; i++) {
+        if (strcmp(text, ingest_kinds[i]) == 0) {
+            *out = (store_kind)i;
+            return true;
+        }
+    }
+    if (!good || text) {
+        ingest_problem(in, "%s: \"kind\" is none of document, user, assistant", place);
+    }
+    return good && !text;
+}
+
 static base_status read_line(ingest *in, const char *place, const char *source, const char *text,
                              size_t size, int64_t file_time_us, base_error *err)
 {
@@ -75,7 +96,8 @@ static base_status read_line(ingest *in, const char *place, const char *source, 
         good = false;
     }
     int64_t observed = o->observed_at_us == BASE_TIME_NONE ? file_time_us : o->observed_at_us;
-    if (good && get_time(in, line, "observed_at", place, observed, &d.observed_at_us) &&
+    if (good && get_kind(in, line, place, &d.kind) &&
+        get_time(in, line, "observed_at", place, observed, &d.observed_at_us) &&
         get_time(in, line, "valid_from", place, o->valid_from_us, &d.valid_from_us) &&
         get_time(in, line, "valid_to", place, o->valid_to_us, &d.valid_to_us)) {
         d.source = o->source ? o->source : d.source && *d.source ? d.source : source;

@@ -51,22 +51,21 @@ static char *name_title(const char *path)
     return base_strndup(name, dot && dot != name ? (size_t)(dot - name) : strlen(name));
 }
 
-base_status ingest_read_text(ingest *in, const char *path, const char *source, const char *text,
-                             size_t size, int64_t file_time_us, base_error *err)
+base_status ingest_add_file(ingest *in, const char *path, const char *source, const char *title,
+                            const char *text, size_t size, int64_t file_time_us, base_error *err)
 {
     const ingest_options *o = ingest_get_options(in);
     bool standard_input = strcmp(path, "-") == 0;
-    char *title = is_markdown(path) ? markdown_title(text, size) : NULL;
-    if (!title) {
-        title = standard_input ? base_strdup("") : name_title(path);
-    }
-    if (!title) {
+    char *name = title && *title  ? base_strdup(title)
+                 : standard_input ? base_strdup("")
+                                  : name_title(path);
+    if (!name) {
         return base_fail(err, BASE_NO_MEMORY, "%s: no memory", path);
     }
     ingest_document document = {
         .source = o->source ? o->source : source,
         .external_id = standard_input ? NULL : path,
-        .title = title,
+        .title = name,
         .text = text,
         .text_size = size,
         .observed_at_us = o->observed_at_us == BASE_TIME_NONE ? file_time_us : o->observed_at_us,
@@ -75,6 +74,15 @@ base_status ingest_read_text(ingest *in, const char *path, const char *source, c
         .valid_to_us = o->valid_to_us,
         .place = path};
     base_status status = ingest_add(in, &document, err);
+    base_free(name);
+    return status;
+}
+
+base_status ingest_read_text(ingest *in, const char *path, const char *source, const char *text,
+                             size_t size, int64_t file_time_us, base_error *err)
+{
+    char *title = is_markdown(path) ? markdown_title(text, size) : NULL;
+    base_status status = ingest_add_file(in, path, source, title, text, size, file_time_us, err);
     base_free(title);
     return status;
 }

@@ -38,9 +38,12 @@ static base_status path_in(char out[STORE_PATH_SIZE], const char *folder, const 
                : base_fail(err, BASE_LIMIT, "path is too long: %.80s...", folder);
 }
 
-base_status store_remove_folder(const char *folder, base_error *err)
+base_status store_empty_folder(const char *folder, base_error *err)
 {
-    static const char *const names[] = {STORE_DATA_NAME, STORE_LOCK_NAME};
+    static const char *const names[] = {STORE_DATA_NAME,          STORE_LOCK_NAME,
+                                        STORE_WRITER_NAME,        STORE_GENERATION_NAME,
+                                        STORE_CATALOG_NAME,       STORE_CATALOG_NAME "-wal",
+                                        STORE_CATALOG_NAME "-shm"};
     char path[STORE_PATH_SIZE];
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         base_status status = path_in(path, folder, names[i], err);
@@ -51,10 +54,16 @@ base_status store_remove_folder(const char *folder, base_error *err)
             return base_fail_errno(err, errno, "cannot remove %s", path);
         }
     }
-    if (rmdir(folder) != 0 && errno != ENOENT) {
+    return BASE_OK;
+}
+
+base_status store_remove_folder(const char *folder, base_error *err)
+{
+    base_status status = store_empty_folder(folder, err);
+    if (status == BASE_OK && rmdir(folder) != 0 && errno != ENOENT) {
         return base_fail_errno(err, errno, "cannot remove %s", folder);
     }
-    return BASE_OK;
+    return status;
 }
 
 /* --- copying
@@ -118,7 +127,7 @@ base_status store_copy_records(store_db_txn *txn, const char *fresh_folder, uint
 {
     copy_state copy = {0};
     store_db_options options = {.create = true};
-    base_status status = store_remove_folder(fresh_folder, err);
+    base_status status = store_empty_folder(fresh_folder, err);
     if (status == BASE_OK) {
         status = base_dir_create(fresh_folder, err);
     }

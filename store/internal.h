@@ -5,6 +5,7 @@
  *   put.c        uses, KV, half-lives            forget.c     removal for good
  *   read.c       get, briefs, scan, lists        stats.c      figures, text search
  *   follow.c     catalogue behind the records    copy.c       rewrite of data.mdb, swap, scrub
+ *   backup.c     backup and restore
  *   verify.c     the full check, its child       check.c      every record, every reference
  *   salvage.c    what can be had from a damaged file
  *   kv_lmdb.c    db.h on LMDB                    catalog_sqlite.c  catalog.h on SQLite
@@ -175,6 +176,8 @@ base_status store_swap_data(const char *folder, const char *fresh_folder, base_e
  */
 base_status store_copy_records(store_db_txn *txn, const char *fresh_folder, uint64_t *skipped,
                                base_error *err);
+/* Remove the files that a store consists of and nothing else; the folder, too. */
+base_status store_empty_folder(const char *folder, base_error *err);
 base_status store_remove_folder(const char *folder, base_error *err);
 /* Finish a scrub that was begun: flag set in META. Writer lock held. */
 base_status store_scrub_locked(store *s, base_error *err);

@@ -178,6 +178,26 @@ base_status store_forget(store_txn *txn, const uint64_t *ids, size_t count,
  * other processes reopen by the generation file. */
 base_status store_scrub(store *s, base_error *err);
 
+/* --- backup and restore ----------------------------------------------------------------------- */
+
+typedef struct store_backup_receipt {
+    uint64_t episodes, documents, last_commit;
+    uint64_t bytes; /* of data.mdb in the copy */
+} store_backup_receipt;
+/* Copy every record of one moment into folder, while the store is in use: a store of its own,
+ * without what is derived (its first open makes that again). Written beside as "folder.partial",
+ * synced, renamed: folder is whole or not there. What another process forgets meanwhile is not in
+ * it. Errors: BASE_EXISTS (folder is there and not empty: nothing is ever overwritten),
+ * BASE_CORRUPT (a record is damaged: repair first), BASE_BUSY (another backup writes there),
+ * BASE_DISK_FULL, BASE_IO, BASE_PERMISSION. */
+base_status store_backup(store *s, const char *folder, store_backup_receipt *receipt,
+                         base_error *err);
+/* Make folder a store from a backup (or any store that nobody writes to): the backup is checked
+ * record by record, copied, the catalogue made, and the result verified before it takes its name.
+ * Errors as above; BASE_NOT_FOUND, BASE_CORRUPT with the first problem. */
+base_status store_restore(const char *backup, const char *folder, store_backup_receipt *receipt,
+                          base_error *err);
+
 /* --- reading (each call is its own read transaction, consistent within itself) ---------------- */
 
 /* BASE_NOT_FOUND */

@@ -38,6 +38,8 @@ THIRD_PARTY = {
     "LMDB": (r"lmdb\.h", r"\b(?:mdb_\w+|MDB_\w+)\b", "store/kv_lmdb.c"),
     "SQLite": (r"sqlite3\w*\.h", r"\b(?:sqlite3_\w+|SQLITE_\w+)\b", "store/catalog_sqlite.c"),
     "FAISS": (r"faiss/.*", r"\b(?:faiss_\w+|Faiss[A-Z]\w*)\b", "retrieval/index_faiss.c"),
+    "libxml2": (r"libxml/.*", r"\b(?:html[A-Z]\w*|xml[A-Z]\w*|XML_\w+|HTML_PARSE\w*)\b", "ingest/read_html.c"),
+    "poppler": (r"(?:poppler|glib|gio).*", r"\b(?:poppler_\w+|Poppler\w+|g_\w+|GError)\b", "ingest/read_pdf.c"),
     "CUDA": (
         r"(?:cuda|cublas|cusparse|cub/|nv|mma\.h).*",
         r"\b(?:cuda[A-Z]\w*|cublas[A-Z]\w*|__global__|__device__|CUDA_\w+)\b",

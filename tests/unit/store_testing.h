@@ -90,6 +90,17 @@ static inline size_t find_text(store *s, const char *query, int64_t as_of_us, st
     return count;
 }
 
+/* Where the bytes begin in data, NULL when nowhere. */
+static inline char *bytes_in(const base_buffer *data, const void *wanted, size_t size)
+{
+    for (size_t i = 0; i + size <= data->size; i++) {
+        if (memcmp(data->data + i, wanted, size) == 0) {
+            return data->data + i;
+        }
+    }
+    return NULL;
+}
+
 static inline void assert_verifies(const char *path, uint64_t episodes)
 {
     store_verify_report report = {0};
