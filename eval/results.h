@@ -49,7 +49,7 @@ typedef struct eval_identity {
 typedef struct eval_row {
     const char *arm, *question; /* both required; `question` is its id */
     const char *kind;           /* form of question ("single_now"), "" = none */
-    const char *group;          /* document or case that questions share: the unit of resampling;
+    const char *cluster;        /* document or case that questions share: the unit of resampling;
                                    "" = the question stands alone */
     const char *text;           /* of the question, may be NULL */
     const char *answer;         /* what the arm said */
