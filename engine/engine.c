@@ -7,8 +7,10 @@
 #include "base/clock.h"
 #include "base/mem.h"
 
-static const char *const arm_names[ENGINE_ARM_COUNT] = {"none", "prompt", "static", "full",
-                                                        "oracle"};
+static const char *const arm_names[ENGINE_ARM_COUNT] = {"none", "prompt", "static",
+                                                        "full", "oracle", "full-context"};
+static const char *const trigger_names[ENGINE_TRIGGER_COUNT] = {"innovation", "once", "always",
+                                                                "random"};
 
 const char *engine_arm_name(engine_arm arm)
 {
@@ -20,6 +22,22 @@ bool engine_arm_parse(const char *text, engine_arm *arm)
     for (int i = 0; i < ENGINE_ARM_COUNT; i++) {
         if (strcmp(text, arm_names[i]) == 0) {
             *arm = (engine_arm)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+const char *engine_trigger_name(engine_trigger trigger)
+{
+    return (unsigned)trigger < ENGINE_TRIGGER_COUNT ? trigger_names[trigger] : "?";
+}
+
+bool engine_trigger_parse(const char *text, engine_trigger *trigger)
+{
+    for (int i = 0; i < ENGINE_TRIGGER_COUNT; i++) {
+        if (strcmp(text, trigger_names[i]) == 0) {
+            *trigger = (engine_trigger)i;
             return true;
         }
     }
