@@ -69,6 +69,8 @@ typedef struct eval_row {
     int64_t distance;    /* tokens between evidence and question */
     int64_t updates;     /* of the asked key so far, first value included */
     int64_t lookups, events;
+    /* run from the question to the first answer token, splices included; answer tokens; run again
+     * in mid-answer */
     int64_t prefill_tokens, decode_tokens, rerun_tokens;
     double first_token_ms, answer_ms; /* from the question; to the first and to the last token */
     int64_t citations, citations_right;
@@ -195,6 +197,7 @@ void eval_run_free(eval_run *run);
     X(VALUE_NLL, "value_nll", "negative log likelihood of values", "nats", -1)                \
     X(LOOKUPS, "lookups_per_100", "lookups per 100 answer tokens", "lookups", -1)             \
     X(EVENTS, "events_per_100", "events per 100 tokens", "events", 0)                         \
+    X(TOKENS_FIRST, "tokens_to_first", "tokens run to first answer token", "tokens", -1)      \
     X(TOKENS_RUN, "tokens_run", "tokens run per answer", "tokens", -1)                        \
     X(FIRST_TOKEN_MS, "first_token_ms", "time to first answer token", "ms", -1)               \
     X(ANSWER_MS, "answer_ms", "time per answer", "ms", -1)
