@@ -153,8 +153,8 @@ static int by_cluster(const void *pa, const void *pb)
 }
 
 /* Sum members [count] by group into sums_a and sums_b [count]; returns how many groups. Members are
- * sorted in place; the order of groups is that of their names, so draws do not depend on the order in
- * which rows were added. */
+ * sorted in place; the order of groups is that of their names, so draws do not depend on the order
+ * in which rows were added. */
 static size_t group(member *members, size_t count, eval_sum *sums_a, eval_sum *sums_b)
 {
     size_t groups = 0;

@@ -24,7 +24,8 @@ typedef struct eval_field {
 enum { EVAL_FIELD_ROWS = 33 };
 extern const eval_field eval_fields[EVAL_FIELD_ROWS];
 
-/* The fields of an identity, `seed` and `limit` apart, in the order that eval_identity_id hashes. */
+/* The fields of an identity, `seed` and `limit` apart, in the order that eval_identity_id
+ * hashes. */
 typedef struct eval_identity_field {
     const char *name;
     size_t offset; /* of a const char * in eval_identity */

@@ -1,9 +1,9 @@
 /* eval/results_sqlite.c: DIR/results.sqlite and DIR/results.jsonl (schema in results.h). Alone in
  * eval/ it knows SQLite.
  *
- * WAL with synchronous=NORMAL while a run is open: a row costs no fsync and survives the death of the
- * process. Closing goes back to one plain file, so that a finished DIR can be copied and read from
- * anywhere. results.jsonl is derived: it is written anew on opening.
+ * WAL with synchronous=NORMAL while a run is open: a row costs no fsync and survives the death of
+ * the process. Closing goes back to one plain file, so that a finished DIR can be copied and read
+ * from anywhere. results.jsonl is derived: it is written anew on opening.
  */
 #include <sqlite3.h>
 #include <stdio.h>

@@ -25,15 +25,16 @@ typedef struct eval_sum {
 } eval_sum;
 
 /* 95 % interval of the ratio over groups [count], at the percentiles 2.5 and 97.5. Draws whose
- * denominator is 0 are left out. share: the ratio is a share of yes; where all groups agree (0 or 1)
- * the bootstrap would say "certain", and the exact one-sided 97.5 % bound of `count` equal draws is
- * given instead (Clopper & Pearson 1934). *low = *high = NAN with fewer than 2 groups.
+ * denominator is 0 are left out. share: the ratio is a share of yes; where all groups agree (0 or
+ * 1) the bootstrap would say "certain", and the exact one-sided 97.5 % bound of `count` equal draws
+ * is given instead (Clopper & Pearson 1934). *low = *high = NAN with fewer than 2 groups.
  * Errors: BASE_NO_MEMORY. */
 base_status eval_stats_interval(const eval_sum *groups, size_t count, bool share, uint64_t seed,
                                 double *low, double *high, base_error *err);
 
-/* a minus b, group i of both drawn together [count]: interval, and the two-sided p of a difference of
- * 0, (2 * min(share of draws <= 0, share of draws >= 0), a draw added on both sides; at most 1). */
+/* a minus b, group i of both drawn together [count]: interval, and the two-sided p of a difference
+ * of 0, (2 * min(share of draws <= 0, share of draws >= 0), a draw added on both sides; at most
+ * 1). */
 base_status eval_stats_difference(const eval_sum *a, const eval_sum *b, size_t count, uint64_t seed,
                                   double *low, double *high, double *p, base_error *err);
 

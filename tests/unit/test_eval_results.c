@@ -1,4 +1,5 @@
-/* Results on disk: what goes in comes out, a run goes on where it stopped, another run is refused. */
+/* Results on disk: what goes in comes out, a run goes on where it stopped, another run is
+ * refused. */
 #include "folder_testing.h"
 
 #include <math.h>
@@ -133,8 +134,8 @@ static void test_eval_results_rows_come_back_as_they_went_in(void **state)
     json_decref(extra);
 }
 
-/* Goal: nothing is run twice. Method: close after two rows, tear the last line of results.jsonl as a
- * kill would, open again. */
+/* Goal: nothing is run twice. Method: close after two rows, tear the last line of results.jsonl as
+ * a kill would, open again. */
 static void test_eval_results_the_same_run_goes_on(void **state)
 {
     eval_results *results;

@@ -35,7 +35,8 @@ static void fill(eval_sum *groups, size_t count, size_t yes, double size)
 }
 
 /* A share of 0.3 over 200 independent rows has the standard error sqrt(0.3 * 0.7 / 200) = 0.0324:
- * the interval is about 1.96 of it to both sides. Groups of 10 equal rows must not make it narrower.
+ * the interval is about 1.96 of it to both sides. Groups of 10 equal rows must not make it
+ * narrower.
  */
 static void test_eval_stats_interval_has_the_width_of_theory(void **state)
 {
