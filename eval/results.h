@@ -12,8 +12,8 @@
  *   traces(run, arm, question, token, text, entropy_nats, surprise_nats, event, attention_mass)
  *   rows  a view: results with suite, git_commit, model_hash, seed and command in every row
  *
- * `run` is the first 16 hexadecimal digits of a hash of the identity, so that several results.sqlite
- * can be poured into one.
+ * `run` is the first 16 hexadecimal digits of a hash of the identity, so that several
+ * results.sqlite can be poured into one.
  *
  * Thread rule: one thread at a time an eval_results. Paths are UTF-8.
  */
@@ -69,6 +69,8 @@ typedef struct eval_row {
     int64_t distance;    /* tokens between evidence and question */
     int64_t updates;     /* of the asked key so far, first value included */
     int64_t lookups, events;
+    /* run from the question to the first answer token, splices included; answer tokens; run again
+     * in mid-answer */
     int64_t prefill_tokens, decode_tokens, rerun_tokens;
     double first_token_ms, answer_ms; /* from the question; to the first and to the last token */
     int64_t citations, citations_right;
@@ -112,11 +114,11 @@ typedef struct eval_trace_token {
 
 typedef struct eval_results eval_results;
 
-/* Open DIR (created with its parents) for the run `identity`. An empty DIR begins it; one that holds
- * the same run goes on: its rows count, and results.jsonl is written anew from them. Errors:
- * BASE_EXISTS when DIR holds another run (the text says what differs and both values), BASE_CORRUPT,
- * BASE_VERSION when results.sqlite is no such file, BASE_INVALID without suite or arms, I/O codes.
- * *out is closed by eval_results_close. */
+/* Open DIR (created with its parents) for the run `identity`. An empty DIR begins it; one that
+ * holds the same run goes on: its rows count, and results.jsonl is written anew from them. Errors:
+ * BASE_EXISTS when DIR holds another run (the text says what differs and both values),
+ * BASE_CORRUPT, BASE_VERSION when results.sqlite is no such file, BASE_INVALID without suite or
+ * arms, I/O codes. *out is closed by eval_results_close. */
 base_status eval_results_open(const char *dir, const eval_identity *identity, eval_results **out,
                               base_error *err);
 void eval_results_close(eval_results *results); /* NULL is fine */
@@ -152,8 +154,8 @@ typedef struct eval_trace {
     size_t count;
 } eval_trace;
 
-/* A run in memory. All texts belong to it. Rows: grouped by arm in the identity's order, then in the
- * order they were added; answers, stale_answers and extra may be NULL. */
+/* A run in memory. All texts belong to it. Rows: grouped by arm in the identity's order, then in
+ * the order they were added; answers, stale_answers and extra may be NULL. */
 typedef struct eval_run {
     char id[17];
     eval_identity identity;
@@ -173,9 +175,9 @@ void eval_run_free(eval_run *run);
 
 /* --- figures ---------------------------------------------------------------------------------- */
 
-/* Every metric is a ratio of sums over rows (a mean is a sum over a count): key in JSON and columns,
- * what a person reads, unit ("share": 0..1), and whether more is better (+1), worse (-1) or neither
- * (0). */
+/* Every metric is a ratio of sums over rows (a mean is a sum over a count): key in JSON and
+ * columns, what a person reads, unit ("share": 0..1), and whether more is better (+1), worse (-1)
+ * or neither (0). */
 #define EVAL_METRIC_MAP(X)                                                                    \
     X(CONTAINS, "contains", "answer holds a gold text", "share", 1)                           \
     X(EM, "em", "exact match", "share", 1)                                                    \
@@ -195,6 +197,7 @@ void eval_run_free(eval_run *run);
     X(VALUE_NLL, "value_nll", "negative log likelihood of values", "nats", -1)                \
     X(LOOKUPS, "lookups_per_100", "lookups per 100 answer tokens", "lookups", -1)             \
     X(EVENTS, "events_per_100", "events per 100 tokens", "events", 0)                         \
+    X(TOKENS_FIRST, "tokens_to_first", "tokens run to first answer token", "tokens", -1)      \
     X(TOKENS_RUN, "tokens_run", "tokens run per answer", "tokens", -1)                        \
     X(FIRST_TOKEN_MS, "first_token_ms", "time to first answer token", "ms", -1)               \
     X(ANSWER_MS, "answer_ms", "time per answer", "ms", -1)
@@ -236,8 +239,8 @@ typedef struct eval_pair {
 base_status eval_run_pair(const eval_run *run, const char *arm_a, const char *arm_b,
                           eval_metric metric, eval_pair *out, base_error *err);
 
-/* A metric along an axis. Buckets have fixed edges: ages 1 day, 1 week, 30, 90 and 365 days, 3 and 10
- * years; distances powers of 4 from 1,024 tokens; updates powers of 2. */
+/* A metric along an axis. Buckets have fixed edges: ages 1 day, 1 week, 30, 90 and 365 days, 3 and
+ * 10 years; distances powers of 4 from 1,024 tokens; updates powers of 2. */
 typedef enum eval_axis { EVAL_AXIS_AGE, EVAL_AXIS_DISTANCE, EVAL_AXIS_UPDATES } eval_axis;
 typedef struct eval_bucket {
     char label[32]; /* "1-4 K", "30-90 d", "5-8" */
