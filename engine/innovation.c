@@ -43,29 +43,31 @@ bool innovation_observe(innovation *state, float entropy_nats)
     bool looked_at = state->seen % state->options.stride == 0;
     state->seen++;
     state->since_event += state->since_event < state->options.gap;
-    if (!looked_at || !(entropy_nats >= 0.0f)) { /* NaN teaches nothing */
-        return false;
+    bool exceeds = looked_at && entropy_nats > state->threshold;
+    if (looked_at && entropy_nats >= 0.0f) { /* NaN teaches nothing */
+        state->threshold += step_nats * ((exceeds ? 1.0f : 0.0f) - state->options.target_rate);
+        state->threshold = state->threshold < 0.0f ? 0.0f : state->threshold;
     }
-    bool exceeds = entropy_nats > state->threshold;
-    state->threshold += step_nats * ((exceeds ? 1.0f : 0.0f) - state->options.target_rate);
-    if (state->threshold < 0.0f) {
-        state->threshold = 0.0f;
+    if (state->again_in > 0) { /* an event is open */
+        return --state->again_in == 0;
     }
     if (!exceeds || state->since_event < state->options.gap) {
         return false;
     }
-    state->since_event = 0;
+    state->since_event = state->open_for = 0;
     state->events++;
     return true;
 }
 
 void innovation_forced(innovation *state)
 {
-    state->since_event = 0;
+    state->since_event = state->open_for = state->again_in = 0;
 }
 
-void innovation_postpone(innovation *state, size_t tokens)
+bool innovation_again(innovation *state, size_t tokens)
 {
-    size_t gap = state->options.gap;
-    state->since_event = gap > tokens ? gap - tokens : 0;
+    BASE_ASSERT(tokens > 0);
+    state->open_for += tokens;
+    state->again_in = state->open_for <= INNOVATION_OPEN_MAX ? tokens : 0;
+    return state->again_in > 0;
 }

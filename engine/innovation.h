@@ -24,7 +24,12 @@ typedef struct innovation {
     float threshold;
     size_t since_event; /* tokens since the last event */
     size_t seen, events;
+    size_t again_in; /* an open event fires again after so many tokens; 0 = none is open */
+    size_t open_for; /* tokens that it has been kept open for */
 } innovation;
+
+/* An event stays open for so many tokens at most: as many as the refractory gap. */
+enum { INNOVATION_OPEN_MAX = 8 };
 
 void innovation_begin(innovation *state, const innovation_options *options);
 /* One position: entropy of the distribution of the token that comes next. Returns whether an event
@@ -32,7 +37,9 @@ void innovation_begin(innovation *state, const innovation_options *options);
 bool innovation_observe(innovation *state, float entropy_nats);
 /* The caller consulted memory for another reason (start of an answer): restarts the gap. */
 void innovation_forced(innovation *state);
-/* The event came too early to be used: it may fire again after `tokens` more. */
-void innovation_postpone(innovation *state, size_t tokens);
+/* The event that has just fired came too early to be used: it stays open and fires again after
+ * `tokens` (>= 1) more, whatever the entropy is there. Returns false, and closes it, where that
+ * would be more than INNOVATION_OPEN_MAX tokens in all. */
+bool innovation_again(innovation *state, size_t tokens);
 
 #endif

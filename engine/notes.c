@@ -18,12 +18,12 @@ static base_status paste(engine_session *s, uint64_t id, bool dated, chat_ids *i
         return status;
     }
     base_time_format_date(episode.observed_at_us, day);
-    status = !dated          ? base_buffer_append_text(&title, episode.title)
+    status = !dated           ? base_buffer_append_text(&title, episode.title)
              : *episode.title ? base_buffer_printf(&title, "%s (%s)", episode.title, day)
                               : base_buffer_append_text(&title, day);
-    status = status ? base_fail(err, status, "no memory for a note")
-                    : prompt_block(&s->prompt, title.data, episode.text, episode.text_size, ids,
-                                   err);
+    status = status
+                 ? base_fail(err, status, "no memory for a note")
+                 : prompt_block(&s->prompt, title.data, episode.text, episode.text_size, ids, err);
     base_buffer_free(&title);
     store_episode_free(&episode);
     return status;
@@ -121,8 +121,8 @@ base_status session_paste_all(engine_session *s, size_t room, chat_ids *ids, bas
     /* No note has fewer tokens than this: a store that cannot fit is not read. */
     enum { NOTE_TOKENS_MIN = 6 };
     if (!status && count > room / NOTE_TOKENS_MIN) {
-        status = base_fail(err, BASE_LIMIT, "the %zu notes known do not fit %zu tokens", count,
-                           room);
+        status =
+            base_fail(err, BASE_LIMIT, "the %zu notes known do not fit %zu tokens", count, room);
     }
     for (size_t i = 0; i < count && !status; i++) {
         status = paste(s, notes[i].hit.id, true, ids, err);

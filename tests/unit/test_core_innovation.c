@@ -172,6 +172,28 @@ static void test_stride_looks_at_every_nth_token(void **state)
     }
 }
 
+/* Goal: an event that could not be used fires again when it asked to, however sure the model is
+ * there, for INNOVATION_OPEN_MAX tokens in all; then the gap has passed and the test is as new. */
+static void test_open_event_fires_again_without_entropy(void **state)
+{
+    (void)state;
+    innovation s;
+    innovation_begin(&s, NULL);
+    assert_true(innovation_observe(&s, 9.0f));
+    for (int n = 0; n < INNOVATION_OPEN_MAX / 2; n++) {
+        assert_true(innovation_again(&s, 2));
+        assert_false(innovation_observe(&s, 9.0f));
+        assert_true(innovation_observe(&s, 0.0f));
+    }
+    assert_false(innovation_again(&s, 1));
+    assert_int_equal(s.events, 1);
+    assert_false(innovation_observe(&s, 0.0f));
+    assert_true(innovation_observe(&s, 9.0f));
+    assert_true(innovation_again(&s, 1));
+    innovation_forced(&s);
+    assert_false(innovation_observe(&s, 0.0f));
+}
+
 /* Goal: the threshold stays a number that entropies can exceed. Method: a thousand sure tokens. */
 static void test_threshold_never_falls_below_zero(void **state)
 {
@@ -195,6 +217,7 @@ int main(void)
         cmocka_unit_test(test_starts_at_three_nats),
         cmocka_unit_test(test_only_observed_entropies_move_the_threshold),
         cmocka_unit_test(test_stride_looks_at_every_nth_token),
+        cmocka_unit_test(test_open_event_fires_again_without_entropy),
         cmocka_unit_test(test_threshold_never_falls_below_zero),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
