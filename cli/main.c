@@ -343,7 +343,7 @@ int main(int argc, char **argv)
             return CLI_USAGE;
         }
         engine_arm arm;
-        if (o.arm && (!engine_arm_parse(o.arm, &arm) || arm == ENGINE_ARM_ORACLE)) {
+        if (o.arm && (!engine_arm_parse(o.arm, &arm) || arm >= ENGINE_ARM_ORACLE)) {
             return cli_usage("--arm %s is none of full, static, prompt, none", o.arm);
         }
         if (o.help) {

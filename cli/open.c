@@ -150,7 +150,7 @@ base_status cli_session_options(const cli_options *o, const cli_memory *memory,
     engine_session_defaults(out);
     out->store = memory->store;
     out->retrieval = memory->retrieval;
-    if (o->arm && (!engine_arm_parse(o->arm, &out->arm) || out->arm == ENGINE_ARM_ORACLE)) {
+    if (o->arm && (!engine_arm_parse(o->arm, &out->arm) || out->arm >= ENGINE_ARM_ORACLE)) {
         return base_fail(err, BASE_INVALID, "--arm %s is none of full, static, prompt, none",
                          o->arm);
     }

@@ -270,7 +270,8 @@ static base_status cite(engine_session *s, base_error *err)
             if (came_before(answer, e, memory->id)) {
                 continue;
             }
-            if (memory->attention_mass >= mass_counts && s->options.keep_writes) {
+            if (memory->attention_mass >= mass_counts && s->options.keep_writes &&
+                !s->options.no_uses) {
                 status = session_queue_write(
                     s, (session_write){.episode = memory->id, .mass = memory->attention_mass}, err);
             }

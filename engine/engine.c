@@ -9,8 +9,10 @@
 
 enum { BOUND_DEFAULT = 1024 }; /* costs 0.1 nats beyond it, 512 twice as much (semantics §6) */
 
-static const char *const arm_names[ENGINE_ARM_COUNT] = {"none", "prompt", "static", "full",
-                                                        "oracle"};
+static const char *const arm_names[ENGINE_ARM_COUNT] = {"none", "prompt", "static",
+                                                        "full", "oracle", "full-context"};
+static const char *const trigger_names[ENGINE_TRIGGER_COUNT] = {"innovation", "once", "always",
+                                                                "random"};
 
 static const char *const core_names[ENGINE_CORE_COUNT] = {"full", "window"};
 
@@ -40,6 +42,22 @@ bool engine_arm_parse(const char *text, engine_arm *arm)
     for (int i = 0; i < ENGINE_ARM_COUNT; i++) {
         if (strcmp(text, arm_names[i]) == 0) {
             *arm = (engine_arm)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+const char *engine_trigger_name(engine_trigger trigger)
+{
+    return (unsigned)trigger < ENGINE_TRIGGER_COUNT ? trigger_names[trigger] : "?";
+}
+
+bool engine_trigger_parse(const char *text, engine_trigger *trigger)
+{
+    for (int i = 0; i < ENGINE_TRIGGER_COUNT; i++) {
+        if (strcmp(text, trigger_names[i]) == 0) {
+            *trigger = (engine_trigger)i;
             return true;
         }
     }

@@ -57,7 +57,9 @@ typedef enum engine_arm {
     ENGINE_ARM_PROMPT, /* bolt-on RAG: top-k texts in the prompt, once, before generation */
     ENGINE_ARM_STATIC, /* in-loop splice without decay or supersession */
     ENGINE_ARM_FULL,   /* everything */
-    ENGINE_ARM_ORACLE, /* the given episodes are spliced, nothing is retrieved (evaluation) */
+    /* evaluation only, from here on */
+    ENGINE_ARM_ORACLE,       /* the given episodes are spliced, nothing is retrieved */
+    ENGINE_ARM_FULL_CONTEXT, /* all that is known at as-of in the prompt, newest last */
     ENGINE_ARM_COUNT
 } engine_arm;
 const char *engine_arm_name(engine_arm arm);
@@ -67,8 +69,15 @@ bool engine_arm_parse(const char *text, engine_arm *arm);
 typedef enum engine_trigger {
     ENGINE_TRIGGER_INNOVATION,
     ENGINE_TRIGGER_ONCE,
-    ENGINE_TRIGGER_ALWAYS
+    ENGINE_TRIGGER_ALWAYS,
+    ENGINE_TRIGGER_RANDOM, /* the same adaptive test, on seeded noise: the same rate of events */
+    ENGINE_TRIGGER_COUNT
 } engine_trigger;
+const char *engine_trigger_name(engine_trigger trigger);
+bool engine_trigger_parse(const char *text, engine_trigger *trigger);
+
+/* Where memories stand at a turn boundary (semantics §5). AUTO: B up to 64 tokens of user turn. */
+typedef enum engine_layout { ENGINE_LAYOUT_AUTO, ENGINE_LAYOUT_B, ENGINE_LAYOUT_S } engine_layout;
 
 typedef struct engine_session_options {
     store *store;         /* borrowed; NULL = no memory */
@@ -87,9 +96,14 @@ typedef struct engine_session_options {
     float score_min;
     /* engine_ask answers ENGINE_ABSTAIN_TEXT when nothing scores score_min */
     bool may_abstain;
+    engine_layout layout;    /* ablation */
     bool no_bias;            /* ablation: strength is not added in attention */
+    bool no_time;            /* ablation: ranking without its time term */
+    bool no_bm25;            /* ablation: ranking without BM25 */
     bool no_kv_disk;         /* ablation: never read KV from disk */
+    bool notes_plain;        /* arm prompt pastes what a splice holds: no dates, best nearest */
     bool keep_writes;        /* collect uses and new KV for engine_session_write */
+    bool no_uses;            /* of these, only KV: asking does not change what is answered later */
     const uint64_t *oracle;  /* [oracle_count] for ENGINE_ARM_ORACLE */
     size_t oracle_count;
     /* Called for every piece of answer text as it is final (whole code points); may be NULL. */
@@ -102,6 +116,14 @@ void engine_session_defaults(engine_session_options *options);
 base_status engine_session_open(engine *e, const engine_session_options *options,
                                 engine_session **out, base_error *err);
 void engine_session_close(engine_session *s);
+/* Make an open session ready for an independent question: as if it had been closed and opened with
+ * these options (bit for bit), but what does not depend on them stays: buffers, and the keys and
+ * values of the fixed prefix. The window's size cannot change (BASE_INVALID). On an error the
+ * session can only be closed. */
+base_status engine_session_restart(engine_session *s, const engine_session_options *options,
+                                   base_error *err);
+/* Tag [32] under which this session's keys and values lie in a store; NULL before it had one. */
+const uint8_t *engine_session_kv_tag(const engine_session *s);
 /* Change the clock and cuts between answers (chat: /asof). */
 void engine_session_set_time(engine_session *s, int64_t now_us, int64_t as_of_us, int64_t about_us);
 
@@ -155,6 +177,9 @@ typedef struct engine_answer {
     size_t citation_count;
     size_t prefill_tokens, decode_tokens, rerun_tokens, lookups;
     double prefill_ms, decode_ms, retrieval_ms, splice_ms;
+    /* from the question to the distribution of the answer's first token: time, and tokens run */
+    double first_ms;
+    size_t first_tokens;
 } engine_answer;
 void engine_answer_free(engine_answer *answer);
 

@@ -89,8 +89,8 @@ base_status session_look_up(engine_session *s, const char *query, size_t query_s
                              .about_us = s->options.about_us,
                              .k = K,
                              .use_strength = s->options.arm == ENGINE_ARM_FULL,
-                             .use_time = true,
-                             .use_bm25 = true};
+                             .use_time = !s->options.no_time,
+                             .use_bm25 = !s->options.no_bm25};
         status = retrieval_search(s->options.retrieval, &q, found, &found_count, err);
     }
     for (size_t i = 0; i < found_count && !status; i++) {

@@ -55,6 +55,11 @@ void engine_session_defaults(engine_session_options *options)
                                         .score_min = NAN};
 }
 
+static size_t vocabulary(const engine_session *s)
+{
+    return core_model_shape(s->e->model)->vocabulary;
+}
+
 static void set_option_defaults(engine_session *s)
 {
     engine_session_options *o = &s->options;
@@ -90,6 +95,27 @@ static const core_stream_options *stream_size(const engine_session *s, core_stre
     return o;
 }
 
+/* What options decide, at the begin of a session and of an independent question. */
+static base_status take_options(engine_session *s, const engine_session_options *options,
+                                base_error *err)
+{
+    engine *e = s->e;
+    s->options = *options;
+    set_option_defaults(s);
+    if (s->options.store && !e->encoder) {
+        return base_fail(err, BASE_INVALID, "memory needs a text encoder");
+    }
+    sample_free(s->sampler);
+    s->sampler = NULL;
+    base_status status = sample_create(&s->options.sampling, vocabulary(s), &s->sampler, err);
+    if (!status && s->options.store && !s->kv) {
+        status = kvcache_open(e->model, &e->stream_options, &s->prompt, &s->kv, err);
+    }
+    base_rng_seed(&s->noise, s->options.sampling.seed);
+    innovation_begin(&s->innovation, &s->options.innovation);
+    return status;
+}
+
 base_status engine_session_open(engine *e, const engine_session_options *options,
                                 engine_session **out, base_error *err)
 {
@@ -98,36 +124,74 @@ base_status engine_session_open(engine *e, const engine_session_options *options
         return base_fail(err, BASE_NO_MEMORY, "no memory for a session");
     }
     s->e = e;
-    s->options = *options;
-    set_option_defaults(s);
-    const core_shape *shape = core_model_shape(e->model);
-    core_stream_options stream_options = e->stream_options;
     core_stream *stream = NULL;
+    size_t row = vocabulary(s) * sizeof(float);
+    s->logits = base_alloc_aligned(SESSION_ROWS * row);
+    s->prefix_logits = base_alloc_aligned(row);
+    s->query_vector = base_calloc(e->encoder ? encoder_dim(e->encoder) : 1, sizeof(float));
     base_status status = BASE_OK;
-    if (s->options.store && !e->encoder) {
-        status = base_fail(err, BASE_INVALID, "memory needs a text encoder");
-    }
-    size_t row = shape->vocabulary * sizeof(float);
-    if (!status) {
-        s->logits = base_alloc_aligned(SESSION_ROWS * row);
-        s->query_vector = base_calloc(e->encoder ? encoder_dim(e->encoder) : 1, sizeof(float));
-        if (!s->logits || !s->query_vector) {
-            status = base_fail(err, BASE_NO_MEMORY, "no memory for a session");
-        }
+    if (!s->logits || !s->prefix_logits || !s->query_vector) {
+        status = base_fail(err, BASE_NO_MEMORY, "no memory for a session");
     }
     if (status || (status = chat_open(core_model_file(e->model), e->tokenizer, &s->chat, err)) ||
         (status = prompt_open(s->chat, &s->prompt, err)) ||
-        (status = sample_create(&s->options.sampling, shape->vocabulary, &s->sampler, err)) ||
-        (status = core_stream_open(e->model, stream_size(s, &stream_options), &stream, err)) ||
-        (status = splice_open(stream, &s->window, err)) ||
-        (s->options.store &&
-         (status = kvcache_open(e->model, &e->stream_options, &s->prompt, &s->kv, err)))) {
+        (status = take_options(s, options, err))) {
         engine_session_close(s);
         return status;
     }
-    innovation_begin(&s->innovation, &s->options.innovation);
+    core_stream_options stream_options = e->stream_options;
+    if ((status = core_stream_open(e->model, stream_size(s, &stream_options), &stream, err)) ||
+        (status = splice_open(stream, &s->window, err))) {
+        engine_session_close(s);
+        return status;
+    }
     *out = s;
     return BASE_OK;
+}
+
+/* Everything behind the fixed prefix goes; the prefix too where it does not stand first, and in a
+ * bounded window, which cannot go back that far. */
+static void drop_turns(engine_session *s)
+{
+    splice_watch(&s->window, false);
+    while (s->window.resident_count > 0) {
+        splice_evict(&s->window, 0);
+    }
+    if (s->prefix_stands && !core_window(s->window.stream)) {
+        splice_truncate(&s->window, s->prompt.prefix.count);
+    } else {
+        splice_clear(&s->window);
+        s->prefix_stands = false;
+    }
+    s->answered_before = false;
+}
+
+static void drop_writes(engine_session *s)
+{
+    for (size_t i = 0; i < s->write_count; i++) {
+        base_free(s->writes[i].blob);
+    }
+    s->write_count = 0;
+}
+
+base_status engine_session_restart(engine_session *s, const engine_session_options *options,
+                                   base_error *err)
+{
+    size_t slots = s->options.window_slots, memory_slots = s->options.memory_slots_max;
+    drop_writes(s);
+    drop_turns(s);
+    base_status status = take_options(s, options, err);
+    if (!status && (s->options.window_slots != slots ||
+                    s->options.memory_slots_max != memory_slots)) {
+        status = base_fail(err, BASE_INVALID, "a session's window keeps its size of %zu slots",
+                           slots);
+    }
+    return status;
+}
+
+const uint8_t *engine_session_kv_tag(const engine_session *s)
+{
+    return s->kv ? kvcache_tag(s->kv) : NULL;
 }
 
 void engine_session_close(engine_session *s)
@@ -135,9 +199,7 @@ void engine_session_close(engine_session *s)
     if (!s) {
         return;
     }
-    for (size_t i = 0; i < s->write_count; i++) {
-        base_free(s->writes[i].blob);
-    }
+    drop_writes(s);
     kvcache_close(s->kv);
     splice_close(&s->window);
     sample_free(s->sampler);
@@ -145,6 +207,7 @@ void engine_session_close(engine_session *s)
     chat_close(s->chat);
     base_buffer_free(&s->text);
     base_free_aligned(s->logits);
+    base_free_aligned(s->prefix_logits);
     base_free(s->query_vector);
     base_free(s->writes);
     base_free(s->question);
@@ -159,11 +222,6 @@ void engine_session_set_time(engine_session *s, int64_t now_us, int64_t as_of_us
 }
 
 /* --- running tokens --------------------------------------------------------------------------- */
-
-static size_t vocabulary(const engine_session *s)
-{
-    return core_model_shape(s->e->model)->vocabulary;
-}
 
 /* Run live tokens; s->logits row 0 is the distribution after the last. */
 static base_status run(engine_session *s, const int32_t *ids, size_t count, base_error *err)
@@ -306,6 +364,22 @@ done:
     return status;
 }
 
+/* The innovation test on one position; false for triggers that do without. */
+static bool innovates(engine_session *s, float entropy)
+{
+    const innovation_options *o = &s->innovation.options;
+    switch (s->options.trigger) {
+    case ENGINE_TRIGGER_INNOVATION:
+        return innovation_observe(&s->innovation, entropy);
+    case ENGINE_TRIGGER_RANDOM:
+        /* Exponential noise that exceeds the threshold as often as is aimed at, from the start. */
+        return innovation_observe(&s->innovation, o->threshold / logf(o->target_rate) *
+                                                      logf(1.0f - (float)base_rng_unit(&s->noise)));
+    default:
+        return false;
+    }
+}
+
 /* --- the prompt ------------------------------------------------------------------------------- */
 
 /* Tokens of the prompt at which an event fired (how many had been read by then). */
@@ -343,8 +417,7 @@ static base_status read_prompt(engine_session *s, const int32_t *ids, size_t cou
             known = true;
             stats(s, s->logits + t * v, &lse, &entropy);
             bool last = done + t + 1 == count;
-            if (!last && session_recalls(s) && s->options.trigger == ENGINE_TRIGGER_INNOVATION &&
-                innovation_observe(&s->innovation, entropy)) {
+            if (!last && session_recalls(s) && innovates(s, entropy)) {
                 fired = true;
                 fired_entropy = entropy;
                 if (events->count < PROMPT_QUERIES_MAX) {
@@ -441,44 +514,13 @@ static base_status look_up_oracle(engine_session *s, retrieval_hit *hits, size_t
     return session_event(s, true, 0, s->question, strlen(s->question), start, err);
 }
 
-/* Bolt-on retrieval: the texts themselves, once, before the question. */
-static base_status paste_notes(engine_session *s, const retrieval_hit *hits, size_t count,
-                               engine_event *event, chat_ids *ids, base_error *err)
-{
-    size_t wanted = 0;
-    while (wanted < count && wanted < s->options.memories_max &&
-           hits[wanted].score >= s->options.score_min) {
-        wanted++;
-    }
-    for (size_t i = wanted; i-- > 0;) {
-        store_episode episode;
-        size_t before = ids->count;
-        base_status status = store_get(s->options.store, hits[i].id, &episode, err);
-        if (status) {
-            return status;
-        }
-        status = prompt_block(&s->prompt, episode.title, episode.text, episode.text_size, ids, err);
-        store_episode_free(&episode);
-        if (status) {
-            return status;
-        }
-        event->memories[event->memory_count++] = (engine_memory){.id = hits[i].id,
-                                                                 .score = hits[i].score,
-                                                                 .similarity = hits[i].similarity,
-                                                                 .strength = 1.0f,
-                                                                 .tokens = ids->count - before,
-                                                                 .kv = ENGINE_KV_COMPUTED};
-    }
-    return BASE_OK;
-}
-
 /* Make the window fit a question of `count` tokens and its answer: memories of earlier turns go,
  * then the oldest turns. */
 static base_status make_space(engine_session *s, size_t count, size_t max_tokens, base_error *err)
 {
     size_t needed = count + max_tokens + s->prompt.user.count + s->prompt.header.count +
                     (s->options.store ? s->options.memory_slots_max : 0) + TAIL;
-    if (!s->answered_before) {
+    if (!s->answered_before && !s->prefix_stands) {
         needed += s->prompt.prefix.count;
     }
     while (s->window.resident_count > 0) {
@@ -487,7 +529,7 @@ static base_status make_space(engine_session *s, size_t count, size_t max_tokens
     if (core_window(s->window.stream)) {
         return BASE_OK; /* the oldest leave by themselves */
     }
-    size_t prefix = s->answered_before ? s->prompt.prefix.count : 0;
+    size_t prefix = s->prefix_stands ? s->prompt.prefix.count : 0;
     size_t history = splice_slots(&s->window) - prefix;
     size_t free_slots = splice_free_slots(&s->window);
     if (needed > free_slots + history) {
@@ -506,10 +548,18 @@ static base_status make_space(engine_session *s, size_t count, size_t max_tokens
 static base_status open_user_turn(engine_session *s, base_error *err)
 {
     const chat_ids *ids = s->answered_before ? &s->prompt.user : &s->prompt.prefix;
-    if (!s->answered_before) {
+    size_t row = vocabulary(s) * sizeof *s->logits;
+    bool first = splice_slots(&s->window) == 0;
+    base_status status = BASE_OK;
+    if (first) {
         core_set_sinks(s->window.stream, s->prompt.prefix.count);
     }
-    base_status status = run(s, ids->ids, ids->count, err);
+    if (!s->answered_before && s->prefix_stands) {
+        memcpy(s->logits, s->prefix_logits, row);
+    } else if (!(status = run(s, ids->ids, ids->count, err)) && first) {
+        memcpy(s->prefix_logits, s->logits, row);
+        s->prefix_stands = true;
+    }
     s->answered_before = true;
     s->memory_at = s->header_at = s->answer_at = splice_slots(&s->window);
     return status;
@@ -553,12 +603,22 @@ static base_status take_question(engine_session *s, size_t max_tokens, bool *abs
         (status = open_user_turn(s, err))) {
         goto done;
     }
-    bool paste = s->options.arm == ENGINE_ARM_PROMPT && has_memory(s);
+    bool all = s->options.arm == ENGINE_ARM_FULL_CONTEXT && has_memory(s);
+    bool paste = all || (s->options.arm == ENGINE_ARM_PROMPT && has_memory(s));
     if (!paste && (status = read_prompt(s, question.ids, question.count, true, &events, err))) {
         goto done;
     }
     if (!has_memory(s)) {
         status = open_answer(s, NULL, err);
+        goto done;
+    }
+    if (all) {
+        size_t taken = question.count + s->prompt.header.count + max_tokens;
+        size_t room = splice_free_slots(&s->window);
+        if (!(status = session_paste_all(s, room > taken ? room - taken : 0, &pasted, err)) &&
+            !(status = chat_ids_append(&pasted, question.ids, question.count))) {
+            status = open_answer(s, &pasted, err);
+        }
         goto done;
     }
     status =
@@ -574,14 +634,15 @@ static base_status take_question(engine_session *s, size_t max_tokens, bool *abs
         goto done;
     }
     if (paste) {
-        if (!(status = paste_notes(s, hits, hit_count, start, &pasted, err)) &&
+        if (!(status = session_paste_hits(s, hits, hit_count, start, &pasted, err)) &&
             !(status = chat_ids_append(&pasted, question.ids, question.count))) {
             status = open_answer(s, &pasted, err);
         }
         goto done;
     }
     /* Layout B: memories, then the user turn again. Layout S: memories behind the user turn. */
-    bool layout_b = question.count <= LAYOUT_B_MAX;
+    bool layout_b = s->options.layout == ENGINE_LAYOUT_AUTO ? question.count <= LAYOUT_B_MAX
+                                                            : s->options.layout == ENGINE_LAYOUT_B;
     size_t at = layout_b ? s->memory_at : splice_slots(&s->window);
     if (!(status = session_splice(s, hits, hit_count, s->options.memories_max, at, start, &spliced,
                                   err))) {
@@ -593,6 +654,8 @@ static base_status take_question(engine_session *s, size_t max_tokens, bool *abs
         }
     }
 done:
+    s->answer->first_ms = base_clock_ms() - s->begin_ms;
+    s->answer->first_tokens = s->answer->prefill_tokens + s->answer->rerun_tokens;
     chat_ids_free(&question);
     chat_ids_free(&pasted);
     return status;
@@ -615,14 +678,10 @@ static bool event_fires(engine_session *s, size_t index, float entropy)
     if (!session_recalls(s) || !has_memory(s)) {
         return false;
     }
-    switch (s->options.trigger) {
-    case ENGINE_TRIGGER_ALWAYS:
+    if (s->options.trigger == ENGINE_TRIGGER_ALWAYS) {
         return index > 0;
-    case ENGINE_TRIGGER_ONCE:
-        return false;
-    default:
-        return innovation_observe(&s->innovation, entropy) && (index > 0 || !s->question);
     }
+    return innovates(s, entropy) && (index > 0 || !s->question);
 }
 
 static base_status generate(engine_session *s, size_t max_tokens, const forced *force,
@@ -667,6 +726,7 @@ static base_status begin_answer(engine_session *s, const char *question, engine_
 {
     *answer = (engine_answer){0};
     s->answer = answer;
+    s->begin_ms = base_clock_ms();
     s->token_capacity = s->event_capacity = 0;
     s->text_sent = 0;
     base_buffer_clear(&s->text);
@@ -689,8 +749,7 @@ static base_status end_answer(engine_session *s, base_status status, base_error 
     }
     if (status) {
         engine_answer_free(s->answer);
-        splice_clear(&s->window); /* whatever stands there is half a turn */
-        s->answered_before = false;
+        drop_turns(s); /* whatever stands there is half a turn */
     }
     s->answer = NULL;
     return status;
@@ -707,8 +766,7 @@ base_status engine_ask(engine_session *s, const char *question, size_t max_token
     if (!status && abstain) {
         answer->abstained = true;
         status = base_buffer_append_text(&s->text, ENGINE_ABSTAIN_TEXT);
-        splice_clear(&s->window);
-        s->answered_before = false;
+        drop_turns(s);
     } else if (!status) {
         status = generate(s, max_tokens, NULL, err);
     }
@@ -721,8 +779,8 @@ static base_status take_text(engine_session *s, const int32_t *ids, size_t count
     int32_t bos = tokenizer_bos(s->e->tokenizer);
     bool known = false;
     prompt_events events = {0};
-    splice_clear(&s->window);
-    s->answered_before = false;
+    s->prefix_stands = false;
+    drop_turns(s);
     base_status status = BASE_OK;
     if (bos >= 0 && tokenizer_adds_bos(s->e->tokenizer)) {
         status = run(s, &bos, 1, err);

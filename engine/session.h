@@ -49,6 +49,10 @@ struct engine_session {
 
     char *question;         /* of the answer under way, NULL in plain text */
     bool answered_before;   /* a turn stands in the window already */
+    bool prefix_stands;     /* the window begins with the fixed prefix */
+    float *prefix_logits;   /* [V] behind it */
+    base_rng noise;         /* of ENGINE_TRIGGER_RANDOM */
+    double begin_ms;        /* when the answer under way was asked for */
     engine_answer *answer;  /* of the caller, being filled */
     size_t token_capacity, event_capacity;
     base_buffer text;       /* the answer so far */
@@ -76,6 +80,16 @@ base_status session_look_up(engine_session *s, const char *query, size_t query_s
 base_status session_splice(engine_session *s, const retrieval_hit *hits, size_t count,
                            size_t wanted, size_t at, engine_event *event, size_t *spliced,
                            base_error *err);
+
+/* notes.c -------------------------------------------------------------------------------------- */
+
+/* Arm prompt: of hits (best first), at most memories_max that score enough, as text: dated, oldest
+ * first (notes_plain: as they would be spliced). Appends to ids. */
+base_status session_paste_hits(engine_session *s, const retrieval_hit *hits, size_t count,
+                               engine_event *event, chat_ids *ids, base_error *err);
+/* Arm full-context: all that is known at as-of, dated, oldest first. BASE_LIMIT when it has more
+ * than `room` tokens. */
+base_status session_paste_all(engine_session *s, size_t room, chat_ids *ids, base_error *err);
 
 /* answer.c ------------------------------------------------------------------------------------- */
 

@@ -86,6 +86,7 @@ static void test_layout_b_with_one_memory_equals_the_text_in_the_prompt(void **s
             engine_session_defaults(&options);
             options.memories_max = 1;
             options.score_min = 0;
+            options.notes_plain = true;
             engine_session *s = loop_session(&l, arms[i], &options);
             force(s, fact, keep_first, &first[i], &answer);
             assert_int_equal(answer.events[answer.event_count - 1].memory_count, 1);
@@ -190,6 +191,79 @@ static void test_own_keys_and_values_carry_the_answer_and_anothers_do_not(void *
     assert_true(nll[1] > nll[2] - 0.5);
 }
 
+/* A session that has answered, abstained and written text, restarted, against a fresh one: logits,
+ * text and trace. */
+static void test_a_restarted_session_answers_as_a_fresh_one_bit_for_bit(void **state)
+{
+    (void)state;
+    base_error err = {0};
+    const engine_arm arms[] = {ENGINE_ARM_FULL, ENGINE_ARM_NONE, ENGINE_ARM_PROMPT,
+                               ENGINE_ARM_FULL_CONTEXT, ENGINE_ARM_STATIC};
+    engine_session *used = NULL;
+    for (size_t i = 0; i < sizeof arms / sizeof *arms; i++) {
+        first_logits first[2] = {{0}};
+        engine_answer forced[2], free_text[2];
+        for (int again = 0; again < 2; again++) {
+            engine_session_options options;
+            engine_session_defaults(&options);
+            options.trigger = i == 0 ? ENGINE_TRIGGER_RANDOM : ENGINE_TRIGGER_INNOVATION;
+            options.sampling.temperature = 0.7f;
+            options.sampling.seed = 5 + i;
+            engine_session *s;
+            if (again && used) {
+                options.arm = arms[i];
+                options.store = l.store;
+                options.retrieval = l.retrieval;
+                options.now_us = options.as_of_us = l.now_us;
+                loop_check(engine_session_restart(used, &options, &err), &err);
+                s = used;
+            } else {
+                s = loop_session(&l, arms[i], &options);
+            }
+            loop_check(engine_ask(s, questions[i], 16, &free_text[again], &err), &err);
+            if (again || !used) {
+                used = s;
+            }
+            /* The same session goes on with a second turn. */
+            force(s, (i + 1) % FACTS, keep_first, &first[again], &forced[again]);
+            if (s != used) {
+                engine_session_close(s);
+            } else {
+                engine_answer other;
+                engine_session_options abstains = options;
+                abstains.may_abstain = true;
+                abstains.score_min = 5.0f;
+                abstains.arm = ENGINE_ARM_FULL;
+                loop_check(engine_session_restart(s, &abstains, &err), &err);
+                loop_check(engine_ask(s, questions[2], 4, &other, &err), &err);
+                assert_true(other.abstained);
+                engine_answer_free(&other);
+                if (i == 1) {
+                    loop_check(engine_generate(s, "Once upon", 3, &other, &err), &err);
+                    engine_answer_free(&other);
+                }
+            }
+        }
+        assert_string_equal(free_text[0].text, free_text[1].text);
+        assert_int_equal(free_text[0].token_count, free_text[1].token_count);
+        for (size_t k = 0; k < free_text[0].token_count; k++) {
+            const engine_token *fresh = &free_text[0].tokens[k], *again = &free_text[1].tokens[k];
+            assert_int_equal(fresh->id, again->id);
+            assert_memory_equal(&fresh->entropy_nats, &again->entropy_nats, sizeof(float));
+            assert_memory_equal(&fresh->surprise_nats, &again->surprise_nats, sizeof(float));
+        }
+        assert_int_equal(free_text[0].lookups, free_text[1].lookups);
+        assert_memory_equal(first[0].logits, first[1].logits,
+                            first[0].vocabulary * sizeof *first[0].logits);
+        for (int again = 0; again < 2; again++) {
+            base_free(first[again].logits);
+            engine_answer_free(&forced[again]);
+            engine_answer_free(&free_text[again]);
+        }
+    }
+    engine_session_close(used);
+}
+
 static void test_strength_weakens_a_memory_in_attention(void **state)
 {
     (void)state;
@@ -259,6 +333,7 @@ int main(void)
         cmocka_unit_test(test_an_empty_store_gives_plain_generation_token_for_token),
         cmocka_unit_test(test_own_keys_and_values_carry_the_answer_and_anothers_do_not),
         cmocka_unit_test(test_strength_weakens_a_memory_in_attention),
+        cmocka_unit_test(test_a_restarted_session_answers_as_a_fresh_one_bit_for_bit),
         cmocka_unit_test(test_kv_from_disk_gives_the_bits_of_kv_computed),
         cmocka_unit_test(test_a_question_longer_than_the_window_is_refused_and_the_session_goes_on),
     };
