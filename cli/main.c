@@ -113,8 +113,8 @@ static const struct command {
     {"forget", "", "remove episodes for good",
      COMMON STORE " encoder id source query results from to dry-run ", 0, 0, cmd_forget},
     {"bench", "prefill|decode", "measure speed", COMMON MODEL " limit ", 1, 1, cmd_bench},
-    {"eval", "SUITE", "evaluate: files",
-     COMMON MODEL ASKING " store documents questions arms limit out ", 1, 1, cmd_eval},
+    {"eval", "SUITE", "evaluate: files; or 'report DIR...': draw results that are there",
+     COMMON MODEL ASKING " store documents questions arms limit out ", 1, 1 << 20, cmd_eval},
 };
 enum { COMMAND_COUNT = sizeof commands / sizeof *commands };
 
