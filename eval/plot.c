@@ -8,7 +8,7 @@
 
 #include "base/text.h"
 
-enum { WIDTH = 720, HEIGHT = 350, LEFT = 58, RIGHT = 128, TOP = 12, BOTTOM = 50, SERIES_MAX = 16 };
+enum { WIDTH = 720, HEIGHT = 350, LEFT = 74, RIGHT = 140, TOP = 12, BOTTOM = 50, SERIES_MAX = 16 };
 static const double CHARACTER = 6.9; /* mean width of a character of a 13 px label */
 
 void eval_text_add(eval_text *out, const char *format, ...)
@@ -91,15 +91,20 @@ static void line(eval_text *out, double x1, double y1, double x2, double y2, con
 /* Each colour has a shape of its own, so that nothing hangs on the colour alone. */
 static void mark(eval_text *out, double x, double y, size_t colour)
 {
-    static const char *const shapes[] = {
-        "m-4.5,0a4.5,4.5 0 1,0 9,0a4.5,4.5 0 1,0 -9,0z",              /* circle */
-        "m-4,-4h8v8h-8z",                                             /* square */
-        "m0,-5.5l5.5,5.5l-5.5,5.5l-5.5,-5.5z",                        /* diamond */
-        "m0,-5.2l5.2,9h-10.4z",                                       /* triangle */
-        "m0,5.2l5.2,-9h-10.4z",                                       /* triangle, point down */
-        "m-1.6,-5h3.2v3.4h3.4v3.2h-3.4v3.4h-3.2v-3.4h-3.4v-3.2h3.4z", /* plus */
-    };
-    static const size_t shape_of[EVAL_COLOURS] = {1, 5, 2, 3, 0, 4, 5, 1, 2, 3, 4, 1};
+    static const char
+        *const
+            shapes[] =
+                {
+                    "m-4.5,0a4.5,4.5 0 1,0 9,0a4.5,4.5 0 1,0 -9,0z", /* circle */
+                    "m-4,-4h8v8h-8z",                                /* square */
+                    "m0,-5.5l5.5,5.5l-5.5,5.5l-5.5,-5.5z",           /* diamond */
+                    "m0,-5.2l5.2,9h-10.4z",                          /* triangle */
+                    "m0,5.2l5.2,-9h-10.4z",                          /* triangle, point down */
+                    "m-1.6,-5h3.2v3.4h3.4v3.2h-3.4v3.4h-3.2v-3.4h-3.4v-3.2h3.4z", /* plus */
+                    "m0,-5.6l1.6,3.8l4,0.3l-3.1,2.6l1,3.9l-3.5,-2.2l-3.5,2.2l1,-3.9l-3.1,-2.6l4,-0."
+                    "3z", /* star */
+                };
+    static const size_t shape_of[EVAL_COLOURS] = {1, 5, 2, 3, 0, 4, 6, 1, 2, 3, 4, 5};
     eval_text_add(out, "<path d=\"M%.1f,%.1f%s\" class=\"mark k%zu\"/>\n", x, y,
                   shapes[shape_of[colour % EVAL_COLOURS]], colour % EVAL_COLOURS);
 }
@@ -271,6 +276,12 @@ static void spread(double *y, const size_t *order, size_t count, double height, 
     }
 }
 
+/* Intervals of several series stand side by side. */
+static double aside_of(size_t index, size_t count)
+{
+    return 5.0 * ((double)index - (double)(count - 1) / 2);
+}
+
 static void name_ends(eval_text *out, const frame *f, const eval_series *series, size_t count)
 {
     double wanted[SERIES_MAX], y[SERIES_MAX];
@@ -286,7 +297,7 @@ static void name_ends(eval_text *out, const frame *f, const eval_series *series,
     spread(y, order, count, 17, TOP + 6, HEIGHT - BOTTOM - 2);
     for (size_t i = 0; i < count; i++) {
         char class[24];
-        double x = place_x(f, series[i].points[series[i].count - 1].x) + 8;
+        double x = place_x(f, series[i].points[series[i].count - 1].x) + aside_of(i, count) + 7;
         snprintf(class, sizeof class, "lead k%zu", series[i].colour);
         line(out, x, wanted[i], WIDTH - RIGHT + 16, y[i], class);
         snprintf(class, sizeof class, "series k%zu", series[i].colour);
@@ -302,7 +313,7 @@ void eval_plot_lines(eval_text *out, const eval_axes *axes, const eval_series *s
     describe(out, axes, series, count);
     draw_axes(out, axes, &f);
     for (size_t i = 0; i < count; i++) {
-        double aside = 5.0 * ((double)i - (double)(count - 1) / 2); /* intervals side by side */
+        double aside = aside_of(i, count);
         char class[24];
         snprintf(class, sizeof class, "bar k%zu", series[i].colour);
         eval_text_add(out, "<path class=\"line k%zu\" d=\"", series[i].colour);

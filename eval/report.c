@@ -648,7 +648,8 @@ static void write_head(eval_text *out, const figures *all, size_t count)
     }
     eval_text_add(out,
                   "</style></head>\n<body><h1>eidetic evaluation</h1>\n<p class=\"note\">"
-                  "Answers are compared with gold texts by rule, no judge. Intervals: 95 %%, "
+                  "Answers are compared with gold texts by rule, no judge: right means that the "
+                  "answer holds one. Intervals: 95 %%, "
                   "bootstrap over groups of questions that share a document, %d draws, seeded. "
                   "A stale answer says a value of another time and no right one. Abstentions "
                   "count as wrong answers.</p>\n",

@@ -42,6 +42,7 @@ static const char report_style[] =
     "var(--rule)}\n"
     "th:first-child,td:first-child{text-align:left;padding-left:0}\n"
     "thead th{border-bottom:1.5px solid var(--ink);vertical-align:bottom}\n"
+    "td{white-space:nowrap}td:first-child{white-space:normal}"
     "td.text,th.text{text-align:left}tbody th{font-weight:400}\n"
     "td .under{display:block;font-size:.78rem;white-space:nowrap}\n"
     "b.best{font-weight:700}\n"
@@ -63,8 +64,8 @@ static const char report_style[] =
     "th,td{padding:.2rem .45rem}}\n";
 
 /* EVAL_COLOURS rules: "k0" paints what it stands on. */
-#define REPORT_STYLE_COLOUR                                                                        \
-    ".mark.k%zu,rect.k%zu,svg text.k%zu{fill:var(--k%zu)}"                                         \
+#define REPORT_STYLE_COLOUR                                \
+    ".mark.k%zu,rect.k%zu,svg text.k%zu{fill:var(--k%zu)}" \
     ".line.k%zu,.bar.k%zu,.lead.k%zu{stroke:var(--k%zu)}\n"
 
 #endif

@@ -179,7 +179,7 @@ void eval_run_free(eval_run *run);
  * columns, what a person reads, unit ("share": 0..1), and whether more is better (+1), worse (-1)
  * or neither (0). */
 #define EVAL_METRIC_MAP(X)                                                                    \
-    X(CONTAINS, "contains", "answer holds a gold text", "share", 1)                           \
+    X(CONTAINS, "contains", "right answers", "share", 1)                                      \
     X(EM, "em", "exact match", "share", 1)                                                    \
     X(F1, "f1", "token F1", "share", 1)                                                       \
     X(STALE, "stale", "stale answers", "share", -1)                                           \
