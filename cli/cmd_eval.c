@@ -52,6 +52,9 @@ int cmd_eval(const cli_options *o)
     if (strcmp(o->operands[0], "report") == 0) {
         return cli_eval_report(o);
     }
+    if (strcmp(o->operands[0], "import") == 0) {
+        return cli_eval_import(o);
+    }
     if (o->operand_count > 1) {
         return cli_usage("eval takes one suite; '%s' is one too many", o->operands[1]);
     }

@@ -1,5 +1,6 @@
 /* cli/cmd_report.c: eval report DIR...: runs that are there already, as a page (report.html), as
- * Markdown (report.md and stdout), or as JSON with intervals. */
+ * Markdown (report.md and stdout), or as JSON with intervals. eval import FILE: another program's
+ * answers become such a run. */
 #include <stdio.h>
 #include <string.h>
 
@@ -117,4 +118,13 @@ int cli_eval_report(const cli_options *o)
     base_buffer_free(&page);
     base_buffer_free(&markdown);
     return code;
+}
+
+int cli_eval_import(const cli_options *o)
+{
+    base_error err = {0};
+    if (o->operand_count != 2 || !o->out) {
+        return cli_usage("eval import FILE --out DIR");
+    }
+    return eval_results_import(o->operands[1], o->out, &err) ? cli_fail(&err) : CLI_DONE;
 }
