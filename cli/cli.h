@@ -52,6 +52,10 @@ cli_command cmd_ingest, cmd_ask, cmd_chat, cmd_generate, cmd_tokenize, cmd_model
     cmd_show, cmd_stats, cmd_verify, cmd_age, cmd_forget, cmd_backup, cmd_restore,
     cmd_export, cmd_import, cmd_bench, cmd_eval;
 
+/* eval report DIR..., eval import FILE */
+int cli_eval_report(const cli_options *o);
+int cli_eval_import(const cli_options *o);
+
 /* Print "eidetic: TEXT" to stderr and return CLI_FAILED (CLI_USAGE). */
 int cli_fail(const base_error *err);
 int cli_usage(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -49,6 +49,15 @@ int cmd_eval(const cli_options *o)
                             .max_tokens = o->max_tokens ? o->max_tokens : ANSWER_TOKENS,
                             .now_us = o->now_us,
                             .may_abstain = true};
+    if (strcmp(o->operands[0], "report") == 0) {
+        return cli_eval_report(o);
+    }
+    if (strcmp(o->operands[0], "import") == 0) {
+        return cli_eval_import(o);
+    }
+    if (o->operand_count > 1) {
+        return cli_usage("eval takes one suite; '%s' is one too many", o->operands[1]);
+    }
     if (strcmp(o->operands[0], "files") != 0) {
         return cli_usage("eval: the suite '%s' is not there (only: files)", o->operands[0]);
     }

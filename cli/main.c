@@ -121,8 +121,8 @@ static const struct command {
     {"import", "FILE...", "take in what export wrote ('-': standard input)",
      COMMON STORE " encoder ", 1, 1 << 20, cmd_import},
     {"bench", "prefill|decode", "measure speed", COMMON MODEL " limit ", 1, 1, cmd_bench},
-    {"eval", "SUITE", "evaluate: files",
-     COMMON MODEL ASKING " store documents questions arms limit out ", 1, 1, cmd_eval},
+    {"eval", "SUITE", "evaluate: files; or 'report DIR...': draw results that are there",
+     COMMON MODEL ASKING " store documents questions arms limit out ", 1, 1 << 20, cmd_eval},
 };
 enum { COMMAND_COUNT = sizeof commands / sizeof *commands };
 

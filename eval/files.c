@@ -29,9 +29,9 @@ static base_status read_questions(const char *path, json_t **out, base_error *er
                 status = base_fail(err, BASE_INVALID, "%s:%zu: %s", path, line, problem.text);
             } else if (!id || !json_string_value(json_object_get(q, "question")) ||
                        !json_is_array(json_object_get(q, "answers"))) {
-                status = base_fail(err, BASE_INVALID,
-                                   "%s:%zu: \"id\", \"question\" or \"answers\" is missing", path,
-                                   line);
+                status =
+                    base_fail(err, BASE_INVALID,
+                              "%s:%zu: \"id\", \"question\" or \"answers\" is missing", path, line);
             } else if (json_object_get(seen, id)) {
                 status = base_fail(err, BASE_INVALID, "%s:%zu: the id \"%s\" stands twice", path,
                                    line, id);
@@ -118,8 +118,7 @@ static base_status open_memory(engine *e, const eval_options *o, FILE *progress,
     if ((status = store_open(path, &options, &m->store, err)) ||
         (status = retrieval_open(m->store, encoder_dim(engine_encoder(e)), &m->retrieval, err)) ||
         (status = ingest_open(m->store, m->retrieval, engine_encoder(e), &in_options, &in, err)) ||
-        (status = ingest_path(in, o->documents, err)) ||
-        (status = ingest_commit(in, true, err))) {
+        (status = ingest_path(in, o->documents, err)) || (status = ingest_commit(in, true, err))) {
         ingest_close(in);
         return status;
     }
@@ -150,8 +149,7 @@ static double best_f1(json_t *golds, const char *answer)
 }
 
 /* Episodes of the question's evidence documents (for arm oracle), found by their external ids. */
-static size_t evidence_episodes(json_t *evidence, json_t *by_document, uint64_t *ids,
-                                size_t max)
+static size_t evidence_episodes(json_t *evidence, json_t *by_document, uint64_t *ids, size_t max)
 {
     size_t count = 0;
     for (size_t i = 0; i < json_array_size(evidence); i++) {
@@ -190,8 +188,7 @@ static base_status question_times(json_t *q, const eval_options *o, engine_sessi
                                   base_error *err)
 {
     const char *as_of = json_string_value(json_object_get(q, "as_of"));
-    const char *axis =
-        json_string_value(json_object_get(json_object_get(q, "meta"), "time_axis"));
+    const char *axis = json_string_value(json_object_get(json_object_get(q, "meta"), "time_axis"));
     session->now_us = o->now_us;
     session->as_of_us = o->now_us;
     session->about_us = BASE_TIME_NONE;
@@ -201,8 +198,7 @@ static base_status question_times(json_t *q, const eval_options *o, engine_sessi
     }
     base_status status = base_time_parse(as_of, strlen(as_of), &time, err);
     if (status) {
-        return base_error_prefix(err, "question %s",
-                                 json_string_value(json_object_get(q, "id")));
+        return base_error_prefix(err, "question %s", json_string_value(json_object_get(q, "id")));
     }
     if (axis && strcmp(axis, "valid") == 0) {
         session->about_us = time;
@@ -257,11 +253,11 @@ static void add_score(eval_score *score, json_t *q, const engine_answer *a, doub
         score->as_of_n++;
         score->as_of += contains;
     }
-    json_t *row = json_pack("{s:O, s:s, s:s, s:b, s:b, s:b, s:b, s:f, s:f, s:b, s:I}", "id",
-                            json_object_get(q, "id"), "arm", arm, "answer", a->text, "em", em,
-                            "contains", contains, "stale", stale, "abstained", a->abstained, "f1",
-                            f1, "best_score", (double)a->best_score, "evidence", evidence,
-                            "lookups", (json_int_t)a->lookups);
+    json_t *row =
+        json_pack("{s:O, s:s, s:s, s:b, s:b, s:b, s:b, s:f, s:f, s:b, s:I}", "id",
+                  json_object_get(q, "id"), "arm", arm, "answer", a->text, "em", em, "contains",
+                  contains, "stale", stale, "abstained", a->abstained, "f1", f1, "best_score",
+                  (double)a->best_score, "evidence", evidence, "lookups", (json_int_t)a->lookups);
     char *text = row ? json_dumps(row, 0) : NULL;
     if (text) {
         fprintf(results, "%s\n", text);
@@ -289,8 +285,7 @@ static base_status run_arm(engine *e, const eval_options *o, const memory *m, si
         engine_answer answer = {0};
         uint64_t ids[EVIDENCE_MAX];
         size_t id_count =
-            evidence_episodes(json_object_get(q, "evidence"), by_document, ids,
-                              EVIDENCE_MAX);
+            evidence_episodes(json_object_get(q, "evidence"), by_document, ids, EVIDENCE_MAX);
         options.oracle = ids;
         options.oracle_count = id_count;
         if ((status = question_times(q, o, &options, err)) ||
@@ -302,15 +297,14 @@ static base_status run_arm(engine *e, const eval_options *o, const memory *m, si
                             o->max_tokens, &answer, err);
         if (!status) {
             add_score(score, q, &answer, base_clock_ms() - begin,
-                      spliced_any(&answer, ids, id_count), results,
-                      engine_arm_name(o->arms[arm]));
+                      spliced_any(&answer, ids, id_count), results, engine_arm_name(o->arms[arm]));
             engine_answer_free(&answer);
         }
         engine_session_close(session);
         if (progress && (i + 1) % 25 == 0) {
             fprintf(progress, "%s: %zu of %zu, contains %.3f, stale %.3f\n",
-                    engine_arm_name(o->arms[arm]), i + 1, count,
-                    score->contains / (double)score->n, score->stale / (double)score->n);
+                    engine_arm_name(o->arms[arm]), i + 1, count, score->contains / (double)score->n,
+                    score->stale / (double)score->n);
         }
     }
     double n = score->n ? (double)score->n : 1;

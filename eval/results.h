@@ -139,6 +139,11 @@ base_status eval_results_add(eval_results *results, const eval_row *row, base_er
 base_status eval_results_trace(eval_results *results, const char *arm, const char *question,
                                const eval_trace_token *tokens, size_t count, base_error *err);
 
+/* Keep the answers of another program as rows of a new run in `dir`, judged here (file format in
+ * results_import.c). Errors: BASE_INVALID names file and line of a malformed one; those of
+ * eval_results_open and _add. What came before the error stays. */
+base_status eval_results_import(const char *path, const char *dir, base_error *err);
+
 /* The commit that this program was built from, "-dirty" behind it where the checkout had changes;
  * "unknown" without git. */
 const char *eval_commit(void);
@@ -179,7 +184,7 @@ void eval_run_free(eval_run *run);
  * columns, what a person reads, unit ("share": 0..1), and whether more is better (+1), worse (-1)
  * or neither (0). */
 #define EVAL_METRIC_MAP(X)                                                                    \
-    X(CONTAINS, "contains", "answer holds a gold text", "share", 1)                           \
+    X(CONTAINS, "contains", "right answers", "share", 1)                                      \
     X(EM, "em", "exact match", "share", 1)                                                    \
     X(F1, "f1", "token F1", "share", 1)                                                       \
     X(STALE, "stale", "stale answers", "share", -1)                                           \
