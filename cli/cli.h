@@ -41,6 +41,7 @@ typedef struct cli_options {
     bool watch, dry_run, repair, force;
     /* eval */
     const char *documents, *questions, *arms, *out;
+    size_t vector_size; /* of the encoder at hand, for a new store; 0 = the default encoder's */
     size_t limit;
     /* what is left: operands */
     char **operands;
@@ -50,7 +51,7 @@ typedef struct cli_options {
 typedef int cli_command(const cli_options *o);
 cli_command cmd_ingest, cmd_ask, cmd_chat, cmd_generate, cmd_tokenize, cmd_model, cmd_search,
     cmd_show, cmd_stats, cmd_verify, cmd_age, cmd_forget, cmd_backup, cmd_restore,
-    cmd_export, cmd_import, cmd_bench, cmd_eval;
+    cmd_export, cmd_import, cmd_reindex, cmd_bench, cmd_eval;
 
 /* eval report DIR..., eval import FILE */
 int cli_eval_report(const cli_options *o);
@@ -65,6 +66,7 @@ int cli_usage(const char *format, ...) __attribute__((format(printf, 1, 2)));
 typedef struct cli_memory {
     store *store;
     retrieval *retrieval;
+    size_t vector_size; /* that retrieval was opened with */
 } cli_memory;
 
 base_status cli_open_engine(const cli_options *o, bool with_encoder, engine **out, base_error *err);
@@ -73,6 +75,10 @@ base_status cli_open_engine(const cli_options *o, bool with_encoder, engine **ou
 base_status cli_open_memory(const cli_options *o, bool create, unsigned lock_wait_ms,
                             cli_memory *out, base_error *err);
 base_status cli_open_encoder(const cli_options *o, base_pool *pool, encoder **out, base_error *err);
+/* Are the store's vectors this encoder's (or none there yet)? BASE_VERSION says what to do. */
+base_status cli_check_encoder(const cli_memory *memory, const encoder *e, base_error *err);
+/* Size of the store's vectors; of an empty store: of the encoder it will get, 0 = the default's. */
+base_status cli_vector_size(store *s, size_t if_empty, size_t *dim, base_error *err);
 void cli_close_memory(cli_memory *memory);
 /* Default folder of the store and of the models; owned by the program, never NULL. */
 const char *cli_store_path(const cli_options *o);

@@ -1,4 +1,4 @@
-/* cli/cmd_ingest.c: ingest and import, with a progress line on a terminal. */
+/* cli/cmd_ingest.c: ingest, import and reindex, with a progress line on a terminal. */
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -53,10 +53,15 @@ static int run_ingest(const cli_options *o, bool restore)
                               .on_problem = on_problem,
                               .on_progress = on_progress,
                               .argument = &p};
+    cli_options sized = *o;
     base_status status;
     if ((status = base_pool_create(o->threads, &pool, &err)) ||
-        (status = cli_open_encoder(o, pool, &enc, &err)) ||
-        (status = cli_open_memory(o, true, WRITER_WAIT_MS, &memory, &err)) ||
+        (status = cli_open_encoder(o, pool, &enc, &err))) {
+        goto done;
+    }
+    sized.vector_size = encoder_dim(enc);
+    if ((status = cli_open_memory(&sized, true, WRITER_WAIT_MS, &memory, &err)) ||
+        (status = cli_check_encoder(&memory, enc, &err)) ||
         (status = ingest_open(memory.store, memory.retrieval, enc, &options, &in, &err))) {
         goto done;
     }
@@ -102,4 +107,58 @@ int cmd_ingest(const cli_options *o)
 int cmd_import(const cli_options *o)
 {
     return run_ingest(o, true);
+}
+
+/* --- reindex ------------------------------------------------------------------------------------ */
+
+static void on_encoded(void *argument, uint64_t encoded)
+{
+    const progress *p = argument;
+    if (p->terminal) {
+        fprintf(stderr, "\r\033[K%llu episodes encoded", (unsigned long long)encoded);
+        fflush(stderr);
+    }
+}
+
+int cmd_reindex(const cli_options *o)
+{
+    base_error err = {0};
+    cli_memory memory = {0};
+    base_pool *pool = NULL;
+    encoder *enc = NULL;
+    store *s = NULL;
+    store_reindex_receipt receipt = {0};
+    store_options options = {.lock_wait_ms = WRITER_WAIT_MS};
+    progress p = {.begin_ms = base_clock_ms(), .terminal = isatty(STDERR_FILENO) == 1};
+    base_status status;
+    if (!(status = base_pool_create(o->threads, &pool, &err)) &&
+        !(status = cli_open_encoder(o, pool, &enc, &err)) &&
+        !(status = store_open(cli_store_path(o), &options, &s, &err))) {
+        status = ingest_reindex(s, enc, on_encoded, &p, &receipt, &err);
+    }
+    store_close(s);
+    if (!status && !(status = cli_open_memory(o, false, WRITER_WAIT_MS, &memory, &err))) {
+        status = retrieval_flush(memory.retrieval, false, &err); /* the index of the new vectors */
+    }
+    cli_close_memory(&memory);
+    if (p.terminal) {
+        fprintf(stderr, "\r\033[K");
+    }
+    if (status) {
+        cli_fail(&err);
+    } else if (o->json) {
+        cli_print_json(json_pack("{s:s, s:I, s:I, s:b, s:b}", "encoder", encoder_name(enc),
+                                 "dimensions", (json_int_t)encoder_dim(enc), "encoded",
+                                 (json_int_t)receipt.encoded, "resumed", receipt.resumed,
+                                 "changed", receipt.episodes > 0));
+    } else if (receipt.episodes == 0) {
+        printf("the vectors are those of %s already\n", encoder_name(enc));
+    } else {
+        printf("%llu episodes now have vectors of %s (%llu encoded in this run)\n",
+               (unsigned long long)receipt.episodes, encoder_name(enc),
+               (unsigned long long)receipt.encoded);
+    }
+    encoder_close(enc);
+    base_pool_free(pool);
+    return status ? CLI_FAILED : CLI_DONE;
 }

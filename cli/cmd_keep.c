@@ -6,7 +6,7 @@
 #include "base/mem.h"
 #include "cli/cli.h"
 
-enum { VECTOR_SIZE = 384, WRITER_WAIT_MS = 10000, QUERY_RESULTS_MAX = 256 };
+enum { WRITER_WAIT_MS = 10000, QUERY_RESULTS_MAX = 256 };
 
 int cmd_verify(const cli_options *o)
 {
@@ -19,7 +19,11 @@ int cmd_verify(const cli_options *o)
         store_options options = {.read_only = !o->repair};
         status = store_open(path, &options, &s, &err);
         if (!status) {
-            status = retrieval_verify(s, VECTOR_SIZE, o->repair, &report, &err);
+            size_t dim = 0;
+            status = cli_vector_size(s, 0, &dim, &err);
+            if (!status) {
+                status = retrieval_verify(s, dim, o->repair, &report, &err);
+            }
         } else if (report.count > 0) {
             status = BASE_OK; /* too damaged to open: the report says why */
         }

@@ -39,6 +39,7 @@ base_status cli_search(const cli_options *o, const cli_memory *memory, const cha
     base_status status;
     if ((status = base_pool_create(o->threads, &pool, err)) ||
         (status = cli_open_encoder(o, pool, &enc, err)) ||
+        (status = cli_check_encoder(memory, enc, err)) ||
         (status = encoder_encode(enc, text, strlen(text), vector, err))) {
         goto done;
     }

@@ -120,6 +120,8 @@ static const struct command {
     {"export", "", "all documents and versions as JSONL", COMMON STORE " out ", 0, 0, cmd_export},
     {"import", "FILE...", "take in what export wrote ('-': standard input)",
      COMMON STORE " encoder ", 1, 1 << 20, cmd_import},
+    {"reindex", "", "change the text encoder in place, to --encoder or the default",
+     COMMON STORE " encoder ", 0, 0, cmd_reindex},
     {"bench", "prefill|decode", "measure speed", COMMON MODEL " limit ", 1, 1, cmd_bench},
     {"eval", "SUITE", "evaluate: files; or 'report DIR...': draw results that are there",
      COMMON MODEL ASKING " store documents questions arms limit out ", 1, 1 << 20, cmd_eval},

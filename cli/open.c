@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/mem.h"
 #include "cli/cli.h"
 
 #define DEFAULT_MODEL "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -111,10 +112,41 @@ base_status cli_open_encoder(const cli_options *o, base_pool *pool, encoder **ou
     return status;
 }
 
+base_status cli_vector_size(store *s, size_t if_empty, size_t *dim, base_error *err)
+{
+    enum { DEFAULT_SIZE = 384 };
+    char *name = NULL;
+    base_status status = store_vector_info(s, dim, &name, err);
+    if (!status && *dim == 0) {
+        *dim = if_empty ? if_empty : DEFAULT_SIZE;
+    }
+    base_free(name);
+    return status;
+}
+
+base_status cli_check_encoder(const cli_memory *memory, const encoder *e, base_error *err)
+{
+    char *name = NULL;
+    size_t dim = 0;
+    base_status status = memory->store ? store_vector_info(memory->store, &dim, &name, err)
+                                       : BASE_OK;
+    if (!status && name && *name && strcmp(name, encoder_name(e)) != 0) {
+        status = base_fail(err, BASE_VERSION,
+                           "the vectors of %s come from encoder %s, this is %s: name that one with "
+                           "--encoder, or change the store with 'eidetic reindex'",
+                           store_path(memory->store), name, encoder_name(e));
+    } else if (!status && memory->store && memory->vector_size != encoder_dim(e)) {
+        status = base_fail(err, BASE_UNSUPPORTED,
+                           "%s is empty: ingest something with this encoder first (%zu dimensions)",
+                           store_path(memory->store), encoder_dim(e));
+    }
+    base_free(name);
+    return status;
+}
+
 base_status cli_open_memory(const cli_options *o, bool create, unsigned lock_wait_ms,
                             cli_memory *out, base_error *err)
 {
-    enum { VECTOR_SIZE = 384 }; /* of the default encoder */
     const char *path = cli_store_path(o);
     *out = (cli_memory){0};
     store_options options = {
@@ -130,7 +162,10 @@ base_status cli_open_memory(const cli_options *o, bool create, unsigned lock_wai
     if (!isnan(o->half_life_s)) {
         store_set_default_half_life(out->store, o->half_life_s);
     }
-    status = retrieval_open(out->store, VECTOR_SIZE, &out->retrieval, err);
+    status = cli_vector_size(out->store, o->vector_size, &out->vector_size, err);
+    if (!status) {
+        status = retrieval_open(out->store, out->vector_size, &out->retrieval, err);
+    }
     if (status) {
         cli_close_memory(out);
     }

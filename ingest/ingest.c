@@ -204,26 +204,6 @@ base_status ingest_commit(ingest *in, bool flush, base_error *err)
 
 /* --- a document ------------------------------------------------------------------------------- */
 
-static char *join_encoding(const char *title, const char *section, const char *text, size_t size)
-{
-    base_buffer b = {0};
-    base_status status = BASE_OK;
-    if (*title) {
-        status = base_buffer_printf(&b, "%s. ", title);
-    }
-    if (!status && *section && strcmp(section, title) != 0) {
-        status = base_buffer_printf(&b, "%s. ", section);
-    }
-    if (!status) {
-        status = base_buffer_append(&b, text, size);
-    }
-    if (status) {
-        base_buffer_free(&b);
-        return NULL;
-    }
-    return b.data;
-}
-
 /* Cut the text and lay out spans, sections and encodings. */
 static base_status cut(pending *p, base_error *err)
 {
@@ -246,8 +226,8 @@ static base_status cut(pending *p, base_error *err)
         const base_span *c = &cuts[i];
         p->sections[i] =
             base_strndup(p->text + c->section_start, c->section_end - c->section_start);
-        p->encodings[i] = p->sections[i] ? join_encoding(p->title, p->sections[i],
-                                                         p->text + c->start, c->end - c->start)
+        p->encodings[i] = p->sections[i] ? ingest_encoding(p->title, p->sections[i],
+                                                           p->text + c->start, c->end - c->start)
                                          : NULL;
         if (!p->encodings[i]) {
             status = base_fail(err, BASE_NO_MEMORY, "no memory for %zu spans", count);

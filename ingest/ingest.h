@@ -81,6 +81,13 @@ typedef struct ingest_export_counts {
 } ingest_export_counts;
 base_status ingest_export(store *s, FILE *out, ingest_export_counts *counts, base_error *err);
 
+/* What the encoder sees of an episode: title, section and text. base_free; NULL without memory. */
+char *ingest_encoding(const char *title, const char *section, const char *text, size_t size);
+/* store_reindex with this encoder. on_progress may be NULL; encoded counts from this call on. */
+base_status ingest_reindex(store *s, encoder *e,
+                           void (*on_progress)(void *argument, uint64_t encoded), void *argument,
+                           store_reindex_receipt *receipt, base_error *err);
+
 /* read_*.c: one file -> ingest_add. file_time_us stands in where no time is given. What a reader
  * takes out of HTML and PDF is the stored text that citations index. read_jsonl reads line by line
  * to the end of file, which stays open; first_line is the number of the line it begins with. */

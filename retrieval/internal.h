@@ -19,6 +19,7 @@ struct retrieval {
     retrieval_flat tail;             /* episodes with an id > manifest.covered */
     uint64_t seen_id;                /* last id that was looked at */
     uint64_t commit;                 /* last commit taken in */
+    uint32_t encoder;                /* sum of the name of the vectors' encoder, 0 = none yet */
     uint64_t *dead;                  /* forgotten, still in a segment; ascending */
     size_t dead_count;
     retrieval_weights weights; /* retrieval_weights_default; eval/ sets others to compare */

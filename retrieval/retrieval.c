@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "retrieval/internal.h"
@@ -69,6 +70,23 @@ static base_status mark_dead(retrieval *r, const uint64_t *ids, size_t count, ba
     return BASE_OK;
 }
 
+/* Which encoder made the store's vectors? A handle stays with the one it has met. */
+static base_status check_encoder(retrieval *r, base_error *err)
+{
+    char *name = NULL;
+    size_t dim = 0;
+    base_status status = store_vector_info(r->s, &dim, &name, err);
+    uint32_t sum = status == BASE_OK && *name ? base_crc32c(0, name, strlen(name)) : 0;
+    if (status == BASE_OK && r->encoder != 0 && sum != r->encoder) {
+        status = base_fail(err, BASE_VERSION,
+                           "the vectors of %s are now those of encoder %s: open it again",
+                           store_path(r->s), name);
+    }
+    r->encoder = status == BASE_OK ? sum : r->encoder;
+    base_free(name);
+    return status;
+}
+
 base_status retrieval_sync(retrieval *r, base_error *err)
 {
     /* Read the commit first: what is committed while we look is seen now or by the next call. */
@@ -78,7 +96,10 @@ base_status retrieval_sync(retrieval *r, base_error *err)
     }
     uint64_t *gone = NULL;
     size_t gone_count = 0;
-    base_status status = store_forgotten(r->s, r->commit, &gone, &gone_count, err);
+    base_status status = check_encoder(r, err);
+    if (status == BASE_OK) {
+        status = store_forgotten(r->s, r->commit, &gone, &gone_count, err);
+    }
     if (status != BASE_OK) {
         return status;
     }
@@ -124,6 +145,10 @@ base_status retrieval_open(store *s, size_t dim, retrieval **out, base_error *er
     base_status status = base_path_join(r->folder, sizeof r->folder, store_path(s), "index");
     if (status != BASE_OK) {
         base_fail(err, status, "path too long: %s/index", store_path(s));
+        goto failed;
+    }
+    status = check_encoder(r, err);
+    if (status != BASE_OK) {
         goto failed;
     }
     base_error why = {0};
@@ -294,6 +319,10 @@ base_status retrieval_verify(store *s, size_t dim, bool repair, store_verify_rep
     }
     size_t before = report->count;
     base_error why = {0};
+    status = check_encoder(&r, err);
+    if (status != BASE_OK) {
+        return status;
+    }
     status = retrieval_segments_load(&r, &why);
     if (status == BASE_NO_MEMORY) {
         return base_fail(err, status, "%s", why.text);

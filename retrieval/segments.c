@@ -95,12 +95,12 @@ base_status retrieval_segment_crc(const char *folder, const char *file, uint32_t
     return status;
 }
 
-/* A value that this episode has in this store and hardly any other episode in any store.
- * BASE_NOT_FOUND: forgotten. */
-static base_status anchor_of(store *s, uint64_t id, uint32_t *anchor, base_error *err)
+/* A value that this episode, encoded by this encoder, has in this store and hardly any other
+ * episode in any store. BASE_NOT_FOUND: forgotten. */
+static base_status anchor_of(const retrieval *r, uint64_t id, uint32_t *anchor, base_error *err)
 {
     store_episode e;
-    base_status status = store_get(s, id, &e, err);
+    base_status status = store_get(r->s, id, &e, err);
     if (status != BASE_OK) {
         return status;
     }
@@ -108,7 +108,7 @@ static base_status anchor_of(store *s, uint64_t id, uint32_t *anchor, base_error
     memcpy(bytes, e.content_hash, 32);
     base_put_u64(bytes + 32, e.commit);
     base_put_u64(bytes + 40, (uint64_t)e.ingested_at_us);
-    *anchor = base_crc32c(0, bytes, sizeof bytes);
+    *anchor = base_crc32c(r->encoder, bytes, sizeof bytes);
     store_episode_free(&e);
     return BASE_OK;
 }
@@ -139,7 +139,7 @@ static base_status load_segment(const retrieval *r, const retrieval_entry *e, re
     }
     if (status == BASE_OK) {
         uint32_t anchor;
-        base_status found = anchor_of(r->s, e->last_id, &anchor, NULL);
+        base_status found = anchor_of(r, e->last_id, &anchor, NULL);
         if (found == BASE_OK && anchor != e->anchor) {
             retrieval_faiss_free(*out);
             *out = NULL;
@@ -248,7 +248,7 @@ static base_status build_range(const retrieval *r, const range *g, const char *f
         entry->first_id = c.flat.ids[0];
         entry->last_id = c.flat.ids[n - 1];
         entry->count = n;
-        status = anchor_of(r->s, entry->last_id, &entry->anchor, err);
+        status = anchor_of(r, entry->last_id, &entry->anchor, err);
         if (status == BASE_OK) {
             status = retrieval_faiss_build(entry->kind, r->dim, c.flat.ids, c.flat.vectors, n,
                                            index, err);

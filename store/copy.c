@@ -74,6 +74,8 @@ typedef struct copy_state {
     store_db_txn *txn;
     size_t pending; /* bytes put since the last commit of the new file */
     uint64_t skipped;
+    store_db_txn *vectors;  /* NULL, or where the vectors come from instead */
+    const store_meta *meta; /* in place of META then */
 } copy_state;
 
 static base_status put_copy(copy_state *copy, store_table table, store_slice key, store_slice value,
@@ -97,19 +99,30 @@ static base_status put_copy(copy_state *copy, store_table table, store_slice key
     return status;
 }
 
+static bool has_episode(store_db_txn *txn, store_slice vector_key)
+{
+    store_key key = {.size = vector_key.size};
+    store_slice value;
+    memcpy(key.data, vector_key.data, key.size);
+    return store_db_get(txn, STORE_TABLE_EPISODE, &key, &value, NULL) == BASE_OK;
+}
+
 static base_status copy_table(copy_state *copy, store_db_txn *from, store_table table,
                               base_error *err)
 {
     store_db_cursor *cursor;
     store_slice key, value, payload;
-    base_status status = store_db_cursor_open(from, table, &cursor, err);
+    bool other = table == STORE_TABLE_VECTOR && copy->vectors;
+    base_status status = store_db_cursor_open(other ? copy->vectors : from, table, &cursor, err);
     if (status != BASE_OK) {
         return status;
     }
     status = store_db_first(cursor, &key, &value, err);
     while (status == BASE_OK) {
-        if (key.size <= STORE_KEY_MAX &&
-            store_record_open(table, key.data, key.size, value, NULL, &payload) == BASE_OK) {
+        if (other && !has_episode(from, key)) {
+            /* forgotten meanwhile */
+        } else if (key.size <= STORE_KEY_MAX &&
+                   store_record_open(table, key.data, key.size, value, NULL, &payload) == BASE_OK) {
             status = put_copy(copy, table, key, value, err);
         } else {
             copy->skipped++;
@@ -122,33 +135,70 @@ static base_status copy_table(copy_state *copy, store_db_txn *from, store_table 
     return status == BASE_NOT_FOUND ? BASE_OK : status;
 }
 
-base_status store_copy_records(store_db_txn *txn, const char *fresh_folder, uint64_t *skipped,
-                               base_error *err)
+/* META as it shall be. */
+static base_status put_meta(copy_state *copy, base_error *err)
 {
-    copy_state copy = {0};
+    base_buffer payload = {0}, sealed = {0};
+    store_key key = store_key_meta();
+    base_status status = store_meta_encode(&payload, copy->meta);
+    if (status == BASE_OK) {
+        status = store_record_seal(&sealed, STORE_TABLE_META, &key, copy->meta->last_commit,
+                                   payload.data, payload.size);
+    }
+    status = status ? base_fail(err, status, "out of memory")
+                    : store_db_put(copy->txn, STORE_TABLE_META, &key, sealed.data, sealed.size,
+                                   false, err);
+    base_buffer_free(&payload);
+    base_buffer_free(&sealed);
+    return status;
+}
+
+static base_status copy_records(copy_state *copy, store_db_txn *txn, const char *fresh_folder,
+                                base_error *err)
+{
     store_db_options options = {.create = true};
     base_status status = store_empty_folder(fresh_folder, err);
     if (status == BASE_OK) {
         status = base_dir_create(fresh_folder, err);
     }
     if (status == BASE_OK) {
-        status = store_db_open(fresh_folder, &options, &copy.to, err);
+        status = store_db_open(fresh_folder, &options, &copy->to, err);
     }
     if (status == BASE_OK) {
-        status = store_db_begin(copy.to, true, &copy.txn, err);
+        status = store_db_begin(copy->to, true, &copy->txn, err);
     }
     for (int i = 0; i < STORE_TABLE_COUNT && status == BASE_OK; i++) {
-        status = copy_table(&copy, txn, (store_table)i, err);
+        if (i == STORE_TABLE_META && copy->meta) {
+            status = put_meta(copy, err);
+        } else {
+            status = copy_table(copy, txn, (store_table)i, err);
+        }
     }
     if (status == BASE_OK) {
-        status = store_db_commit(copy.txn, err);
-        copy.txn = NULL;
+        status = store_db_commit(copy->txn, err);
+        copy->txn = NULL;
     }
-    store_db_abort(copy.txn);
-    store_db_close(copy.to);
-    if (status == BASE_OK) {
-        *skipped = copy.skipped;
-    }
+    store_db_abort(copy->txn);
+    store_db_close(copy->to);
+    return status;
+}
+
+base_status store_copy_records(store_db_txn *txn, const char *fresh_folder, uint64_t *skipped,
+                               base_error *err)
+{
+    copy_state copy = {0};
+    base_status status = copy_records(&copy, txn, fresh_folder, err);
+    *skipped = copy.skipped;
+    return status;
+}
+
+base_status store_copy_with_vectors(store_db_txn *txn, store_db_txn *vectors,
+                                    const store_meta *meta, const char *fresh_folder,
+                                    uint64_t *skipped, base_error *err)
+{
+    copy_state copy = {.vectors = vectors, .meta = meta};
+    base_status status = copy_records(&copy, txn, fresh_folder, err);
+    *skipped = copy.skipped;
     return status;
 }
 
@@ -305,6 +355,9 @@ base_status store_scrub_locked(store *s, base_error *err)
     base_status status = scrub_records(s, err);
     if (status == BASE_OK) {
         status = scrub_catalog(s, err);
+    }
+    if (status == BASE_OK) {
+        status = store_drop_reindex(s->path, err); /* vectors of what is forgotten */
     }
     return status == BASE_OK ? clear_pending(s, err) : status;
 }

@@ -6,6 +6,7 @@
  *   read.c       get, briefs, scan, lists        stats.c      figures, text search
  *   follow.c     catalogue behind the records    copy.c       rewrite of data.mdb, swap, scrub
  *   backup.c     backup and restore
+ *   reindex.c    new vectors by another encoder
  *   verify.c     the full check, its child       check.c      every record, every reference
  *   salvage.c    what can be had from a damaged file
  *   kv_lmdb.c    db.h on LMDB                    catalog_sqlite.c  catalog.h on SQLite
@@ -176,6 +177,12 @@ base_status store_swap_data(const char *folder, const char *fresh_folder, base_e
  */
 base_status store_copy_records(store_db_txn *txn, const char *fresh_folder, uint64_t *skipped,
                                base_error *err);
+/* The same with another META, and the vectors of another environment for the episodes there are. */
+base_status store_copy_with_vectors(store_db_txn *txn, store_db_txn *vectors,
+                                    const store_meta *meta, const char *fresh_folder,
+                                    uint64_t *skipped, base_error *err);
+/* Remove what an unfinished re-index has written (reindex.c). */
+base_status store_drop_reindex(const char *folder, base_error *err);
 /* Remove the files that a store consists of and nothing else; the folder, too. */
 base_status store_empty_folder(const char *folder, base_error *err);
 base_status store_remove_folder(const char *folder, base_error *err);

@@ -198,6 +198,34 @@ base_status store_backup(store *s, const char *folder, store_backup_receipt *rec
 base_status store_restore(const char *backup, const char *folder, store_backup_receipt *receipt,
                           base_error *err);
 
+/* --- another encoder -------------------------------------------------------------------------- */
+
+typedef struct store_encode_item {
+    uint64_t id;
+    const char *title, *section, *text; /* NUL-terminated, "" when none */
+    size_t text_size;
+} store_encode_item;
+/* vectors [count, dim], unit length. An error ends the re-index; what was saved stays. */
+typedef base_status store_encode(void *argument, const store_encode_item *items, size_t count,
+                                 float *vectors, base_error *err);
+typedef struct store_reindex_options {
+    const char *encoder; /* name and hash of the encoder that makes the vectors */
+    size_t dim;
+    store_encode *encode;
+    void *argument;
+} store_reindex_options;
+typedef struct store_reindex_receipt {
+    uint64_t encoded, episodes; /* by this call; in the store (0: it has these vectors already) */
+    bool resumed;
+} store_reindex_receipt;
+/* Give every episode a vector of another encoder. The old vectors serve until all are there; then
+ * all change at once (other handles open the new files by themselves; an index made of the old
+ * vectors no longer fits). Killed at any point, the next call goes on. Needs the room of a second
+ * store meanwhile. Errors: BASE_BUSY (another re-index, or a writer that does not end),
+ * BASE_PERMISSION, BASE_INVALID, BASE_CORRUPT (repair first), BASE_DISK_FULL, encode's own. */
+base_status store_reindex(store *s, const store_reindex_options *options,
+                          store_reindex_receipt *receipt, base_error *err);
+
 /* --- reading (each call is its own read transaction, consistent within itself) ---------------- */
 
 /* BASE_NOT_FOUND */

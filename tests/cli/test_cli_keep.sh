@@ -44,6 +44,28 @@ json 'd["new"] == 0 and d["updated"] == 0 and d["unchanged"] == 63'
 run 0 search 'station dog' -k 3 --store i --as-of 2022-06-01 $today --json
 json '"Barnacle" in d["results"][0]["text"]'
 
+echo "== another encoder"
+mkdir five
+cp "$models"/all-MiniLM-L6-v2/* five/
+sed -i 's/"num_hidden_layers": 6/"num_hidden_layers": 5/' five/config.json
+run 0 reindex --store i --json
+json 'd["encoded"] == 0 and not d["changed"]'
+run 1 search 'station dog' --store i --encoder five $today
+says "come from encoder all-MiniLM-L6-v2:.*'eidetic reindex'"
+run 1 ask 'Which dog?' --store i --encoder five $today
+says 'come from encoder all-MiniLM-L6-v2:'
+run 0 reindex --store i --encoder five --json
+json 'd["encoded"] == 67 and d["changed"] and d["encoder"].startswith("five:")'
+run 1 search 'station dog' --store i $today
+says "come from encoder five:"
+run 1 ingest "$sample" --store i $today
+says "come from encoder five:"
+run 0 search 'station dog' -k 3 --store i --encoder five $today --json
+json 'any("dog" in r["text"] for r in d["results"])'
+run 0 verify --store i --json
+json 'd["ok"] and d["problems"] == []'
+run 0 reindex --store i
+
 echo "== nobody else can read it"
 run 0 ask 'Which dog?' --store s $today --max-tokens 4
 for folder in s b r i; do
