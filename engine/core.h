@@ -37,7 +37,8 @@ typedef struct core_shape {
     bool tied_output; /* logits use the embedding matrix */
 } core_shape;
 
-/* Load a GGUF model (architecture `llama`; others are refused by name). The file stays mapped.
+/* Load a GGUF model (architectures llama, qwen2, qwen3 and bmojo, ours for B'MOJO-F on one of
+ * these: model_fading.c; others are refused by name). The file stays mapped.
  * adapter_path: GGUF LoRA merged into the weights at load (NULL = none; merged matrices become P8
  * with per-32 scales, documented); refused by name if made for another model. Errors:
  * BASE_NOT_FOUND, BASE_CORRUPT (place named), BASE_UNSUPPORTED, BASE_NO_MEMORY. */
@@ -45,6 +46,8 @@ base_status core_model_open(const char *path, const char *adapter_path, core_mod
                             base_error *err);
 void core_model_close(core_model *model);
 const core_shape *core_model_shape(const core_model *model);
+/* W of its fading layers, 0 when it has none. */
+size_t core_model_exact_window(const core_model *model);
 /* metadata: tokenizer, chat template; lives with the model */
 const gguf_file *core_model_file(const core_model *model);
 /* SHA-256 over the model file's metadata and tensor table plus sampled tensor bytes (and the
@@ -65,6 +68,8 @@ typedef struct core_stream_options {
      * memories beside the live tokens, 0 = 512 */
     size_t slots_max;
     size_t window;       /* W: live tokens that a token sees; 0 = not bounded */
+    /* Use the model's fading layers, with its own window; else they are plain attention layers. */
+    bool hybrid;
     size_t batch_max;    /* largest T of one core_run pass; 0 = 64 */
     bool kv_f32;         /* keys and values in f32 (tests); default f16 */
     kernel_activations activations;

@@ -1,0 +1,226 @@
+/* Whole B'MOJO-F models, one per mixer, against the float64 oracle (tests/golden/gen_hybrid.py), and
+ * what a hybrid promises about windows and running again.
+ *
+ * Tolerances, relative to the largest logit: the layer's own bounds (2e-6, GKA 2e-4) through two
+ * layers and norms, times 5.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "base/rng.h"
+#include "engine/core.h"
+
+enum { V = 64, L = 40, W = 6, MANY = 200 };
+
+static const char *const kinds[] = {"gdn", "gka", "mamba2"};
+static core_model *models[3];
+static float expected[3][L][V];
+static int32_t ids[3][L], random_ids[MANY];
+static base_pool *pool;
+
+static int set_up(void **state)
+{
+    (void)state;
+    base_error err = {0};
+    base_rng rng;
+    base_rng_seed(&rng, 21);
+    for (size_t i = 0; i < MANY; i++) {
+        random_ids[i] = (int32_t)base_rng_below(&rng, V);
+    }
+    if (base_pool_create(2, &pool, &err)) {
+        return -1;
+    }
+    for (size_t i = 0; i < 3; i++) {
+        char path[512];
+        base_buffer file = {0};
+        snprintf(path, sizeof path, "%s/tests/golden/hybrid_%s.gguf", EIDETIC_SOURCE_DIR, kinds[i]);
+        base_status status = core_model_open(path, NULL, &models[i], &err);
+        snprintf(path, sizeof path, "%s/tests/golden/hybrid_%s.logits", EIDETIC_SOURCE_DIR,
+                 kinds[i]);
+        if (status || base_file_read(path, 1 << 20, &file, &err) ||
+            file.size != 8 + 4 * L * (V + 1)) {
+            fprintf(stderr, "%s\n", err.text);
+            return -1;
+        }
+        const uint8_t *at = (const uint8_t *)file.data + 8;
+        for (size_t t = 0; t < L; t++, at += 4) {
+            ids[i][t] = (int32_t)base_get_u32(at);
+        }
+        for (size_t t = 0; t < L * V; t++, at += 4) {
+            expected[i][t / V][t % V] = base_get_f32(at);
+        }
+        base_buffer_free(&file);
+    }
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < 3; i++) {
+        core_model_close(models[i]);
+    }
+    base_pool_free(pool);
+    return 0;
+}
+
+static core_stream *open_stream(size_t kind, bool hybrid, base_pool *threads)
+{
+    core_stream_options options = {.slots_max = 256,
+                                   .hybrid = hybrid,
+                                   .kv_f32 = true,
+                                   .activations = KERNEL_ACT_F32,
+                                   .pool = threads};
+    core_stream *stream = NULL;
+    base_error err = {0};
+    if (core_stream_open(models[kind], &options, &stream, &err)) {
+        fail_msg("%s", err.text);
+    }
+    return stream;
+}
+
+/* In passes of `pass` tokens; logits [count, V] or NULL. */
+static void run(core_stream *stream, const int32_t *tokens, size_t count, size_t pass,
+                float (*logits)[V])
+{
+    for (size_t t = 0; t < count; t += pass) {
+        size_t n = count - t < pass ? count - t : pass;
+        base_error err = {0};
+        if (core_run(stream, tokens + t, n, logits ? logits[t] : NULL, logits ? n : 0, &err)) {
+            fail_msg("%s", err.text);
+        }
+    }
+}
+
+static void test_logits_match_the_oracle_in_any_passes(void **state)
+{
+    (void)state;
+    const size_t passes[] = {1, 5, 40};
+    for (size_t kind = 0; kind < 3; kind++) {
+        float worst = 0, largest = 0;
+        for (size_t p = 0; p < 3; p++) {
+            float logits[L][V];
+            core_stream *stream = open_stream(kind, true, p % 2 ? pool : NULL);
+            run(stream, ids[kind], L, passes[p], logits);
+            for (size_t i = 0; i < L * V; i++) {
+                float e = expected[kind][i / V][i % V];
+                worst = fmaxf(worst, fabsf(logits[i / V][i % V] - e));
+                largest = fmaxf(largest, fabsf(e));
+            }
+            core_stream_close(stream);
+        }
+        printf("%s: %.1e\n", kinds[kind], (double)(worst / largest));
+        assert_true(worst / largest < (strcmp(kinds[kind], "gka") == 0 ? 1e-3f : 1e-5f));
+    }
+}
+
+/* The first W tokens see no fading ones; the next token does. */
+static void test_up_to_w_tokens_a_hybrid_is_attention_bit_for_bit(void **state)
+{
+    (void)state;
+    for (size_t kind = 0; kind < 3; kind++) {
+        float hybrid[W + 1][V], plain[W + 1][V];
+        core_stream *a = open_stream(kind, true, NULL), *b = open_stream(kind, false, NULL);
+        run(a, ids[kind], W + 1, 1, hybrid);
+        run(b, ids[kind], W + 1, 1, plain);
+        assert_memory_equal(hybrid, plain, W * sizeof *plain);
+        assert_memory_not_equal(hybrid[W], plain[W], sizeof *plain);
+        core_stream_close(a);
+        core_stream_close(b);
+    }
+}
+
+static void test_passes_of_up_to_16_give_the_bits_of_steps_far_beyond_the_windows(void **state)
+{
+    (void)state;
+    const size_t passes[] = {3, 16};
+    static float steps[MANY][V], many[MANY][V];
+    for (size_t kind = 0; kind < 3; kind++) {
+        core_stream *stream = open_stream(kind, true, NULL);
+        run(stream, random_ids, MANY, 1, steps);
+        core_stream_close(stream);
+        for (size_t p = 0; p < 2; p++) {
+            stream = open_stream(kind, true, pool);
+            run(stream, random_ids, MANY, passes[p], many);
+            assert_memory_equal(steps, many, sizeof steps);
+            core_stream_close(stream);
+        }
+    }
+}
+
+static void test_dropped_tokens_leave_no_trace_in_the_states(void **state)
+{
+    (void)state;
+    const size_t ends[] = {1, 15, 16, 17, 64, 90, 111}, drops[] = {1, 8, 16, 63, 64};
+    for (size_t kind = 0; kind < 3; kind++) {
+        for (size_t e = 0; e < sizeof ends / sizeof *ends; e++) {
+            float once[8][V], again[8][V];
+            core_stream *a = open_stream(kind, true, NULL);
+            run(a, random_ids, ends[e], 64, NULL);
+            run(a, random_ids + 100, 8, 1, once);
+            for (size_t d = 0; d < sizeof drops / sizeof *drops; d++) {
+                core_stream *b = open_stream(kind, true, pool);
+                run(b, random_ids, ends[e], 64, NULL);
+                run(b, random_ids + 50, drops[d], 7, NULL);
+                core_window_remove(b, ends[e], drops[d]);
+                run(b, random_ids + 100, 8, 3, again);
+                assert_memory_equal(once, again, sizeof once);
+                core_stream_close(b);
+            }
+            core_stream_close(a);
+        }
+    }
+}
+
+/* A memory is seen by attention, not by the states: with bias -INF it is absent, bit for bit, also
+ * after it stands among fading tokens. */
+static void test_memories_stand_among_fading_tokens(void **state)
+{
+    (void)state;
+    enum { AT = 20, BLOCK = 5 };
+    for (size_t kind = 0; kind < 3; kind++) {
+        float logits[3][V];
+        core_stream *donor = open_stream(kind, true, NULL);
+        void *block = base_alloc(core_block_bytes(donor, BLOCK));
+        for (size_t i = 0; i < 3; i++) {
+            core_stream_clear(donor);
+            run(donor, random_ids + 50 * (i % 2), 30, 64, NULL);
+            core_block_read(donor, 10, BLOCK, block);
+            core_stream *stream = open_stream(kind, true, NULL);
+            run(stream, random_ids, AT, 64, NULL);
+            assert_int_equal(core_window_insert(stream, AT, BLOCK, block, i < 2 ? -INFINITY : 0.0f,
+                                                1, NULL),
+                             BASE_OK);
+            run(stream, random_ids, W + 3, 1, NULL);
+            run(stream, random_ids, 1, 1, &logits[i]);
+            core_stream_close(stream);
+        }
+        assert_memory_equal(logits[0], logits[1], sizeof logits[0]);
+        assert_memory_not_equal(logits[0], logits[2], sizeof logits[0]);
+        base_free(block);
+        core_stream_close(donor);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_logits_match_the_oracle_in_any_passes),
+        cmocka_unit_test(test_up_to_w_tokens_a_hybrid_is_attention_bit_for_bit),
+        cmocka_unit_test(test_passes_of_up_to_16_give_the_bits_of_steps_far_beyond_the_windows),
+        cmocka_unit_test(test_dropped_tokens_leave_no_trace_in_the_states),
+        cmocka_unit_test(test_memories_stand_among_fading_tokens),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
