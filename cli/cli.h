@@ -41,6 +41,8 @@ typedef struct cli_options {
     bool watch, dry_run, repair, force;
     /* eval */
     const char *documents, *questions, *arms, *out;
+    /* prime */
+    const char *layers, *mixer;
     size_t limit;
     /* what is left: operands */
     char **operands;
@@ -50,7 +52,7 @@ typedef struct cli_options {
 typedef int cli_command(const cli_options *o);
 cli_command cmd_ingest, cmd_ask, cmd_chat, cmd_generate, cmd_tokenize, cmd_model, cmd_search,
     cmd_show, cmd_stats, cmd_verify, cmd_age, cmd_forget, cmd_backup, cmd_restore,
-    cmd_export, cmd_import, cmd_bench, cmd_eval;
+    cmd_export, cmd_import, cmd_bench, cmd_eval, cmd_prime;
 
 /* Print "eidetic: TEXT" to stderr and return CLI_FAILED (CLI_USAGE). */
 int cli_fail(const base_error *err);

@@ -30,8 +30,8 @@ static const cli_option options[] = {
      "GGUF model (else $EIDETIC_MODEL, else the default model)"},
     {"encoder", 0, TEXT, AT(encoder), "DIR", "text encoder folder (else the default encoder)"},
     {"adapter", 0, TEXT, AT(adapter), "FILE", "LoRA adapter in GGUF form; 'none' for none"},
-    {"core", 0, TEXT, AT(core), "full|window",
-     "attention over all slots, or sinks and the last W tokens of an endless stream"},
+    {"core", 0, TEXT, AT(core), "full|window|hybrid",
+     "attention over all slots; sinks and the last W tokens, endlessly; a hybrid's fading layers"},
     {"window", 0, COUNT, AT(window), "W", "full: slots of the window; window: tokens seen (1,024)"},
     {"threads", 0, COUNT, AT(threads), "N", "threads (default: all cores)"},
     {"device", 0, TEXT, AT(device), "cpu|cuda|auto", "where the model runs"},
@@ -76,6 +76,8 @@ static const cli_option options[] = {
     {"arms", 0, TEXT, AT(arms), "A,B", "arms to compare"},
     {"limit", 0, COUNT, AT(limit), "N", "at most N questions"},
     {"out", 'o', TEXT, AT(out), "PATH", "where results go"},
+    {"layers", 0, TEXT, AT(layers), "L", "layers to prime, e.g. 1,3,5-9 (default: every second)"},
+    {"mixer", 0, TEXT, AT(mixer), "gdn|gka|mamba2", "mixer of the primed layers (default gdn)"},
 };
 enum { OPTION_COUNT = sizeof options / sizeof *options };
 
@@ -120,6 +122,8 @@ static const struct command {
     {"export", "", "all documents and versions as JSONL", COMMON STORE " out ", 0, 0, cmd_export},
     {"import", "FILE...", "take in what export wrote ('-': standard input)",
      COMMON STORE " encoder ", 1, 1 << 20, cmd_import},
+    {"prime", "MODEL", "make a hybrid (-o FILE) of a Transformer",
+     COMMON " out window layers mixer seed ", 1, 1, cmd_prime},
     {"bench", "prefill|decode", "measure speed", COMMON MODEL " limit ", 1, 1, cmd_bench},
     {"eval", "SUITE", "evaluate: files",
      COMMON MODEL ASKING " store documents questions arms limit out ", 1, 1, cmd_eval},

@@ -43,6 +43,11 @@ static size_t max3(size_t a, size_t b, size_t c)
     return m > c ? m : c;
 }
 
+size_t core_options_window(const core_model *model, const core_stream_options *o)
+{
+    return o->hybrid && model->fading_layers > 0 ? model->attention_window : o->window;
+}
+
 static void set_sizes(core_stream *s, const core_model *model, const core_stream_options *o)
 {
     s->model = model;
@@ -56,7 +61,7 @@ static void set_sizes(core_stream *s, const core_model *model, const core_stream
     s->batch_max = o->batch_max ? o->batch_max : BATCH_DEFAULT;
     s->hybrid = o->hybrid && model->fading_layers > 0;
     s->planes = model->attention_planes + (s->hybrid ? model->fading_layers : 0);
-    s->window = s->hybrid ? model->attention_window : o->window;
+    s->window = core_options_window(model, o);
     s->sinks_min = s->hybrid ? model->sinks_min : CORE_SINKS_MIN;
     s->sinks = s->sinks_min;
     if (s->hybrid) {

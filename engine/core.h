@@ -48,6 +48,7 @@ void core_model_close(core_model *model);
 const core_shape *core_model_shape(const core_model *model);
 /* W of its fading layers, 0 when it has none. */
 size_t core_model_exact_window(const core_model *model);
+size_t core_model_fading_layers(const core_model *model);
 /* metadata: tokenizer, chat template; lives with the model */
 const gguf_file *core_model_file(const core_model *model);
 /* SHA-256 over the model file's metadata and tensor table plus sampled tensor bytes (and the
@@ -76,6 +77,8 @@ typedef struct core_stream_options {
     base_pool *pool;     /* borrowed; NULL = this thread only */
 } core_stream_options;
 
+/* The window that a stream with these options has, 0 = not bounded (a hybrid's is the model's). */
+size_t core_options_window(const core_model *model, const core_stream_options *options);
 /* Bytes that core_stream_open will take, all of it allocated there: the step allocates nothing. */
 size_t core_stream_bytes(const core_model *model, const core_stream_options *options);
 base_status core_stream_open(const core_model *model, const core_stream_options *options,

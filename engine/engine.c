@@ -12,7 +12,8 @@ enum { BOUND_DEFAULT = 1024 }; /* costs 0.1 nats beyond it, 512 twice as much (s
 static const char *const arm_names[ENGINE_ARM_COUNT] = {"none", "prompt", "static", "full",
                                                         "oracle"};
 
-static const char *const core_names[ENGINE_CORE_COUNT] = {"full", "window"};
+static const char *const core_names[ENGINE_CORE_COUNT] = {"default", "full", "window",
+                                                          "hybrid"};
 
 const char *engine_core_name(engine_core core)
 {
@@ -21,7 +22,7 @@ const char *engine_core_name(engine_core core)
 
 bool engine_core_parse(const char *text, engine_core *core)
 {
-    for (int i = 0; i < ENGINE_CORE_COUNT; i++) {
+    for (int i = ENGINE_CORE_FULL; i < ENGINE_CORE_COUNT; i++) {
         if (strcmp(text, core_names[i]) == 0) {
             *core = (engine_core)i;
             return true;
@@ -44,6 +45,27 @@ bool engine_arm_parse(const char *text, engine_arm *arm)
         }
     }
     return false;
+}
+
+static base_status choose_core(engine *e, const engine_options *options, base_error *err)
+{
+    size_t exact = core_model_exact_window(e->model);
+    bool hybrid = options->core == ENGINE_CORE_HYBRID ||
+                  (options->core == ENGINE_CORE_DEFAULT && exact > 0);
+    if (hybrid && exact == 0) {
+        return base_fail(err, BASE_INVALID,
+                         "%s: the model has no fading layers ('eidetic prime' makes some)",
+                         options->model_path);
+    }
+    if (hybrid && options->window > 0 && options->window != exact) {
+        return base_fail(err, BASE_INVALID, "%s: the hybrid's window is %zu, not %zu",
+                         options->model_path, exact, options->window);
+    }
+    e->stream_options.hybrid = hybrid;
+    if (options->core == ENGINE_CORE_WINDOW) {
+        e->stream_options.window = options->window ? options->window : BOUND_DEFAULT;
+    }
+    return BASE_OK;
 }
 
 base_status engine_open(const engine_options *options, engine **out, base_error *err)
@@ -81,8 +103,9 @@ base_status engine_open(const engine_options *options, engine **out, base_error 
         .kv_f32 = options->reference,
         .activations = options->reference ? KERNEL_ACT_F32 : KERNEL_ACT_Q8,
         .pool = e->pool};
-    if (options->core == ENGINE_CORE_WINDOW) {
-        e->stream_options.window = options->window ? options->window : BOUND_DEFAULT;
+    if ((status = choose_core(e, options, err))) {
+        engine_close(e);
+        return status;
     }
     e->load_ms = base_clock_ms() - begin;
     *out = e;

@@ -635,6 +635,11 @@ size_t core_model_exact_window(const core_model *model)
     return model->exact_window;
 }
 
+size_t core_model_fading_layers(const core_model *model)
+{
+    return model->fading_layers;
+}
+
 const gguf_file *core_model_file(const core_model *model)
 {
     return model->file;

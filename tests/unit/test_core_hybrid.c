@@ -199,9 +199,9 @@ static void test_memories_stand_among_fading_tokens(void **state)
             core_block_read(donor, 10, BLOCK, block);
             core_stream *stream = open_stream(kind, true, NULL);
             run(stream, random_ids, AT, 64, NULL);
-            assert_int_equal(core_window_insert(stream, AT, BLOCK, block, i < 2 ? -INFINITY : 0.0f,
-                                                1, NULL),
-                             BASE_OK);
+            assert_int_equal(
+                core_window_insert(stream, AT, BLOCK, block, i < 2 ? -INFINITY : 0.0f, 1, NULL),
+                BASE_OK);
             run(stream, random_ids, W + 3, 1, NULL);
             run(stream, random_ids, 1, 1, &logits[i]);
             core_stream_close(stream);
