@@ -87,15 +87,15 @@ void core_stream_close(core_stream *stream);
 void core_stream_clear(core_stream *stream); /* empty window */
 
 size_t core_slots(const core_stream *stream);     /* index of the next token's slot */
-/* First slot behind the sinks of a bounded window that has not left, else 0: the first place where a
- * memory may go. */
+/* First slot behind the sinks of a bounded window that has not left, else 0: the first place where
+ * a memory may go. */
 size_t core_slots_begin(const core_stream *stream);
 /* Slots that an insert may take; in an unbounded window also core_run. */
 size_t core_slots_free(const core_stream *stream);
 size_t core_window(const core_stream *stream); /* W, 0 = not bounded */
 int32_t core_token(const core_stream *stream, size_t slot); /* id; -1 for a memory's slot */
-/* First slot with this owner, SIZE_MAX when there is none. A memory moves up when live tokens behind
- * it leave. */
+/* First slot with this owner, SIZE_MAX when there is none. A memory moves up when live tokens
+ * behind it leave. */
 size_t core_owner_slot(const core_stream *stream, uint32_t owner);
 /* The first `count` slots (at least CORE_SINKS_MIN) never leave. Before anything has left; they and
  * the memories must fit the room beside the live tokens. core_stream_clear goes back to the
@@ -125,6 +125,16 @@ void core_block_read(const core_stream *stream, size_t at, size_t count, void *b
 base_status core_window_insert(core_stream *stream, size_t at, size_t count, const void *block,
                                float bias, uint32_t owner, base_error *err);
 void core_window_set_bias(core_stream *stream, size_t at, size_t count, float bias);
+
+/* The whole stream as bytes: window, positions, sinks, states of mixers and what running again needs
+ * (not the watch on attention mass). A stream that restores it continues with the same bits, given
+ * the same model, adapter, options and instruction set. Format: state.c. */
+size_t core_state_bytes(const core_stream *stream);
+void core_state_save(core_stream *stream, void *out); /* [core_state_bytes] */
+/* Errors: BASE_CORRUPT (cut short, a bit flipped), BASE_VERSION, BASE_INVALID (another model, other
+ * options or kernels), BASE_LIMIT (more slots than this window has); the stream is as it was. */
+base_status core_state_restore(core_stream *stream, const void *state, size_t size,
+                               base_error *err);
 
 /* Attention mass: while on, every core_run adds, for each owner < owners, the share of attention
  * that its slots received, averaged over layers and heads, per token run. mass [owners]

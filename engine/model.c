@@ -16,7 +16,13 @@
 #include "base/mem.h"
 
 /* Bounds on what a file may claim; far above any model that fits this engine. */
-enum { KEY_SIZE = 128, LAYERS_MAX = 512, CHANNELS_MAX = 65536, VOCABULARY_MAX = 4 << 20, CONTEXT_LIMIT = 1 << 24 };
+enum {
+    KEY_SIZE = 128,
+    LAYERS_MAX = 512,
+    CHANNELS_MAX = 65536,
+    VOCABULARY_MAX = 4 << 20,
+    CONTEXT_LIMIT = 1 << 24
+};
 
 static base_status read_size(const gguf_file *file, const char *key, size_t max, size_t *out,
                              base_error *err)
@@ -78,13 +84,16 @@ static base_status read_shape(core_model *model, base_error *err)
     core_shape *shape = &model->shape;
     char key[KEY_SIZE];
     base_status status;
-    if ((status = read_size(file, key_of(model, "block_count", key), LAYERS_MAX, &shape->layers, err)) ||
-        (status = read_size(file, key_of(model, "embedding_length", key), CHANNELS_MAX, &shape->channels, err)) ||
-        (status = read_size(file, key_of(model, "attention.head_count", key), 1024, &shape->heads, err)) ||
+    if ((status =
+             read_size(file, key_of(model, "block_count", key), LAYERS_MAX, &shape->layers, err)) ||
+        (status = read_size(file, key_of(model, "embedding_length", key), CHANNELS_MAX,
+                            &shape->channels, err)) ||
+        (status = read_size(file, key_of(model, "attention.head_count", key), 1024, &shape->heads,
+                            err)) ||
         (status = read_size(file, key_of(model, "feed_forward_length", key), 4 * CHANNELS_MAX,
                             &shape->feed_forward, err)) ||
-        (status = read_size(file, key_of(model, "context_length", key), CONTEXT_LIMIT, &shape->context_max,
-                            err))) {
+        (status = read_size(file, key_of(model, "context_length", key), CONTEXT_LIMIT,
+                            &shape->context_max, err))) {
         return status;
     }
     uint64_t number = 0;
@@ -101,18 +110,21 @@ static base_status read_shape(core_model *model, base_error *err)
     if (gguf_get_u64(file, key_of(model, "attention.key_length", key), &number)) {
         shape->head_size = (size_t)number;
     }
-    size_t rotated = gguf_get_u64(file, key_of(model, "rope.dimension_count", key), &number) ? (size_t)number
-                                                                               : shape->head_size;
+    size_t rotated = gguf_get_u64(file, key_of(model, "rope.dimension_count", key), &number)
+                         ? (size_t)number
+                         : shape->head_size;
     if (shape->head_size == 0 || shape->head_size > 512 || shape->head_size % 2 != 0 ||
         rotated != shape->head_size || shape->kv_heads * shape->head_size > CORE_KV_WIDTH_MAX) {
         return base_fail(err, BASE_UNSUPPORTED, "%s: head size %zu with %zu rotated dimensions",
                          gguf_path(file), shape->head_size, rotated);
     }
     double real = 0;
-    shape->rms_eps = gguf_get_f64(file, key_of(model, "attention.layer_norm_rms_epsilon", key), &real)
-                         ? (float)real
-                         : 1e-5f;
-    shape->rope_base = gguf_get_f64(file, key_of(model, "rope.freq_base", key), &real) ? (float)real : 10000.0f;
+    shape->rms_eps =
+        gguf_get_f64(file, key_of(model, "attention.layer_norm_rms_epsilon", key), &real)
+            ? (float)real
+            : 1e-5f;
+    shape->rope_base =
+        gguf_get_f64(file, key_of(model, "rope.freq_base", key), &real) ? (float)real : 10000.0f;
     gguf_text scaling;
     if (gguf_get_text(file, key_of(model, "rope.scaling.type", key), &scaling) &&
         !(scaling.size == 4 && memcmp(scaling.data, "none", 4) == 0)) {
@@ -125,7 +137,7 @@ static base_status read_shape(core_model *model, base_error *err)
 
 /* Find a tensor and check its shape [rows, columns]; rows 1 also accepts a vector. */
 base_status core_find_tensor(const gguf_file *file, const char *name, size_t rows, size_t columns,
-                        const gguf_tensor **out, base_error *err)
+                             const gguf_tensor **out, base_error *err)
 {
     const gguf_tensor *tensor = gguf_find_tensor(file, name);
     if (!tensor) {
@@ -152,7 +164,7 @@ base_status core_find_tensor(const gguf_file *file, const char *name, size_t row
 }
 
 base_status core_load_vector(const gguf_file *file, const char *name, size_t columns,
-                               const float **out, base_error *err)
+                             const float **out, base_error *err)
 {
     const gguf_tensor *tensor = NULL;
     base_status status = core_find_tensor(file, name, 1, columns, &tensor, err);
@@ -197,9 +209,8 @@ static base_status adapter_open(core_adapter *a, const char *path, const char *b
         return base_fail(err, BASE_INVALID, "%s: not a LoRA adapter", path);
     }
     if (!is(architecture, base)) {
-        return base_fail(err, BASE_INVALID,
-                         "%s: adapter for architecture '%.*s', the model is %s", path,
-                         (int)(architecture.size < 64 ? architecture.size : 64),
+        return base_fail(err, BASE_INVALID, "%s: adapter for architecture '%.*s', the model is %s",
+                         path, (int)(architecture.size < 64 ? architecture.size : 64),
                          architecture.data ? architecture.data : "", base);
     }
     if (!gguf_get_f64(a->file, "adapter.lora.alpha", &alpha) || !(alpha > 0)) {
@@ -211,8 +222,8 @@ static base_status adapter_open(core_adapter *a, const char *path, const char *b
 
 /* weights [rows, columns] += (alpha/r) B A of the adapter, if it has this tensor. *touched tells.
  * */
-static base_status adapter_add(core_adapter *a, const char *tensor_name, float *weights, size_t rows,
-                               size_t columns, bool *touched, base_error *err)
+static base_status adapter_add(core_adapter *a, const char *tensor_name, float *weights,
+                               size_t rows, size_t columns, bool *touched, base_error *err)
 {
     char name[160];
     *touched = false;
@@ -325,9 +336,9 @@ static base_status adapt(const gguf_file *file, core_adapter *a, const gguf_tens
 }
 
 /* Load the parts' rows: neighbours of one type become one packed matrix. */
-base_status core_load_linear(const gguf_file *file, core_adapter *a, size_t layer, const core_part *parts,
-                               size_t part_count, size_t columns, core_linear *out,
-                               base_error *err)
+base_status core_load_linear(const gguf_file *file, core_adapter *a, size_t layer,
+                             const core_part *parts, size_t part_count, size_t columns,
+                             core_linear *out, base_error *err)
 {
     const uint8_t *raw[4] = {0};
     uint8_t *adapted[4] = {0};
@@ -346,8 +357,8 @@ base_status core_load_linear(const gguf_file *file, core_adapter *a, size_t laye
             rows += parts[i].rows;
         }
         if (!status && a->file) {
-            status = adapt(file, a, tensor, name, parts[i].rows, columns, &adapted[i], &type[i],
-                           err);
+            status =
+                adapt(file, a, tensor, name, parts[i].rows, columns, &adapted[i], &type[i], err);
             raw[i] = adapted[i] ? adapted[i] : raw[i];
         }
     }
@@ -359,8 +370,8 @@ base_status core_load_linear(const gguf_file *file, core_adapter *a, size_t laye
         size_t row_bytes = kernel_source_row_bytes(type[0], columns);
         uint8_t *stacked = base_calloc(rows, row_bytes), *to = stacked;
         if (!stacked) {
-            status = base_fail(err, BASE_NO_MEMORY, "%s: no memory for layer %zu",
-                               gguf_path(file), layer);
+            status = base_fail(err, BASE_NO_MEMORY, "%s: no memory for layer %zu", gguf_path(file),
+                               layer);
         } else {
             for (size_t i = 0; i < part_count; i++) {
                 memcpy(to, raw[i], parts[i].rows * row_bytes);
@@ -443,8 +454,8 @@ static base_status load_layer(core_model *model, core_adapter *a, size_t index, 
         return status;
     }
     snprintf(name, sizeof name, "blk.%zu.ffn_norm.weight", index);
-    if ((status = core_load_vector(model->file, name, s->channels, &layer->feed_forward_norm,
-                                   err)) ||
+    if ((status =
+             core_load_vector(model->file, name, s->channels, &layer->feed_forward_norm, err)) ||
         (status = core_load_linear(model->file, a, index, qkv, fading ? 1 : 3, s->channels,
                                    &layer->qkv, err)) ||
         (fading && (status = core_load_linear(model->file, a, index, qkv + 1, 2, s->channels,
@@ -453,10 +464,10 @@ static base_status load_layer(core_model *model, core_adapter *a, size_t index, 
         (status = load_biases(model, index, qkv, err)) ||
         (status =
              core_load_linear(model->file, a, index, output, 1, q_rows, &layer->output, err)) ||
-        (status = core_load_linear(model->file, a, index, gate_up, 2, s->channels,
-                                   &layer->gate_up, err)) ||
-        (status =
-             core_load_linear(model->file, a, index, down, 1, s->feed_forward, &layer->down, err))) {
+        (status = core_load_linear(model->file, a, index, gate_up, 2, s->channels, &layer->gate_up,
+                                   err)) ||
+        (status = core_load_linear(model->file, a, index, down, 1, s->feed_forward, &layer->down,
+                                   err))) {
         return status;
     }
     return fading ? core_fading_load(model, a, index, err) : BASE_OK;
@@ -473,14 +484,15 @@ static base_status load_frequencies(core_model *model, base_error *err)
     }
     const float *factors = NULL;
     if (gguf_find_tensor(model->file, "rope_freqs.weight")) {
-        base_status status = core_load_vector(model->file, "rope_freqs.weight", half, &factors, err);
+        base_status status =
+            core_load_vector(model->file, "rope_freqs.weight", half, &factors, err);
         if (status) {
             return status;
         }
     }
     for (size_t i = 0; i < half; i++) {
-        double theta = pow((double)model->shape.rope_base,
-                           -2.0 * (double)i / (double)model->shape.head_size);
+        double theta =
+            pow((double)model->shape.rope_base, -2.0 * (double)i / (double)model->shape.head_size);
         model->frequencies[i] = (float)(factors ? theta / (double)factors[i] : theta);
     }
     return BASE_OK;
@@ -525,20 +537,20 @@ static base_status load(core_model *model, core_adapter *a, base_error *err)
         return base_fail(err, BASE_CORRUPT, "%s: tensor token_embd.weight is missing or absurd",
                          gguf_path(model->file));
     }
-    if ((status = core_find_tensor(model->file, "token_embd.weight", s->vocabulary, s->channels, &embedding,
-                       err)) ||
+    if ((status = core_find_tensor(model->file, "token_embd.weight", s->vocabulary, s->channels,
+                                   &embedding, err)) ||
         (status = kernel_matrix_pack(&model->embedding, embedding->type, embedding->data,
                                      s->vocabulary, s->channels, true, err)) ||
-        (status = core_load_vector(model->file, "output_norm.weight", s->channels, &model->output_norm,
-                              err)) ||
+        (status = core_load_vector(model->file, "output_norm.weight", s->channels,
+                                   &model->output_norm, err)) ||
         (status = load_frequencies(model, err))) {
         return status;
     }
     s->tied_output = gguf_find_tensor(model->file, "output.weight") == NULL;
     if (!s->tied_output) {
         const gguf_tensor *output;
-        if ((status = core_find_tensor(model->file, "output.weight", s->vocabulary, s->channels, &output,
-                           err)) ||
+        if ((status = core_find_tensor(model->file, "output.weight", s->vocabulary, s->channels,
+                                       &output, err)) ||
             (status = kernel_matrix_pack(&model->output, output->type, output->data, s->vocabulary,
                                          s->channels, true, err))) {
             return status;

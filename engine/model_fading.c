@@ -1,8 +1,8 @@
 /* engine/model_fading.c: load B'MOJO-F layers (Zancato et al. 2024): attention over an exact window
  * of W tokens, and over as many older ones through what a mixer says of them.
  *
- * Our GGUF scheme. general.architecture = "bmojo", the keys of the base architecture as they are, and
- *   bmojo.base_architecture   text   llama, qwen2, qwen3
+ * Our GGUF scheme. general.architecture = "bmojo", the keys of the base architecture as they are,
+ * and   bmojo.base_architecture   text   llama, qwen2, qwen3
  *   bmojo.layer_kinds         u8[]   one per layer: 0 attention, 1 B'MOJO-F
  *   bmojo.window              int    W
  *   bmojo.attention_window    int    live tokens that plain attention layers see; 0, absent: all

@@ -101,13 +101,15 @@ static inline uint8_t *core_kv_row(const core_stream *s, uint8_t *array, size_t 
 void core_kv_enter(core_stream *s, size_t plane, size_t place, float *key, const float *value);
 /* Rotations of places [from, to) as sinks and gone are now. */
 void core_angles(core_stream *s, size_t from, size_t to);
+/* Make anew what follows from the stored keys, owners, sinks and gone. */
+void core_window_remade(core_stream *s);
 /* Forget the oldest live tokens that nothing can see or run again any more. */
 void core_slide(core_stream *s);
 
 /* --- paths.c ---------------------------------------------------------------------------------- */
 
-/* What the token at `place` sees: sinks, memories, and of the last `window` live tokens (0 = all) the
- * `exact` newest as they are, the others through the fading plane. s->owner must be right up to
+/* What the token at `place` sees: sinks, memories, and of the last `window` live tokens (0 = all)
+ * the `exact` newest as they are, the others through the fading plane. s->owner must be right up to
  * there. */
 void core_see(const core_stream *s, size_t place, size_t window, size_t exact, core_views *out);
 /* s->attended from s->qkv for `tokens` tokens: one softmax over everything in the token's views, in

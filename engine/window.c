@@ -241,6 +241,15 @@ void core_slide(core_stream *s)
     }
 }
 
+void core_window_remade(core_stream *s)
+{
+    count_owned(s);
+    if (s->gone > 0) {
+        core_angles(s, 0, s->slots_max);
+    }
+    rotate_again(s, 0, s->places);
+}
+
 /* --- blocks ----------------------------------------------------------------------------------- */
 
 size_t core_block_bytes(const core_stream *s, size_t count)

@@ -1,5 +1,5 @@
-/* Whole B'MOJO-F models, one per mixer, against the float64 oracle (tests/golden/gen_hybrid.py), and
- * what a hybrid promises about windows and running again.
+/* Whole B'MOJO-F models, one per mixer, against the float64 oracle (tests/golden/gen_hybrid.py),
+ * and what a hybrid promises about windows and running again.
  *
  * Tolerances, relative to the largest logit: the layer's own bounds (2e-6, GKA 2e-4) through two
  * layers and norms, times 5.
@@ -213,6 +213,79 @@ static void test_memories_stand_among_fading_tokens(void **state)
     }
 }
 
+/* The state of a stream far beyond its windows, with a memory in it, is taken over by another one. */
+static void test_a_restored_state_continues_with_the_same_bits(void **state)
+{
+    (void)state;
+    for (size_t kind = 0; kind < 3; kind++) {
+        float once[20][V], again[20][V];
+        core_stream *a = open_stream(kind, true, NULL), *b = open_stream(kind, true, pool);
+        void *block = base_alloc(core_block_bytes(a, 4));
+        run(a, random_ids, 77, 64, NULL);
+        core_block_read(a, 30, 4, block);
+        assert_int_equal(core_window_insert(a, 70, 4, block, -0.5f, 3, NULL), BASE_OK);
+        size_t size = core_state_bytes(a);
+        uint8_t *bytes = base_alloc(size);
+        core_state_save(a, bytes);
+        run(b, random_ids + 90, 50, 64, NULL); /* something else before */
+        assert_int_equal(core_state_restore(b, bytes, size, NULL), BASE_OK);
+        assert_int_equal(core_slots(b), core_slots(a));
+        assert_int_equal(core_owner_slot(b, 3), 70);
+        run(a, random_ids + 100, 10, 1, once);
+        run(b, random_ids + 100, 10, 5, again);
+        core_window_remove(a, 75, 16); /* running again works behind a restored state, too */
+        core_window_remove(b, 75, 16);
+        run(a, random_ids + 150, 10, 1, once + 10);
+        run(b, random_ids + 150, 10, 1, again + 10);
+        assert_memory_equal(once, again, sizeof once);
+        base_free(bytes);
+        base_free(block);
+        core_stream_close(a);
+        core_stream_close(b);
+    }
+}
+
+static void test_a_state_that_does_not_belong_here_is_refused_by_name(void **state)
+{
+    (void)state;
+    float before[V], after[V];
+    base_error err = {0};
+    core_stream *a = open_stream(0, true, NULL), *other_model = open_stream(1, true, NULL);
+    core_stream *other_core = open_stream(0, false, NULL), *b = open_stream(0, true, NULL);
+    run(a, random_ids, 30, 64, NULL);
+    run(b, random_ids, 9, 64, NULL);
+    size_t size = core_state_bytes(a);
+    uint8_t *bytes = base_alloc(size);
+    core_state_save(a, bytes);
+    assert_int_equal(core_state_restore(other_model, bytes, size, &err), BASE_INVALID);
+    assert_non_null(strstr(err.text, "another model"));
+    assert_int_equal(core_state_restore(other_core, bytes, size, &err), BASE_INVALID);
+    assert_non_null(strstr(err.text, "other options"));
+    for (size_t at = 0; at < size; at += at < 200 ? 1 : 97) { /* any flipped bit, anywhere */
+        bytes[at] ^= 4;
+        assert_int_not_equal(core_state_restore(b, bytes, size, &err), BASE_OK);
+        bytes[at] ^= 4;
+    }
+    for (size_t cut = 0; cut < size; cut += 501) {
+        assert_int_equal(core_state_restore(b, bytes, cut, &err), BASE_CORRUPT);
+    }
+    bytes[8]++;
+    assert_int_equal(core_state_restore(b, bytes, size, &err), BASE_VERSION);
+    bytes[8]--;
+    /* None of this changed the stream. */
+    core_stream *c = open_stream(0, true, NULL);
+    run(c, random_ids, 9, 64, NULL);
+    run(b, random_ids, 1, 1, &after);
+    run(c, random_ids, 1, 1, &before);
+    assert_memory_equal(before, after, sizeof before);
+    base_free(bytes);
+    core_stream_close(a);
+    core_stream_close(b);
+    core_stream_close(c);
+    core_stream_close(other_model);
+    core_stream_close(other_core);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -221,6 +294,8 @@ int main(void)
         cmocka_unit_test(test_passes_of_up_to_16_give_the_bits_of_steps_far_beyond_the_windows),
         cmocka_unit_test(test_dropped_tokens_leave_no_trace_in_the_states),
         cmocka_unit_test(test_memories_stand_among_fading_tokens),
+        cmocka_unit_test(test_a_restored_state_continues_with_the_same_bits),
+        cmocka_unit_test(test_a_state_that_does_not_belong_here_is_refused_by_name),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
