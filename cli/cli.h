@@ -42,6 +42,8 @@ typedef struct cli_options {
     /* eval */
     const char *documents, *questions, *arms, *out;
     size_t vector_size; /* of the encoder at hand, for a new store; 0 = the default encoder's */
+    /* prime */
+    const char *layers, *mixer;
     size_t limit;
     /* what is left: operands */
     char **operands;
@@ -50,8 +52,8 @@ typedef struct cli_options {
 
 typedef int cli_command(const cli_options *o);
 cli_command cmd_ingest, cmd_ask, cmd_chat, cmd_generate, cmd_tokenize, cmd_model, cmd_search,
-    cmd_show, cmd_stats, cmd_verify, cmd_age, cmd_forget, cmd_backup, cmd_restore,
-    cmd_export, cmd_import, cmd_reindex, cmd_bench, cmd_eval;
+    cmd_show, cmd_stats, cmd_verify, cmd_age, cmd_forget, cmd_backup, cmd_restore, cmd_export,
+    cmd_import, cmd_reindex, cmd_bench, cmd_eval, cmd_prime;
 
 /* eval report DIR..., eval import FILE */
 int cli_eval_report(const cli_options *o);

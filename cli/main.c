@@ -30,8 +30,8 @@ static const cli_option options[] = {
      "GGUF model (else $EIDETIC_MODEL, else the default model)"},
     {"encoder", 0, TEXT, AT(encoder), "DIR", "text encoder folder (else the default encoder)"},
     {"adapter", 0, TEXT, AT(adapter), "FILE", "LoRA adapter in GGUF form; 'none' for none"},
-    {"core", 0, TEXT, AT(core), "full|window",
-     "attention over all slots, or sinks and the last W tokens of an endless stream"},
+    {"core", 0, TEXT, AT(core), "full|window|hybrid",
+     "attention over all slots; sinks and the last W tokens, endlessly; a hybrid's fading layers"},
     {"window", 0, COUNT, AT(window), "W", "full: slots of the window; window: tokens seen (1,024)"},
     {"threads", 0, COUNT, AT(threads), "N", "threads (default: all cores)"},
     {"device", 0, TEXT, AT(device), "cpu|cuda|auto", "where the model runs"},
@@ -76,14 +76,16 @@ static const cli_option options[] = {
     {"arms", 0, TEXT, AT(arms), "A,B", "arms to compare"},
     {"limit", 0, COUNT, AT(limit), "N", "at most N questions"},
     {"out", 'o', TEXT, AT(out), "PATH", "where results go"},
+    {"layers", 0, TEXT, AT(layers), "L", "layers to prime, e.g. 1,3,5-9 (default: every second)"},
+    {"mixer", 0, TEXT, AT(mixer), "gdn|gka|mamba2", "mixer of the primed layers (default gdn)"},
 };
 enum { OPTION_COUNT = sizeof options / sizeof *options };
 
 #define COMMON " now json help threads "
 #define MODEL " model adapter core window device kv-type "
 #define STORE " store "
-#define ASKING                                                                                     \
-    " encoder arm as-of about max-tokens seed temp top-k top-p min-p event-threshold event-rate "  \
+#define ASKING                                                                                    \
+    " encoder arm as-of about max-tokens seed temp top-k top-p min-p event-threshold event-rate " \
     "event-stride read-only trace half-life kv-budget "
 
 static const struct command {
@@ -122,6 +124,8 @@ static const struct command {
      COMMON STORE " encoder ", 1, 1 << 20, cmd_import},
     {"reindex", "", "change the text encoder in place, to --encoder or the default",
      COMMON STORE " encoder ", 0, 0, cmd_reindex},
+    {"prime", "MODEL", "make a hybrid (-o FILE) of a Transformer",
+     COMMON " out window layers mixer seed ", 1, 1, cmd_prime},
     {"bench", "prefill|decode", "measure speed", COMMON MODEL " limit ", 1, 1, cmd_bench},
     {"eval", "SUITE", "evaluate: files; or 'report DIR...': draw results that are there",
      COMMON MODEL ASKING " store documents questions arms limit out ", 1, 1 << 20, cmd_eval},

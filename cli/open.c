@@ -57,7 +57,7 @@ static base_status check_core(const cli_options *o, base_error *err)
 {
     engine_core core;
     if (o->core && !engine_core_parse(o->core, &core)) {
-        return base_fail(err, BASE_INVALID, "--core %s is none of full, window", o->core);
+        return base_fail(err, BASE_INVALID, "--core %s is none of full, window, hybrid", o->core);
     }
     if (o->device && strcmp(o->device, "cpu") != 0 && strcmp(o->device, "auto") != 0) {
         return base_fail(err, BASE_UNSUPPORTED, "--device %s is not there yet (only: cpu, auto)",

@@ -1,5 +1,5 @@
-/* engine/core.c: one running sequence. The forward pass of a llama-architecture model over a window
- * of slots.
+/* engine/core.c: one running sequence. The forward pass of a model of the llama family, with or
+ * without fading layers, over a window of slots.
  *
  * Main entry: core_run. Per layer, for T tokens at the end of the window (Touvron et al. 2023; GQA:
  * Ainslie et al. 2023):
@@ -43,6 +43,11 @@ static size_t max3(size_t a, size_t b, size_t c)
     return m > c ? m : c;
 }
 
+size_t core_options_window(const core_model *model, const core_stream_options *o)
+{
+    return o->hybrid && model->fading_layers > 0 ? model->attention_window : o->window;
+}
+
 static void set_sizes(core_stream *s, const core_model *model, const core_stream_options *o)
 {
     s->model = model;
@@ -54,8 +59,14 @@ static void set_sizes(core_stream *s, const core_model *model, const core_stream
     s->q_width = model->shape.heads * model->shape.head_size;
     s->slots_max = o->slots_max ? o->slots_max : model->shape.context_max;
     s->batch_max = o->batch_max ? o->batch_max : BATCH_DEFAULT;
-    s->planes = model->attention_planes;
-    s->window = o->window;
+    s->hybrid = o->hybrid && model->fading_layers > 0;
+    s->planes = model->attention_planes + (s->hybrid ? model->fading_layers : 0);
+    s->window = core_options_window(model, o);
+    s->sinks_min = s->hybrid ? model->sinks_min : CORE_SINKS_MIN;
+    s->sinks = s->sinks_min;
+    if (s->hybrid) {
+        core_fading_sizes(s);
+    }
     if (s->window > 0) { /* live slots, and beside them what slots_max says */
         s->slots_max = s->window + CORE_ROLLBACK + s->batch_max +
                        (o->slots_max ? o->slots_max : BESIDE_DEFAULT);
@@ -86,6 +97,15 @@ static void lay_out(core_stream *s, layout *l)
         s->place_sine = take(l, slots, shape->head_size / 2 * sizeof(float));
     }
     s->views = take(l, batch, sizeof(core_views));
+    if (s->hybrid) {
+        size_t layers = s->model->fading_layers;
+        s->fading_views = take(l, batch, sizeof(core_views));
+        s->mixer_state = take(l, layers, s->mixer_floats * sizeof(float));
+        s->mixer_before = take(l, layers, s->mixer_kept * sizeof(float));
+        s->mixer_rows = take(l, batch, s->mixer_row * sizeof(float));
+        s->mixer_heads = take(l, batch, s->mixer_out * sizeof(float));
+        s->mixer_scratch = take(l, 1, s->mixer_scratch_floats * sizeof(float));
+    }
     s->x = take(l, batch, shape->channels * sizeof(float));
     s->normed = take(l, batch, shape->channels * sizeof(float));
     s->qkv = take(l, batch, (s->q_width + 2 * s->kv_width) * sizeof(float));
@@ -98,6 +118,7 @@ static void lay_out(core_stream *s, layout *l)
     s->scores = take(l, heads_at_once, slots * sizeof(float));
     s->head_mass = take(l, batch * shape->heads, CORE_OWNERS_MAX * sizeof(float));
     size_t widest = max3(shape->channels, s->q_width, shape->feed_forward);
+    widest = widest > s->mixer_out ? widest : s->mixer_out;
     s->matmul_scratch = take(l, 1, kernel_matmul_scratch(batch, widest));
 }
 
@@ -128,13 +149,13 @@ base_status core_stream_open(const core_model *model, const core_stream_options 
     l = (layout){.base = s->arena};
     lay_out(s, &l);
     s->kernels = kernel_get();
-    s->sinks = CORE_SINKS_MIN;
     core_angles(s, 0, s->slots_max);
     if (s->window > 0) {
         size_t bytes = s->slots_max * (model->shape.head_size / 2) * sizeof(float);
         memcpy(s->cosine, s->place_cosine, bytes);
         memcpy(s->sine, s->place_sine, bytes);
     }
+    core_stream_clear(s);
     *out = s;
     return BASE_OK;
 }
@@ -204,6 +225,35 @@ static void activate_rows(void *argument, size_t begin, size_t end, size_t threa
     }
 }
 
+/* x [heads, D] of every token: rmsnorm of each head. */
+static void normalise_heads(core_stream *s, float *x, size_t heads, const float *weight,
+                            size_t tokens)
+{
+    size_t d = s->model->shape.head_size;
+    for (size_t t = 0; t < tokens; t++) {
+        for (size_t h = 0; h < heads; h++) {
+            float *head = x + t * (s->q_width + 2 * s->kv_width) + h * d;
+            s->kernels->rmsnorm(head, head, weight, d, s->model->shape.rms_eps);
+        }
+    }
+}
+
+/* What some models do to keys and values, from column `from` of qkv on (0: to queries as well). */
+static void adjust(core_stream *s, const core_layer *layer, size_t from, size_t tokens)
+{
+    const core_shape *shape = &s->model->shape;
+    size_t width = s->q_width + 2 * s->kv_width;
+    for (size_t t = 0; layer->qkv_bias && t < tokens; t++) {
+        s->kernels->add(s->qkv + t * width + from, layer->qkv_bias + from, width - from);
+    }
+    if (layer->q_norm && from == 0) {
+        normalise_heads(s, s->qkv, shape->heads, layer->q_norm, tokens);
+    }
+    if (layer->k_norm) {
+        normalise_heads(s, s->qkv + s->q_width, shape->kv_heads, layer->k_norm, tokens);
+    }
+}
+
 /* Keys and values of the batch enter their slots. */
 static void enter_slots(core_stream *s, size_t plane, size_t tokens)
 {
@@ -211,6 +261,43 @@ static void enter_slots(core_stream *s, size_t plane, size_t tokens)
     for (size_t t = 0; t < tokens; t++) {
         float *k = s->qkv + t * width + s->q_width;
         core_kv_enter(s, plane, s->places + t, k, k + s->kv_width);
+    }
+}
+
+/* Keys and values of f = mixer(u), or u + mixer(u), u = s->normed, enter the fading plane. */
+static void enter_fading(core_stream *s, const core_layer *layer, size_t tokens)
+{
+    const core_fading *f = layer->fading;
+    size_t channels = s->model->shape.channels, before = mixer_conv_width(&f->mixer);
+    linear(s, &f->qkv, s->normed, tokens, s->mixer_rows, s->mixer_row);
+    linear(s, &f->gates, s->normed, tokens, s->mixer_rows + before, s->mixer_row);
+    core_fading_run(s, f, tokens);
+    linear(s, &f->output, s->mixer_heads, tokens, s->projected, channels);
+    if (s->model->fading_residual) {
+        s->kernels->add(s->projected, s->normed, tokens * channels);
+    }
+    linear(s, &layer->kv, s->projected, tokens, s->qkv + s->q_width,
+           s->q_width + 2 * s->kv_width);
+    adjust(s, layer, s->q_width, tokens);
+    enter_slots(s, s->model->attention_planes + f->index, tokens);
+}
+
+/* s->attended from s->normed. */
+static void attention(core_stream *s, const core_layer *layer, size_t tokens)
+{
+    size_t width = s->q_width + 2 * s->kv_width;
+    linear(s, &layer->qkv, s->normed, tokens, s->qkv, width);
+    if (layer->kv.part_count > 0) {
+        linear(s, &layer->kv, s->normed, tokens, s->qkv + s->q_width, width);
+    }
+    adjust(s, layer, 0, tokens);
+    enter_slots(s, layer->plane, tokens);
+    if (s->hybrid && layer->fading) {
+        enter_fading(s, layer, tokens);
+        core_attend(s, layer->plane, s->model->attention_planes + layer->fading->index,
+                    s->fading_views, tokens);
+    } else {
+        core_attend(s, layer->plane, 0, s->views, tokens);
     }
 }
 
@@ -225,14 +312,16 @@ static void run_batch(core_stream *s, const int32_t *tokens, size_t count)
         s->bias[s->places + t] = 0;
         s->owner[s->places + t] = 0;
         s->tokens[s->places + t] = tokens[t];
-        core_see(s, s->places + t, &s->views[t]);
+        core_see(s, s->places + t, s->window, s->window, &s->views[t]);
+        if (s->hybrid) {
+            size_t exact = model->exact_window;
+            core_see(s, s->places + t, 2 * exact, exact, &s->fading_views[t]);
+        }
     }
     for (size_t i = 0; i < shape->layers; i++) {
         const core_layer *layer = &model->layers[i];
         normalise(s, layer->attention_norm, count);
-        linear(s, &layer->qkv, s->normed, count, s->qkv, s->q_width + 2 * s->kv_width);
-        enter_slots(s, layer->plane, count);
-        core_attend(s, layer->plane, count);
+        attention(s, layer, count);
         linear(s, &layer->output, s->attended, count, s->projected, shape->channels);
         s->kernels->add(s->x, s->projected, count * shape->channels);
         normalise(s, layer->feed_forward_norm, count);
@@ -243,6 +332,7 @@ static void run_batch(core_stream *s, const int32_t *tokens, size_t count)
         s->kernels->add(s->x, s->projected, count * shape->channels);
     }
     s->places += count;
+    s->run_tokens += count;
     if (s->mass && s->mass_tokens) {
         *s->mass_tokens += count;
     }

@@ -37,7 +37,8 @@ typedef struct core_shape {
     bool tied_output; /* logits use the embedding matrix */
 } core_shape;
 
-/* Load a GGUF model (architecture `llama`; others are refused by name). The file stays mapped.
+/* Load a GGUF model (architectures llama, qwen2, qwen3 and bmojo, ours for B'MOJO-F on one of
+ * these: model_fading.c; others are refused by name). The file stays mapped.
  * adapter_path: GGUF LoRA merged into the weights at load (NULL = none; merged matrices become P8
  * with per-32 scales, documented); refused by name if made for another model. Errors:
  * BASE_NOT_FOUND, BASE_CORRUPT (place named), BASE_UNSUPPORTED, BASE_NO_MEMORY. */
@@ -45,6 +46,9 @@ base_status core_model_open(const char *path, const char *adapter_path, core_mod
                             base_error *err);
 void core_model_close(core_model *model);
 const core_shape *core_model_shape(const core_model *model);
+/* W of its fading layers, 0 when it has none. */
+size_t core_model_exact_window(const core_model *model);
+size_t core_model_fading_layers(const core_model *model);
 /* metadata: tokenizer, chat template; lives with the model */
 const gguf_file *core_model_file(const core_model *model);
 /* SHA-256 over the model file's metadata and tensor table plus sampled tensor bytes (and the
@@ -65,12 +69,16 @@ typedef struct core_stream_options {
      * memories beside the live tokens, 0 = 512 */
     size_t slots_max;
     size_t window;       /* W: live tokens that a token sees; 0 = not bounded */
+    /* Use the model's fading layers, with its own window; else they are plain attention layers. */
+    bool hybrid;
     size_t batch_max;    /* largest T of one core_run pass; 0 = 64 */
     bool kv_f32;         /* keys and values in f32 (tests); default f16 */
     kernel_activations activations;
     base_pool *pool;     /* borrowed; NULL = this thread only */
 } core_stream_options;
 
+/* The window that a stream with these options has, 0 = not bounded (a hybrid's is the model's). */
+size_t core_options_window(const core_model *model, const core_stream_options *options);
 /* Bytes that core_stream_open will take, all of it allocated there: the step allocates nothing. */
 size_t core_stream_bytes(const core_model *model, const core_stream_options *options);
 base_status core_stream_open(const core_model *model, const core_stream_options *options,
@@ -79,15 +87,15 @@ void core_stream_close(core_stream *stream);
 void core_stream_clear(core_stream *stream); /* empty window */
 
 size_t core_slots(const core_stream *stream);     /* index of the next token's slot */
-/* First slot behind the sinks of a bounded window that has not left, else 0: the first place where a
- * memory may go. */
+/* First slot behind the sinks of a bounded window that has not left, else 0: the first place where
+ * a memory may go. */
 size_t core_slots_begin(const core_stream *stream);
 /* Slots that an insert may take; in an unbounded window also core_run. */
 size_t core_slots_free(const core_stream *stream);
 size_t core_window(const core_stream *stream); /* W, 0 = not bounded */
 int32_t core_token(const core_stream *stream, size_t slot); /* id; -1 for a memory's slot */
-/* First slot with this owner, SIZE_MAX when there is none. A memory moves up when live tokens behind
- * it leave. */
+/* First slot with this owner, SIZE_MAX when there is none. A memory moves up when live tokens
+ * behind it leave. */
 size_t core_owner_slot(const core_stream *stream, uint32_t owner);
 /* The first `count` slots (at least CORE_SINKS_MIN) never leave. Before anything has left; they and
  * the memories must fit the room beside the live tokens. core_stream_clear goes back to the
@@ -117,6 +125,16 @@ void core_block_read(const core_stream *stream, size_t at, size_t count, void *b
 base_status core_window_insert(core_stream *stream, size_t at, size_t count, const void *block,
                                float bias, uint32_t owner, base_error *err);
 void core_window_set_bias(core_stream *stream, size_t at, size_t count, float bias);
+
+/* The whole stream as bytes: window, positions, sinks, states of mixers and what running again needs
+ * (not the watch on attention mass). A stream that restores it continues with the same bits, given
+ * the same model, adapter, options and instruction set. Format: state.c. */
+size_t core_state_bytes(const core_stream *stream);
+void core_state_save(core_stream *stream, void *out); /* [core_state_bytes] */
+/* Errors: BASE_CORRUPT (cut short, a bit flipped), BASE_VERSION, BASE_INVALID (another model, other
+ * options or kernels), BASE_LIMIT (more slots than this window has); the stream is as it was. */
+base_status core_state_restore(core_stream *stream, const void *state, size_t size,
+                               base_error *err);
 
 /* Attention mass: while on, every core_run adds, for each owner < owners, the share of attention
  * that its slots received, averaged over layers and heads, per token run. mass [owners]

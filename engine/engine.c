@@ -14,7 +14,7 @@ static const char *const arm_names[ENGINE_ARM_COUNT] = {"none", "prompt", "stati
 static const char *const trigger_names[ENGINE_TRIGGER_COUNT] = {"innovation", "once", "always",
                                                                 "random"};
 
-static const char *const core_names[ENGINE_CORE_COUNT] = {"full", "window"};
+static const char *const core_names[ENGINE_CORE_COUNT] = {"default", "full", "window", "hybrid"};
 
 const char *engine_core_name(engine_core core)
 {
@@ -23,7 +23,7 @@ const char *engine_core_name(engine_core core)
 
 bool engine_core_parse(const char *text, engine_core *core)
 {
-    for (int i = 0; i < ENGINE_CORE_COUNT; i++) {
+    for (int i = ENGINE_CORE_FULL; i < ENGINE_CORE_COUNT; i++) {
         if (strcmp(text, core_names[i]) == 0) {
             *core = (engine_core)i;
             return true;
@@ -64,6 +64,27 @@ bool engine_trigger_parse(const char *text, engine_trigger *trigger)
     return false;
 }
 
+static base_status choose_core(engine *e, const engine_options *options, base_error *err)
+{
+    size_t exact = core_model_exact_window(e->model);
+    bool hybrid =
+        options->core == ENGINE_CORE_HYBRID || (options->core == ENGINE_CORE_DEFAULT && exact > 0);
+    if (hybrid && exact == 0) {
+        return base_fail(err, BASE_INVALID,
+                         "%s: the model has no fading layers ('eidetic prime' makes some)",
+                         options->model_path);
+    }
+    if (hybrid && options->window > 0 && options->window != exact) {
+        return base_fail(err, BASE_INVALID, "%s: the hybrid's window is %zu, not %zu",
+                         options->model_path, exact, options->window);
+    }
+    e->stream_options.hybrid = hybrid;
+    if (options->core == ENGINE_CORE_WINDOW) {
+        e->stream_options.window = options->window ? options->window : BOUND_DEFAULT;
+    }
+    return BASE_OK;
+}
+
 base_status engine_open(const engine_options *options, engine **out, base_error *err)
 {
     double begin = base_clock_ms();
@@ -95,12 +116,13 @@ base_status engine_open(const engine_options *options, engine **out, base_error 
         engine_close(e);
         return base_fail(err, BASE_NO_MEMORY, "no memory for an engine");
     }
-    e->stream_options = (core_stream_options){
-        .kv_f32 = options->reference,
-        .activations = options->reference ? KERNEL_ACT_F32 : KERNEL_ACT_Q8,
-        .pool = e->pool};
-    if (options->core == ENGINE_CORE_WINDOW) {
-        e->stream_options.window = options->window ? options->window : BOUND_DEFAULT;
+    e->stream_options =
+        (core_stream_options){.kv_f32 = options->reference,
+                              .activations = options->reference ? KERNEL_ACT_F32 : KERNEL_ACT_Q8,
+                              .pool = e->pool};
+    if ((status = choose_core(e, options, err))) {
+        engine_close(e);
+        return status;
     }
     e->load_ms = base_clock_ms() - begin;
     *out = e;

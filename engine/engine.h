@@ -25,12 +25,14 @@ typedef struct engine_session engine_session;
 
 /* What attention sees (contract: --core). */
 typedef enum engine_core {
+    ENGINE_CORE_DEFAULT, /* hybrid where the model has fading layers, else full */
     ENGINE_CORE_FULL,   /* everything in the window's slots */
     ENGINE_CORE_WINDOW, /* sinks, memories and the last W tokens, endlessly */
+    ENGINE_CORE_HYBRID, /* the model's fading layers, with their own window */
     ENGINE_CORE_COUNT
 } engine_core;
 const char *engine_core_name(engine_core core);
-bool engine_core_parse(const char *text, engine_core *core);
+bool engine_core_parse(const char *text, engine_core *core); /* "full", "window", "hybrid" */
 
 typedef struct engine_options {
     const char *model_path;

@@ -59,6 +59,7 @@ typedef struct key_entry {
     size_t count;         /* elements of an array, else 1 */
     const uint8_t *value; /* first element */
     size_t *text_at;      /* array of text: byte offset of each element in the file; owned */
+    size_t begin, end; /* of the whole entry in the file */
 } key_entry;
 
 /* Open addressing over names; slot = index + 1, 0 = free. */
@@ -253,7 +254,7 @@ static base_status read_array(reader *r, key_entry *key)
     return BASE_OK;
 }
 
-static base_status read_key(reader *r, size_t index)
+static base_status read_entry(reader *r, size_t index)
 {
     gguf_file *file = r->file;
     key_entry *key = &file->keys[index];
@@ -268,6 +269,7 @@ static base_status read_key(reader *r, size_t index)
     if (*slot != 0) {
         return corrupt(r, at, "the key occurs twice");
     }
+    key->begin = at;
     file->key_count = index + 1; /* from here on gguf_close releases its offsets */
     *slot = (uint32_t)index + 1;
     at = r->at;
@@ -292,6 +294,13 @@ static base_status read_key(reader *r, size_t index)
     }
     r->at += value_bytes[key->type];
     return BASE_OK;
+}
+
+static base_status read_key(reader *r, size_t index)
+{
+    base_status status = read_entry(r, index);
+    r->file->keys[index].end = r->at;
+    return status;
 }
 
 /* --- tensors ---------------------------------------------------------------------------------- */
@@ -780,6 +789,13 @@ static void append_value(char *out, size_t out_size, size_t *at, uint32_t type, 
         }
     }
     append_text(out, out_size, at, text, strlen(text));
+}
+
+const uint8_t *gguf_key_bytes(const gguf_file *file, size_t index, size_t *size)
+{
+    BASE_ASSERT(index < file->key_count);
+    *size = file->keys[index].end - file->keys[index].begin;
+    return file->data + file->keys[index].begin;
 }
 
 void gguf_key_at(const gguf_file *file, size_t index, gguf_text *key, char *value,

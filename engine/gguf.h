@@ -54,6 +54,9 @@ bool gguf_array_i64(const gguf_file *file, const char *key, size_t index, int64_
 bool gguf_array_f64(const gguf_file *file, const char *key, size_t index, double *value);
 /* Visit all keys in file order, value shown as short text (for `eidetic model`). */
 size_t gguf_key_count(const gguf_file *file);
+/* The bytes of key `index` as they stand in a file: name, type, value; valid while the file is
+ * open. */
+const uint8_t *gguf_key_bytes(const gguf_file *file, size_t index, size_t *size);
 void gguf_key_at(const gguf_file *file, size_t index, gguf_text *key, char *value,
                  size_t value_size);
 

@@ -24,7 +24,9 @@ static void make_tag(kvcache *c, const core_model *model, const core_stream_opti
     uint8_t numbers[12];
     char core[32] = "full";
     const char *chat = chat_name(c->prompt->chat);
-    if (options->window > 0) {
+    if (options->hybrid) {
+        snprintf(core, sizeof core, "hybrid:%zu", core_model_exact_window(model));
+    } else if (options->window > 0) {
         snprintf(core, sizeof core, "window:%zu", options->window);
     }
     base_put_u32(numbers, PROMPT_VERSION);
@@ -52,6 +54,7 @@ base_status kvcache_open(const core_model *model, const core_stream_options *opt
     c->prompt = p;
     core_stream_options own = *options;
     own.slots_max = p->prefix.count + CORE_SINKS_MIN + KVCACHE_BLOCK_MAX;
+    own.hybrid = false; /* a memory enters attention only; so short a text sees nothing fading */
     base_status status = core_stream_open(model, &own, &c->stream, err);
     if (status) {
         kvcache_close(c);

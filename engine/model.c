@@ -1,10 +1,10 @@
-/* engine/model.c: load a llama-architecture GGUF into packed matrices.
+/* engine/model.c: load a GGUF of the llama family (llama, qwen2, qwen3) into packed matrices.
  *
  * Query, key and value rows are packed as one matrix, gate and up rows as another: one pass over
  * the activations instead of three and two. Row order of Q and K is the file's (GGUF stores them
  * for rotation of adjacent pairs). An adapter (LoRA, Hu et al. 2021: W' = W + (alpha/r) B A) is
  * merged here, so that it costs nothing later: an adapted matrix is repacked as Q8_0. Not here:
- * running the model (core.c), other architectures.
+ * running the model (core.c), mixers (model_fading.c).
  */
 #include "engine/model.h"
 
@@ -16,7 +16,13 @@
 #include "base/mem.h"
 
 /* Bounds on what a file may claim; far above any model that fits this engine. */
-enum { LAYERS_MAX = 512, CHANNELS_MAX = 65536, VOCABULARY_MAX = 4 << 20, CONTEXT_LIMIT = 1 << 24 };
+enum {
+    KEY_SIZE = 128,
+    LAYERS_MAX = 512,
+    CHANNELS_MAX = 65536,
+    VOCABULARY_MAX = 4 << 20,
+    CONTEXT_LIMIT = 1 << 24
+};
 
 static base_status read_size(const gguf_file *file, const char *key, size_t max, size_t *out,
                              base_error *err)
@@ -33,58 +39,94 @@ static base_status read_size(const gguf_file *file, const char *key, size_t max,
     return BASE_OK;
 }
 
+static bool is(gguf_text text, const char *word)
+{
+    return text.size == strlen(word) && memcmp(text.data, word, text.size) == 0;
+}
+
+/* "llama.block_count" from "block_count", for the architecture that the blocks have. */
+static const char *key_of(const core_model *model, const char *name, char out[KEY_SIZE])
+{
+    snprintf(out, KEY_SIZE, "%s.%s", model->architecture, name);
+    return out;
+}
+
+static base_status read_architecture(core_model *model, base_error *err)
+{
+    static const char *const known[] = {"llama", "qwen2", "qwen3"};
+    const gguf_file *file = model->file;
+    gguf_text text;
+    if (!gguf_get_text(file, "general.architecture", &text)) {
+        return base_fail(err, BASE_CORRUPT, "%s: key general.architecture is missing",
+                         gguf_path(file));
+    }
+    model->fading = is(text, "bmojo");
+    if (model->fading && !gguf_get_text(file, "bmojo.base_architecture", &text)) {
+        return base_fail(err, BASE_CORRUPT, "%s: key bmojo.base_architecture is missing",
+                         gguf_path(file));
+    }
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        if (is(text, known[i])) {
+            model->architecture = known[i];
+            model->rope_halves = i > 0;
+            return BASE_OK;
+        }
+    }
+    return base_fail(err, BASE_UNSUPPORTED,
+                     "%s: architecture '%.*s' is not supported (supported: llama, qwen2, qwen3, "
+                     "bmojo)",
+                     gguf_path(file), (int)(text.size < 64 ? text.size : 64), text.data);
+}
+
 static base_status read_shape(core_model *model, base_error *err)
 {
     const gguf_file *file = model->file;
     core_shape *shape = &model->shape;
-    gguf_text architecture;
-    if (!gguf_get_text(file, "general.architecture", &architecture)) {
-        return base_fail(err, BASE_CORRUPT, "%s: key general.architecture is missing",
-                         gguf_path(file));
-    }
-    if (architecture.size != 5 || memcmp(architecture.data, "llama", 5) != 0) {
-        return base_fail(err, BASE_UNSUPPORTED,
-                         "%s: architecture '%.*s' is not supported (supported: llama)",
-                         gguf_path(file), (int)(architecture.size < 64 ? architecture.size : 64),
-                         architecture.data);
-    }
+    char key[KEY_SIZE];
     base_status status;
-    if ((status = read_size(file, "llama.block_count", LAYERS_MAX, &shape->layers, err)) ||
-        (status = read_size(file, "llama.embedding_length", CHANNELS_MAX, &shape->channels, err)) ||
-        (status = read_size(file, "llama.attention.head_count", 1024, &shape->heads, err)) ||
-        (status = read_size(file, "llama.feed_forward_length", 4 * CHANNELS_MAX,
+    if ((status =
+             read_size(file, key_of(model, "block_count", key), LAYERS_MAX, &shape->layers, err)) ||
+        (status = read_size(file, key_of(model, "embedding_length", key), CHANNELS_MAX,
+                            &shape->channels, err)) ||
+        (status = read_size(file, key_of(model, "attention.head_count", key), 1024, &shape->heads,
+                            err)) ||
+        (status = read_size(file, key_of(model, "feed_forward_length", key), 4 * CHANNELS_MAX,
                             &shape->feed_forward, err)) ||
-        (status = read_size(file, "llama.context_length", CONTEXT_LIMIT, &shape->context_max,
-                            err))) {
+        (status = read_size(file, key_of(model, "context_length", key), CONTEXT_LIMIT,
+                            &shape->context_max, err))) {
         return status;
     }
     uint64_t number = 0;
-    shape->kv_heads = gguf_get_u64(file, "llama.attention.head_count_kv", &number)
+    shape->kv_heads = gguf_get_u64(file, key_of(model, "attention.head_count_kv", key), &number)
                           ? (size_t)number
                           : shape->heads;
     if (shape->kv_heads == 0 || shape->heads % shape->kv_heads != 0 ||
-        shape->channels % shape->heads != 0) {
+        (shape->channels % shape->heads != 0 &&
+         !gguf_get_u64(file, key_of(model, "attention.key_length", key), &number))) {
         return base_fail(err, BASE_CORRUPT, "%s: %zu channels, %zu heads, %zu KV heads do not fit",
                          gguf_path(file), shape->channels, shape->heads, shape->kv_heads);
     }
     shape->head_size = shape->channels / shape->heads;
-    if (gguf_get_u64(file, "llama.attention.key_length", &number)) {
+    if (gguf_get_u64(file, key_of(model, "attention.key_length", key), &number)) {
         shape->head_size = (size_t)number;
     }
-    size_t rotated = gguf_get_u64(file, "llama.rope.dimension_count", &number) ? (size_t)number
-                                                                               : shape->head_size;
+    size_t rotated = gguf_get_u64(file, key_of(model, "rope.dimension_count", key), &number)
+                         ? (size_t)number
+                         : shape->head_size;
     if (shape->head_size == 0 || shape->head_size > 512 || shape->head_size % 2 != 0 ||
         rotated != shape->head_size || shape->kv_heads * shape->head_size > CORE_KV_WIDTH_MAX) {
         return base_fail(err, BASE_UNSUPPORTED, "%s: head size %zu with %zu rotated dimensions",
                          gguf_path(file), shape->head_size, rotated);
     }
     double real = 0;
-    shape->rms_eps = gguf_get_f64(file, "llama.attention.layer_norm_rms_epsilon", &real)
-                         ? (float)real
-                         : 1e-5f;
-    shape->rope_base = gguf_get_f64(file, "llama.rope.freq_base", &real) ? (float)real : 10000.0f;
+    shape->rms_eps =
+        gguf_get_f64(file, key_of(model, "attention.layer_norm_rms_epsilon", key), &real)
+            ? (float)real
+            : 1e-5f;
+    shape->rope_base =
+        gguf_get_f64(file, key_of(model, "rope.freq_base", key), &real) ? (float)real : 10000.0f;
     gguf_text scaling;
-    if (gguf_get_text(file, "llama.rope.scaling.type", &scaling) &&
+    if (gguf_get_text(file, key_of(model, "rope.scaling.type", key), &scaling) &&
         !(scaling.size == 4 && memcmp(scaling.data, "none", 4) == 0)) {
         return base_fail(err, BASE_UNSUPPORTED, "%s: RoPE scaling '%.*s' is not supported",
                          gguf_path(file), (int)(scaling.size < 64 ? scaling.size : 64),
@@ -94,8 +136,8 @@ static base_status read_shape(core_model *model, base_error *err)
 }
 
 /* Find a tensor and check its shape [rows, columns]; rows 1 also accepts a vector. */
-static base_status find(const gguf_file *file, const char *name, size_t rows, size_t columns,
-                        const gguf_tensor **out, base_error *err)
+base_status core_find_tensor(const gguf_file *file, const char *name, size_t rows, size_t columns,
+                             const gguf_tensor **out, base_error *err)
 {
     const gguf_tensor *tensor = gguf_find_tensor(file, name);
     if (!tensor) {
@@ -121,11 +163,11 @@ static base_status find(const gguf_file *file, const char *name, size_t rows, si
     return BASE_OK;
 }
 
-static base_status load_vector(const gguf_file *file, const char *name, size_t columns,
-                               const float **out, base_error *err)
+base_status core_load_vector(const gguf_file *file, const char *name, size_t columns,
+                             const float **out, base_error *err)
 {
     const gguf_tensor *tensor = NULL;
-    base_status status = find(file, name, 1, columns, &tensor, err);
+    base_status status = core_find_tensor(file, name, 1, columns, &tensor, err);
     if (status) {
         return status;
     }
@@ -136,20 +178,22 @@ static base_status load_vector(const gguf_file *file, const char *name, size_t c
     return BASE_OK;
 }
 
-/* One part of a stacked matrix: `rows` rows of tensor `name`. */
-typedef struct part {
-    const char *name; /* without "blk.N." and ".weight" */
-    size_t rows;
-} part;
+base_status core_load_optional(const gguf_file *file, const char *name, size_t columns,
+                               const float **out, base_error *err)
+{
+    *out = NULL;
+    return gguf_find_tensor(file, name) ? core_load_vector(file, name, columns, out, err) : BASE_OK;
+}
 
 /* An opened LoRA file; file NULL means none. */
-typedef struct adapter {
+struct core_adapter {
     gguf_file *file;
     float alpha;
     size_t merged; /* tensors that found a place */
-} adapter;
+};
 
-static base_status adapter_open(adapter *a, const char *path, base_error *err)
+static base_status adapter_open(core_adapter *a, const char *path, const char *base,
+                                base_error *err)
 {
     base_status status = gguf_open(path, &a->file, err);
     if (status) {
@@ -164,11 +208,10 @@ static base_status adapter_open(adapter *a, const char *path, base_error *err)
         memcmp(kind.data, "lora", 4) != 0) {
         return base_fail(err, BASE_INVALID, "%s: not a LoRA adapter", path);
     }
-    if (architecture.size != 5 || memcmp(architecture.data, "llama", 5) != 0) {
-        return base_fail(err, BASE_INVALID,
-                         "%s: adapter for architecture '%.*s', the model is llama", path,
-                         (int)(architecture.size < 64 ? architecture.size : 64),
-                         architecture.data ? architecture.data : "");
+    if (!is(architecture, base)) {
+        return base_fail(err, BASE_INVALID, "%s: adapter for architecture '%.*s', the model is %s",
+                         path, (int)(architecture.size < 64 ? architecture.size : 64),
+                         architecture.data ? architecture.data : "", base);
     }
     if (!gguf_get_f64(a->file, "adapter.lora.alpha", &alpha) || !(alpha > 0)) {
         return base_fail(err, BASE_CORRUPT, "%s: adapter.lora.alpha is missing", path);
@@ -179,8 +222,8 @@ static base_status adapter_open(adapter *a, const char *path, base_error *err)
 
 /* weights [rows, columns] += (alpha/r) B A of the adapter, if it has this tensor. *touched tells.
  * */
-static base_status adapter_add(adapter *a, const char *tensor_name, float *weights, size_t rows,
-                               size_t columns, bool *touched, base_error *err)
+static base_status adapter_add(core_adapter *a, const char *tensor_name, float *weights,
+                               size_t rows, size_t columns, bool *touched, base_error *err)
 {
     char name[160];
     *touched = false;
@@ -256,7 +299,7 @@ static void quantise_q8_0(const float *values, size_t columns, uint8_t *out)
 
 /* Rows of one tensor as f32 with the adapter merged, then as Q8_0 (f32 where columns do not fit its
  * blocks). */
-static base_status adapt(const gguf_file *file, adapter *a, const gguf_tensor *tensor,
+static base_status adapt(const gguf_file *file, core_adapter *a, const gguf_tensor *tensor,
                          const char *name, size_t rows, size_t columns, uint8_t **raw,
                          uint32_t *type, base_error *err)
 {
@@ -293,29 +336,29 @@ static base_status adapt(const gguf_file *file, adapter *a, const gguf_tensor *t
 }
 
 /* Load the parts' rows: neighbours of one type become one packed matrix. */
-static base_status load_linear(const gguf_file *file, adapter *a, size_t layer, const part *parts,
-                               size_t part_count, size_t columns, core_linear *out,
-                               base_error *err)
+base_status core_load_linear(const gguf_file *file, core_adapter *a, size_t layer,
+                             const core_part *parts, size_t part_count, size_t columns,
+                             core_linear *out, base_error *err)
 {
-    const uint8_t *raw[3] = {0};
-    uint8_t *adapted[3] = {0};
-    uint32_t type[3];
+    const uint8_t *raw[4] = {0};
+    uint8_t *adapted[4] = {0};
+    uint32_t type[4];
     size_t rows = 0;
     base_status status = BASE_OK;
-    BASE_ASSERT(part_count >= 1 && part_count <= 3);
+    BASE_ASSERT(part_count >= 1 && part_count <= 4);
     for (size_t i = 0; i < part_count && !status; i++) {
         const gguf_tensor *tensor = NULL;
         char name[128];
         snprintf(name, sizeof name, "blk.%zu.%s.weight", layer, parts[i].name);
-        status = find(file, name, parts[i].rows, columns, &tensor, err);
+        status = core_find_tensor(file, name, parts[i].rows, columns, &tensor, err);
         if (!status) {
             raw[i] = tensor->data;
             type[i] = tensor->type;
             rows += parts[i].rows;
         }
         if (!status && a->file) {
-            status = adapt(file, a, tensor, name, parts[i].rows, columns, &adapted[i], &type[i],
-                           err);
+            status =
+                adapt(file, a, tensor, name, parts[i].rows, columns, &adapted[i], &type[i], err);
             raw[i] = adapted[i] ? adapted[i] : raw[i];
         }
     }
@@ -327,8 +370,8 @@ static base_status load_linear(const gguf_file *file, adapter *a, size_t layer, 
         size_t row_bytes = kernel_source_row_bytes(type[0], columns);
         uint8_t *stacked = base_calloc(rows, row_bytes), *to = stacked;
         if (!stacked) {
-            status = base_fail(err, BASE_NO_MEMORY, "%s: no memory for layer %zu",
-                               gguf_path(file), layer);
+            status = base_fail(err, BASE_NO_MEMORY, "%s: no memory for layer %zu", gguf_path(file),
+                               layer);
         } else {
             for (size_t i = 0; i < part_count; i++) {
                 memcpy(to, raw[i], parts[i].rows * row_bytes);
@@ -352,32 +395,82 @@ static base_status load_linear(const gguf_file *file, adapter *a, size_t layer, 
     return status;
 }
 
-static base_status load_layer(core_model *model, adapter *a, size_t index, base_error *err)
+/* Qwen 3: each head of the queries and of the keys is normalised before its rotation. */
+static base_status load_head_norms(core_model *model, size_t index, base_error *err)
+{
+    core_layer *layer = &model->layers[index];
+    const char *names[] = {"attn_q_norm", "attn_k_norm"};
+    const float **out[] = {&layer->q_norm, &layer->k_norm};
+    base_status status = BASE_OK;
+    for (size_t i = 0; i < 2 && !status && strcmp(model->architecture, "qwen3") == 0; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "blk.%zu.%s.weight", index, names[i]);
+        status = core_load_vector(model->file, name, model->shape.head_size, out[i], err);
+    }
+    return status;
+}
+
+/* Qwen 2: queries, keys and values have biases. */
+static base_status load_biases(core_model *model, size_t index, const core_part *parts,
+                               base_error *err)
+{
+    size_t width = parts[0].rows + parts[1].rows + parts[2].rows, at = 0;
+    if (strcmp(model->architecture, "qwen2") != 0) {
+        return BASE_OK;
+    }
+    float *bias = base_calloc(width, sizeof *bias);
+    model->layers[index].qkv_bias = bias;
+    if (!bias) {
+        return base_fail(err, BASE_NO_MEMORY, "no memory for layer %zu", index);
+    }
+    for (size_t i = 0; i < 3; i++) {
+        char name[64];
+        const float *part;
+        snprintf(name, sizeof name, "blk.%zu.%s.bias", index, parts[i].name);
+        base_status status = core_load_vector(model->file, name, parts[i].rows, &part, err);
+        if (status) {
+            return status;
+        }
+        memcpy(bias + at, part, parts[i].rows * sizeof *bias);
+        at += parts[i].rows;
+    }
+    return BASE_OK;
+}
+
+static base_status load_layer(core_model *model, core_adapter *a, size_t index, base_error *err)
 {
     const core_shape *s = &model->shape;
     core_layer *layer = &model->layers[index];
     size_t q_rows = s->heads * s->head_size, kv_rows = s->kv_heads * s->head_size;
-    const part qkv[] = {{"attn_q", q_rows}, {"attn_k", kv_rows}, {"attn_v", kv_rows}};
-    const part output[] = {{"attn_output", s->channels}};
-    const part gate_up[] = {{"ffn_gate", s->feed_forward}, {"ffn_up", s->feed_forward}};
-    const part down[] = {{"ffn_down", s->channels}};
+    const core_part qkv[] = {{"attn_q", q_rows}, {"attn_k", kv_rows}, {"attn_v", kv_rows}};
+    const core_part output[] = {{"attn_output", s->channels}};
+    const core_part gate_up[] = {{"ffn_gate", s->feed_forward}, {"ffn_up", s->feed_forward}};
+    const core_part down[] = {{"ffn_down", s->channels}};
     char name[64];
+    bool fading = core_fading_is(model, index);
     base_status status;
     snprintf(name, sizeof name, "blk.%zu.attn_norm.weight", index);
-    if ((status = load_vector(model->file, name, s->channels, &layer->attention_norm, err))) {
+    if ((status = core_load_vector(model->file, name, s->channels, &layer->attention_norm, err))) {
         return status;
     }
     snprintf(name, sizeof name, "blk.%zu.ffn_norm.weight", index);
-    if ((status = load_vector(model->file, name, s->channels, &layer->feed_forward_norm, err)) ||
-        (status = load_linear(model->file, a, index, qkv, 3, s->channels, &layer->qkv, err)) ||
-        (status = load_linear(model->file, a, index, output, 1, q_rows, &layer->output, err)) ||
+    if ((status =
+             core_load_vector(model->file, name, s->channels, &layer->feed_forward_norm, err)) ||
+        (status = core_load_linear(model->file, a, index, qkv, fading ? 1 : 3, s->channels,
+                                   &layer->qkv, err)) ||
+        (fading && (status = core_load_linear(model->file, a, index, qkv + 1, 2, s->channels,
+                                              &layer->kv, err))) ||
+        (status = load_head_norms(model, index, err)) ||
+        (status = load_biases(model, index, qkv, err)) ||
         (status =
-             load_linear(model->file, a, index, gate_up, 2, s->channels, &layer->gate_up, err)) ||
-        (status =
-             load_linear(model->file, a, index, down, 1, s->feed_forward, &layer->down, err))) {
+             core_load_linear(model->file, a, index, output, 1, q_rows, &layer->output, err)) ||
+        (status = core_load_linear(model->file, a, index, gate_up, 2, s->channels, &layer->gate_up,
+                                   err)) ||
+        (status = core_load_linear(model->file, a, index, down, 1, s->feed_forward, &layer->down,
+                                   err))) {
         return status;
     }
-    return BASE_OK;
+    return fading ? core_fading_load(model, a, index, err) : BASE_OK;
 }
 
 /* theta_i = base^(-2i/D), divided by the file's per-dimension factors where it has them (Llama 3).
@@ -391,14 +484,15 @@ static base_status load_frequencies(core_model *model, base_error *err)
     }
     const float *factors = NULL;
     if (gguf_find_tensor(model->file, "rope_freqs.weight")) {
-        base_status status = load_vector(model->file, "rope_freqs.weight", half, &factors, err);
+        base_status status =
+            core_load_vector(model->file, "rope_freqs.weight", half, &factors, err);
         if (status) {
             return status;
         }
     }
     for (size_t i = 0; i < half; i++) {
-        double theta = pow((double)model->shape.rope_base,
-                           -2.0 * (double)i / (double)model->shape.head_size);
+        double theta =
+            pow((double)model->shape.rope_base, -2.0 * (double)i / (double)model->shape.head_size);
         model->frequencies[i] = (float)(factors ? theta / (double)factors[i] : theta);
     }
     return BASE_OK;
@@ -427,10 +521,13 @@ static void hash_file(base_sha256 *hash, const gguf_file *file)
     }
 }
 
-static base_status load(core_model *model, adapter *a, base_error *err)
+static base_status load(core_model *model, core_adapter *a, base_error *err)
 {
     base_status status = read_shape(model, err);
     if (status) {
+        return status;
+    }
+    if (model->fading && (status = core_fading_open(model, err))) {
         return status;
     }
     core_shape *s = &model->shape;
@@ -440,20 +537,20 @@ static base_status load(core_model *model, adapter *a, base_error *err)
         return base_fail(err, BASE_CORRUPT, "%s: tensor token_embd.weight is missing or absurd",
                          gguf_path(model->file));
     }
-    if ((status = find(model->file, "token_embd.weight", s->vocabulary, s->channels, &embedding,
-                       err)) ||
+    if ((status = core_find_tensor(model->file, "token_embd.weight", s->vocabulary, s->channels,
+                                   &embedding, err)) ||
         (status = kernel_matrix_pack(&model->embedding, embedding->type, embedding->data,
                                      s->vocabulary, s->channels, true, err)) ||
-        (status = load_vector(model->file, "output_norm.weight", s->channels, &model->output_norm,
-                              err)) ||
+        (status = core_load_vector(model->file, "output_norm.weight", s->channels,
+                                   &model->output_norm, err)) ||
         (status = load_frequencies(model, err))) {
         return status;
     }
     s->tied_output = gguf_find_tensor(model->file, "output.weight") == NULL;
     if (!s->tied_output) {
         const gguf_tensor *output;
-        if ((status = find(model->file, "output.weight", s->vocabulary, s->channels, &output,
-                           err)) ||
+        if ((status = core_find_tensor(model->file, "output.weight", s->vocabulary, s->channels,
+                                       &output, err)) ||
             (status = kernel_matrix_pack(&model->output, output->type, output->data, s->vocabulary,
                                          s->channels, true, err))) {
             return status;
@@ -487,13 +584,17 @@ base_status core_model_open(const char *path, const char *adapter_path, core_mod
                             base_error *err)
 {
     core_model *model = base_calloc(1, sizeof *model);
-    adapter a = {0};
+    core_adapter a = {0};
     if (!model) {
         return base_fail(err, BASE_NO_MEMORY, "no memory for a model");
     }
+    model->sinks_min = CORE_SINKS_MIN;
     base_status status = gguf_open(path, &model->file, err);
+    if (!status) {
+        status = read_architecture(model, err);
+    }
     if (!status && adapter_path) {
-        status = adapter_open(&a, adapter_path, err);
+        status = adapter_open(&a, adapter_path, model->architecture, err);
     }
     if (!status) {
         status = load(model, &a, err);
@@ -507,7 +608,7 @@ base_status core_model_open(const char *path, const char *adapter_path, core_mod
     return BASE_OK;
 }
 
-static void linear_free(core_linear *linear)
+void core_linear_free(core_linear *linear)
 {
     for (size_t i = 0; i < linear->part_count; i++) {
         kernel_matrix_free(&linear->parts[i]);
@@ -520,10 +621,13 @@ void core_model_close(core_model *model)
         return;
     }
     for (size_t i = 0; model->layers && i < model->shape.layers; i++) {
-        linear_free(&model->layers[i].qkv);
-        linear_free(&model->layers[i].output);
-        linear_free(&model->layers[i].gate_up);
-        linear_free(&model->layers[i].down);
+        core_linear_free(&model->layers[i].qkv);
+        core_linear_free(&model->layers[i].kv);
+        core_linear_free(&model->layers[i].output);
+        core_linear_free(&model->layers[i].gate_up);
+        core_linear_free(&model->layers[i].down);
+        core_fading_free(model->layers[i].fading);
+        base_free(model->layers[i].qkv_bias);
     }
     kernel_matrix_free(&model->embedding);
     kernel_matrix_free(&model->output);
@@ -538,6 +642,16 @@ const core_shape *core_model_shape(const core_model *model)
     return &model->shape;
 }
 
+size_t core_model_exact_window(const core_model *model)
+{
+    return model->exact_window;
+}
+
+size_t core_model_fading_layers(const core_model *model)
+{
+    return model->fading_layers;
+}
+
 const gguf_file *core_model_file(const core_model *model)
 {
     return model->file;
@@ -548,7 +662,7 @@ const uint8_t *core_model_hash(const core_model *model)
     return model->hash;
 }
 
-static size_t linear_bytes(const core_linear *linear)
+size_t core_linear_bytes(const core_linear *linear)
 {
     size_t bytes = 0;
     for (size_t i = 0; i < linear->part_count; i++) {
@@ -562,8 +676,14 @@ size_t core_model_weight_bytes(const core_model *model)
     size_t bytes = model->shape.tied_output ? model->embedding.bytes : model->output.bytes;
     for (size_t i = 0; i < model->shape.layers; i++) {
         const core_layer *layer = &model->layers[i];
-        bytes += linear_bytes(&layer->qkv) + linear_bytes(&layer->output) +
-                 linear_bytes(&layer->gate_up) + linear_bytes(&layer->down);
+        bytes += core_linear_bytes(&layer->kv);
+        if (layer->fading) {
+            bytes += core_linear_bytes(&layer->fading->qkv) +
+                     core_linear_bytes(&layer->fading->gates) +
+                     core_linear_bytes(&layer->fading->output);
+        }
+        bytes += core_linear_bytes(&layer->qkv) + core_linear_bytes(&layer->output) +
+                 core_linear_bytes(&layer->gate_up) + core_linear_bytes(&layer->down);
     }
     return bytes;
 }

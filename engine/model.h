@@ -4,37 +4,98 @@
 #define ENGINE_MODEL_H
 
 #include "engine/core.h"
+#include "engine/mixer.h"
 
 enum { CORE_KV_WIDTH_MAX = 8192 }; /* G*D of the widest model that loads */
 
-/* Rows of one to three tensors that read the same input. Tensors of one type are packed as one
+/* Rows of one to four tensors that read the same input. Tensors of one type are packed as one
  * matrix; mixed types (Q4_K_M files) stay apart, so that nothing is rounded twice. */
 typedef struct core_linear {
-    kernel_matrix parts[3];
+    kernel_matrix parts[4];
     size_t part_count;
 } core_linear;
+
+/* The fading half of a B'MOJO-F layer: f = mixer(u), or u + mixer(u), gives keys and values of
+ * tokens that have left the exact window. */
+typedef struct core_fading {
+    mixer mixer;
+    core_linear qkv;    /* rows q, k, v of mixer.h */
+    core_linear gates;  /* rows gate, decay, beta, alpha */
+    core_linear output; /* [C, H*P] */
+    float *conv;        /* owned: [conv width, kernel], and [conv width] biases or NULL */
+    float *conv_bias;
+    size_t index;       /* among the fading layers */
+} core_fading;
 
 /* One pre-norm block (llama): x += Wo attention(rmsnorm(x)); x += Wdown swiglu(rmsnorm(x)). */
 typedef struct core_layer {
     const float *attention_norm;    /* [C] */
     const float *feed_forward_norm; /* [C] */
-    core_linear qkv;                /* [(H+2G)*D, C]: query, key, value rows in this order */
+    core_linear qkv;                /* [(H+2G)*D, C]: query, key, value rows in this order; ... */
+    core_linear kv;                 /* ... in a fading layer the query rows there, the rest here */
+    float *qkv_bias;                /* [(H+2G)*D], owned; NULL = none */
+    const float *q_norm, *k_norm;   /* [D] rmsnorm of each head before rotation; NULL = none */
     core_linear output;             /* [C, H*D] */
     core_linear gate_up;            /* [2F, C]: gate rows, then up rows */
     core_linear down;               /* [C, F] */
     size_t plane;                   /* of its keys and values in a stream */
+    core_fading *fading;            /* owned; NULL in a plain attention layer */
 } core_layer;
 
 struct core_model {
     gguf_file *file;
+    const char *architecture; /* of the blocks: "llama", "qwen2", "qwen3" */
+    bool fading;              /* general.architecture is bmojo */
     core_shape shape;
     core_layer *layers;       /* [layers] */
     kernel_matrix embedding;  /* [V, C] */
     kernel_matrix output;     /* [V, C], unused when tied */
     const float *output_norm; /* [C] */
     size_t attention_planes;  /* layers with keys and values */
+    bool rope_halves;         /* rotation of pairs (i, i+D/2), else of neighbours */
+    /* B'MOJO-F: all 0 in other models */
+    size_t fading_layers;
+    size_t exact_window;      /* W: tokens with exact keys; as many older ones are fading */
+    size_t attention_window;  /* live tokens that plain attention layers see, 0 = all */
+    size_t sinks_min;
+    bool fading_residual;     /* f = u + mixer(u) */
     float *frequencies;       /* [D/2] radians per position */
     uint8_t hash[32];
 };
+
+/* --- loading: model.c, for model_fading.c ------------------------------------------------------ */
+
+typedef struct core_adapter core_adapter; /* an opened LoRA file, or none */
+
+/* One part of a stacked matrix: `rows` rows of tensor `name`. */
+typedef struct core_part {
+    const char *name; /* without "blk.N." and ".weight" */
+    size_t rows;
+} core_part;
+
+/* Find a tensor and check its shape [rows, columns]; rows 1 also accepts a vector. */
+base_status core_find_tensor(const gguf_file *file, const char *name, size_t rows, size_t columns,
+                             const gguf_tensor **out, base_error *err);
+/* An F32 vector, borrowed from the file. */
+base_status core_load_vector(const gguf_file *file, const char *name, size_t columns,
+                             const float **out, base_error *err);
+/* The same where the file has it, else NULL. */
+base_status core_load_optional(const gguf_file *file, const char *name, size_t columns,
+                               const float **out, base_error *err);
+/* Load the parts' rows: neighbours of one type become one packed matrix. */
+base_status core_load_linear(const gguf_file *file, core_adapter *a, size_t layer,
+                             const core_part *parts, size_t part_count, size_t columns,
+                             core_linear *out, base_error *err);
+void core_linear_free(core_linear *linear);
+size_t core_linear_bytes(const core_linear *linear);
+
+/* --- model_fading.c: B'MOJO-F ------------------------------------------------------------------ */
+
+/* Read the bmojo.* keys: which layers are fading, windows, mixer. */
+base_status core_fading_open(core_model *model, base_error *err);
+/* Is layer `index` one? */
+bool core_fading_is(const core_model *model, size_t index);
+base_status core_fading_load(core_model *model, core_adapter *a, size_t index, base_error *err);
+void core_fading_free(core_fading *fading);
 
 #endif

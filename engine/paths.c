@@ -33,30 +33,28 @@ static void see(core_views *v, size_t from, size_t to, const float *cosine, cons
     v->list[v->count++] = (core_view){from, to - from, cosine, sine, fading};
 }
 
-void core_see(const core_stream *s, size_t place, core_views *out)
+void core_see(const core_stream *s, size_t place, size_t window, size_t exact, core_views *out)
 {
-    size_t half = s->model->shape.head_size / 2;
+    size_t half = s->model->shape.head_size / 2, row = place * half;
     size_t sinks = s->sinks < place + 1 ? s->sinks : place + 1;
     const float *cosine = s->place_cosine, *sine = s->place_sine;
-    size_t begin = sinks; /* of what is in the window */
+    size_t begin = sinks, near = sinks, live = 0, hidden = 0;
     out->count = 0;
-    if (s->window > 0) {
-        size_t live = 0;
-        for (begin = place + 1; begin > sinks && live < s->window;) {
-            live += s->owner[--begin] == 0;
-        }
+    for (size_t i = place + 1; window > 0 && i > sinks && live < window;) {
+        live += s->owner[--i] == 0;
+        begin = i;
+        near = live <= exact ? i : near;
     }
-    size_t hidden = 0; /* live tokens present but out of sight */
     for (size_t i = sinks; i < begin; i++) {
-        hidden += s->owner[i] == 0;
+        hidden += s->owner[i] == 0; /* present but out of sight */
     }
-    size_t row = place * half;
+    near = near > begin ? near : begin;
     if (hidden == 0 && s->gone == 0) {
-        see(out, 0, place + 1, cosine + row, sine + row, false);
-        return;
+        see(out, 0, sinks, cosine + row, sine + row, false);
+    } else {
+        size_t rank = (place - hidden) * half;
+        see(out, 0, sinks, s->cosine + rank, s->sine + rank, false);
     }
-    size_t rank = (place - hidden) * half;
-    see(out, 0, sinks, s->cosine + rank, s->sine + rank, false);
     for (size_t i = sinks; i < begin; i++) {
         if (s->owner[i] == 0) {
             hidden--;
@@ -65,15 +63,19 @@ void core_see(const core_stream *s, size_t place, core_views *out)
             see(out, i, i + 1, cosine + back, sine + back, false);
         }
     }
-    see(out, begin, place + 1, cosine + row, sine + row, false);
+    for (size_t i = begin; i < near; i++) {
+        see(out, i, i + 1, cosine + row, sine + row, s->owner[i] == 0);
+    }
+    see(out, near, place + 1, cosine + row, sine + row, false);
 }
 
 /* --- attention -------------------------------------------------------------------------------- */
 
 typedef struct attend_job {
     core_stream *s;
-    size_t plane;
-    size_t heads_at_once; /* query heads of one work item */
+    size_t plane, fading_plane;
+    const core_views *views; /* [tokens] */
+    size_t heads_at_once;    /* query heads of one work item */
 } attend_job;
 
 /* The share of one head's attention that each owner's slots got. p [count] normalised. */
@@ -118,7 +120,7 @@ static void attend_item(const attend_job *job, size_t t, size_t head, size_t thr
 {
     core_stream *s = job->s;
     const core_shape *shape = &s->model->shape;
-    const core_views *views = &s->views[t];
+    const core_views *views = &job->views[t];
     size_t group = shape->heads / shape->kv_heads, d = shape->head_size, n = job->heads_at_once;
     const float *q = s->qkv + t * (s->q_width + 2 * s->kv_width) + head * d;
     float *out = s->attended + t * s->q_width + head * d;
@@ -131,13 +133,14 @@ static void attend_item(const attend_job *job, size_t t, size_t head, size_t thr
     }
     for (size_t i = 0; i < views->count; i++) {
         const core_view *view = &views->list[i];
-        kernel_kv kv = {.keys = core_kv_row(s, s->rotated, job->plane, view->from),
-                        .values = core_kv_row(s, s->values, job->plane, view->from),
+        size_t plane = view->fading ? job->fading_plane : job->plane;
+        kernel_kv kv = {.keys = core_kv_row(s, s->rotated, plane, view->from),
+                        .values = core_kv_row(s, s->values, plane, view->from),
                         .half = !s->kv_f32,
                         .stride = s->kv_width};
         size_t offset = head / group * d;
         memcpy(query, q, n * d * sizeof *q);
-        s->kernels->rope(query, n, d, view->cosine, view->sine, false);
+        s->kernels->rope(query, n, d, view->cosine, view->sine, s->model->rope_halves);
         s->kernels->attention(i ? part : out, query, n, d, &kv, offset, view->count, d, scale,
                               s->owned ? s->bias + view->from : NULL, scores);
         for (size_t h = 0; h < n; h++) {
@@ -172,12 +175,14 @@ static void attend(void *argument, size_t begin, size_t end, size_t thread)
     }
 }
 
-void core_attend(core_stream *s, size_t plane, size_t tokens)
+void core_attend(core_stream *s, size_t plane, size_t fading_plane, const core_views *views,
+                 size_t tokens)
 {
     const core_shape *shape = &s->model->shape;
     /* Few tokens: one head an item, so that threads share evenly; many: heads that share a KV head
      * go together. */
-    attend_job job = {s, plane, tokens < 4 ? 1 : shape->heads / shape->kv_heads};
+    attend_job job = {s, plane, fading_plane, views,
+                      tokens < 4 ? 1 : shape->heads / shape->kv_heads};
     base_pool_run(s->pool, tokens * (shape->heads / job.heads_at_once), 1, attend, &job);
     for (size_t h = 0; s->mass && h < tokens * shape->heads; h++) {
         for (size_t o = 0; o < s->owners; o++) {

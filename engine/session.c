@@ -90,8 +90,9 @@ static void set_option_defaults(engine_session *s)
 /* Bounded: room for the fixed prefix and the memories beside the live tokens. */
 static const core_stream_options *stream_size(const engine_session *s, core_stream_options *o)
 {
-    o->slots_max = o->window ? s->prompt.prefix.count + CORE_SINKS_MIN + s->options.memory_slots_max
-                             : s->options.window_slots;
+    bool bounded = core_options_window(s->e->model, o) > 0;
+    size_t beside = s->prompt.prefix.count + CORE_SINKS_MIN + s->options.memory_slots_max;
+    o->slots_max = bounded ? beside : s->options.window_slots;
     return o;
 }
 

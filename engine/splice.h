@@ -50,7 +50,8 @@ base_status splice_run(splice_window *w, const int32_t *tokens, size_t count, fl
 void splice_truncate(splice_window *w, size_t at);
 
 /* Run the live tokens of slots [at, end) again, because something before them changed. logits [V]
- * of the last one, or NULL. No memory may lie there; at < slots, at most SPLICE_AGAIN_MAX tokens. */
+ * of the last one, or NULL. No memory may lie there; at < slots, at most SPLICE_AGAIN_MAX
+ * tokens. */
 base_status splice_run_again(splice_window *w, size_t at, float *logits, base_error *err);
 
 /* Put an episode's block before slot `at`. bias = ln(strength) (0 for no bias). BASE_LIMIT: window

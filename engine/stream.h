@@ -47,7 +47,8 @@ struct core_stream {
 
     size_t window; /* live tokens that a token sees behind the sinks; 0 = all */
     size_t sinks;  /* first slots, seen for ever */
-    size_t gone;   /* live slots that have left */
+    size_t sinks_min;
+    size_t gone; /* live slots that have left */
 
     uint8_t *keys;                    /* [planes, slots_max, G*D] before rotation */
     uint8_t *rotated;                 /* [planes, slots_max, G*D] */
@@ -59,19 +60,30 @@ struct core_stream {
     float *cosine, *sine;             /* [slots_max, D/2] of position i */
     float *place_cosine, *place_sine; /* [slots_max, D/2] of the slot at place i */
 
-    float *x;          /* [batch_max, C] residual stream */
-    float *normed;     /* [batch_max, C] */
-    float *qkv;        /* [batch_max, (H+2G)*D] */
-    float *attended;   /* [batch_max, H*D] */
-    float *gate_up;    /* [batch_max, 2F] */
-    float *hidden;     /* [batch_max, F] */
-    float *projected;  /* [batch_max, C] */
-    core_views *views; /* [batch_max] */
-    float *query;      /* [threads, 2, H/G*D] a rotated query, one path's result */
-    float *scores;     /* [threads, H/G, slots_max] */
-    float *head_mass;  /* [batch_max, H, CORE_OWNERS_MAX] */
+    float *x;                 /* [batch_max, C] residual stream */
+    float *normed;            /* [batch_max, C] */
+    float *qkv;               /* [batch_max, (H+2G)*D] */
+    float *attended;          /* [batch_max, H*D] */
+    float *gate_up;           /* [batch_max, 2F] */
+    float *hidden;            /* [batch_max, F] */
+    float *projected;         /* [batch_max, C] */
+    core_views *views;        /* [batch_max] what each token sees, in plain attention layers ... */
+    core_views *fading_views; /* ... and in fading ones */
+    float *query;             /* [threads, 2, H/G*D] a rotated query, one path's result */
+    float *scores;            /* [threads, H/G, slots_max] */
+    float *head_mass;         /* [batch_max, H, CORE_OWNERS_MAX] */
     void *matmul_scratch;
     void *arena;
+
+    /* Mixers, where the model has fading layers and they are used; sizes in floats. */
+    bool hybrid;
+    size_t run_tokens; /* live tokens that the states have seen */
+    size_t mixer_floats, mixer_row, mixer_out, mixer_scratch_floats, mixer_kept;
+    float *mixer_state;   /* [fading layers, mixer_floats] */
+    float *mixer_before;  /* [fading layers, mixer_kept] what running again needs: fading.c */
+    float *mixer_rows;    /* [batch_max, mixer_row] projections */
+    float *mixer_heads;   /* [batch_max, mixer_out] */
+    float *mixer_scratch; /* [mixer_scratch_floats] */
 
     float *mass; /* watched by the caller, NULL = off */
     size_t owners;
@@ -89,15 +101,31 @@ static inline uint8_t *core_kv_row(const core_stream *s, uint8_t *array, size_t 
 void core_kv_enter(core_stream *s, size_t plane, size_t place, float *key, const float *value);
 /* Rotations of places [from, to) as sinks and gone are now. */
 void core_angles(core_stream *s, size_t from, size_t to);
+/* Make anew what follows from the stored keys, owners, sinks and gone. */
+void core_window_remade(core_stream *s);
 /* Forget the oldest live tokens that nothing can see or run again any more. */
 void core_slide(core_stream *s);
 
 /* --- paths.c ---------------------------------------------------------------------------------- */
 
-/* What the token at `place` sees; s->owner must be right up to there. */
-void core_see(const core_stream *s, size_t place, core_views *out);
-/* s->attended from s->qkv for the `tokens` last places [s->places, s->places + tokens): one softmax
- * over everything in the token's views. Adds to s->mass. */
-void core_attend(core_stream *s, size_t plane, size_t tokens);
+/* What the token at `place` sees: sinks, memories, and of the last `window` live tokens (0 = all)
+ * the `exact` newest as they are, the others through the fading plane. s->owner must be right up to
+ * there. */
+void core_see(const core_stream *s, size_t place, size_t window, size_t exact, core_views *out);
+/* s->attended from s->qkv for `tokens` tokens: one softmax over everything in the token's views, in
+ * these planes. Adds to s->mass. */
+void core_attend(core_stream *s, size_t plane, size_t fading_plane, const core_views *views,
+                 size_t tokens);
+
+/* --- fading.c --------------------------------------------------------------------------------- */
+
+/* Set the sizes of the mixers' parts. */
+void core_fading_sizes(core_stream *s);
+void core_fading_clear(core_stream *s);
+/* s->mixer_heads from s->mixer_rows for the next `tokens` tokens; the state moves on. s->run_tokens
+ * is the caller's to move, when all layers are through. */
+void core_fading_run(core_stream *s, const core_fading *f, size_t tokens);
+/* The last `tokens` tokens (at most CORE_ROLLBACK, or all) were never run. */
+void core_fading_drop(core_stream *s, size_t tokens);
 
 #endif

@@ -62,7 +62,7 @@ size_t core_owner_slot(const core_stream *s, uint32_t owner)
 void core_set_sinks(core_stream *s, size_t count)
 {
     BASE_ASSERT(s->gone == 0);
-    s->sinks = count > CORE_SINKS_MIN ? count : CORE_SINKS_MIN;
+    s->sinks = count > s->sinks_min ? count : s->sinks_min;
 }
 
 void core_stream_clear(core_stream *s)
@@ -71,11 +71,14 @@ void core_stream_clear(core_stream *s)
     s->places = 0;
     s->gone = 0;
     s->owned = 0;
-    s->sinks = CORE_SINKS_MIN;
+    s->sinks = s->sinks_min;
     memset(s->bias, 0, s->slots_max * sizeof *s->bias);
     memset(s->owner, 0, s->slots_max * sizeof *s->owner);
     if (moved) {
         core_angles(s, 0, s->slots_max);
+    }
+    if (s->hybrid) {
+        core_fading_clear(s);
     }
 }
 
@@ -106,7 +109,7 @@ static void rotate_key(core_stream *s, size_t plane, size_t place, float *work)
     size_t half = shape->head_size / 2;
     load_row(s, work, core_kv_row(s, s->keys, plane, place));
     s->kernels->rope(work, shape->kv_heads, shape->head_size, s->place_cosine + place * half,
-                     s->place_sine + place * half, false);
+                     s->place_sine + place * half, s->model->rope_halves);
     store_row(s, core_kv_row(s, s->rotated, plane, place), work);
 }
 
@@ -199,8 +202,12 @@ void core_window_remove(core_stream *s, size_t slot, size_t count)
     }
     size_t at = place_of(s, slot);
     BASE_ASSERT(s->gone == 0 || at >= s->sinks);
+    size_t owned = s->owned, last = at + count == s->places;
     drop_places(s, at, count, false);
     count_owned(s);
+    if (s->hybrid && last) {
+        core_fading_drop(s, count - (owned - s->owned));
+    }
     rotate_again(s, at, s->places);
 }
 
@@ -232,6 +239,15 @@ void core_slide(core_stream *s)
         core_angles(s, s->sinks, begin);
         rotate_again(s, s->sinks, begin);
     }
+}
+
+void core_window_remade(core_stream *s)
+{
+    count_owned(s);
+    if (s->gone > 0) {
+        core_angles(s, 0, s->slots_max);
+    }
+    rotate_again(s, 0, s->places);
 }
 
 /* --- blocks ----------------------------------------------------------------------------------- */

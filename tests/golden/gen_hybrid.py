@@ -188,6 +188,7 @@ def model(kind, folder):
         out.write(logits.to(torch.float32).numpy().astype("<f4").tobytes())
 
 
-write_mixers(sys.argv[1] + "/mixers.bin")
-for each in ["gdn", "gka", "mamba2"]:
-    model(each, sys.argv[1])
+if __name__ == "__main__":
+    write_mixers(sys.argv[1] + "/mixers.bin")
+    for each in ["gdn", "gka", "mamba2"]:
+        model(each, sys.argv[1])

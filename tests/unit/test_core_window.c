@@ -20,7 +20,7 @@ static core_model *model;
 static base_pool *pool;
 static int32_t ids[TOKENS];
 
-/* --- the plain definition ----------------------------------------------------------------------- */
+/* --- the plain definition --------------------------------------------------------------------- */
 
 typedef struct plain_slot {
     uint32_t owner; /* 0 = live */
@@ -141,7 +141,7 @@ static void plain_run(plain *p, int32_t id, double *logits)
     times(logits, embedding, u, TINY_V, TINY_C);
 }
 
-/* --- both side by side -------------------------------------------------------------------------- */
+/* --- both side by side ------------------------------------------------------------------------ */
 
 static core_stream *open_stream(size_t window, base_pool *threads)
 {
@@ -331,6 +331,31 @@ static void test_the_paths_share_one_whole_of_attention(void **state)
     free(p);
 }
 
+static void test_a_restored_window_continues_with_the_same_bits(void **state)
+{
+    (void)state;
+    const size_t lengths[] = {3, 60, 300}; /* before and after it slid */
+    for (size_t i = 0; i < 3; i++) {
+        float once[100][TINY_V], again[100][TINY_V];
+        core_stream *a = open_stream(W, NULL), *b = open_stream(W, pool);
+        run(a, ids, lengths[i], NULL);
+        size_t size = core_state_bytes(a);
+        uint8_t *bytes = malloc(size);
+        core_state_save(a, bytes);
+        run(b, ids, 350, NULL);
+        assert_int_equal(core_state_restore(b, bytes, size, NULL), BASE_OK);
+        assert_int_equal(core_slots(b), lengths[i]);
+        for (size_t t = 0; t < 100; t++) {
+            run(a, ids + t, 1, once[t]);
+            run(b, ids + t, 1, again[t]);
+        }
+        assert_memory_equal(once, again, sizeof once);
+        free(bytes);
+        core_stream_close(a);
+        core_stream_close(b);
+    }
+}
+
 static int set_up(void **state)
 {
     (void)state;
@@ -366,6 +391,7 @@ int main(void)
         cmocka_unit_test(test_memories_close_up_when_the_tokens_around_them_leave),
         cmocka_unit_test(test_dropped_tokens_leave_no_trace),
         cmocka_unit_test(test_the_paths_share_one_whole_of_attention),
+        cmocka_unit_test(test_a_restored_window_continues_with_the_same_bits),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

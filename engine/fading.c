@@ -1,0 +1,104 @@
+/* engine/fading.c: the fading half of B'MOJO-F layers in a running stream: mixers move on with every
+ * token and give keys and values f that are seen when the token has left the exact window.
+ *
+ * A recurrent state cannot be run backwards. So states are copied every SNAPSHOT_EVERY tokens, and
+ * the projections of the last CORE_ROLLBACK + SNAPSHOT_EVERY tokens are kept: to drop tokens, the
+ * copy before the place is taken and the tokens between are given to the mixers again. They see the
+ * same numbers in the same order, so the state is, bit for bit, that of never having run the others.
+ */
+#include <string.h>
+
+#include "base/mem.h"
+#include "engine/stream.h"
+
+enum {
+    SNAPSHOT_EVERY = 16,
+    SNAPSHOTS = CORE_ROLLBACK / SNAPSHOT_EVERY + 1,
+    ROWS_KEPT = CORE_ROLLBACK + SNAPSHOT_EVERY
+};
+
+static const core_fading *any_fading(const core_model *model)
+{
+    for (size_t i = 0; i < model->shape.layers; i++) {
+        if (model->layers[i].fading) {
+            return model->layers[i].fading;
+        }
+    }
+    return NULL;
+}
+
+void core_fading_sizes(core_stream *s)
+{
+    const core_fading *f = any_fading(s->model);
+    BASE_ASSERT(f != NULL);
+    s->mixer_floats = mixer_state_floats(&f->mixer);
+    s->mixer_row = mixer_row(&f->mixer);
+    s->mixer_out = mixer_out_width(&f->mixer);
+    s->mixer_scratch_floats = mixer_scratch_floats(&f->mixer, s->batch_max);
+    s->mixer_kept = SNAPSHOTS * s->mixer_floats + ROWS_KEPT * s->mixer_row;
+}
+
+void core_fading_clear(core_stream *s)
+{
+    size_t layers = s->model->fading_layers;
+    memset(s->mixer_state, 0, layers * s->mixer_floats * sizeof(float));
+    memset(s->mixer_before, 0, layers * s->mixer_kept * sizeof(float));
+    s->run_tokens = 0;
+}
+
+static float *state_of(const core_stream *s, const core_fading *f)
+{
+    return s->mixer_state + f->index * s->mixer_floats;
+}
+
+static float *snapshot_of(const core_stream *s, const core_fading *f, size_t token)
+{
+    return s->mixer_before + f->index * s->mixer_kept +
+           token / SNAPSHOT_EVERY % SNAPSHOTS * s->mixer_floats;
+}
+
+static float *row_of(const core_stream *s, const core_fading *f, size_t token)
+{
+    return s->mixer_before + f->index * s->mixer_kept + SNAPSHOTS * s->mixer_floats +
+           token % ROWS_KEPT * s->mixer_row;
+}
+
+void core_fading_run(core_stream *s, const core_fading *f, size_t tokens)
+{
+    float *state = state_of(s, f);
+    for (size_t done = 0, count; done < tokens; done += count) {
+        size_t at = s->run_tokens + done, to_snapshot = SNAPSHOT_EVERY - at % SNAPSHOT_EVERY;
+        const float *rows = s->mixer_rows + done * s->mixer_row;
+        count = tokens - done < to_snapshot ? tokens - done : to_snapshot;
+        if (at % SNAPSHOT_EVERY == 0) {
+            memcpy(snapshot_of(s, f, at), state, s->mixer_floats * sizeof *state);
+        }
+        mixer_run(&f->mixer, s->pool, rows, s->mixer_row, count, state,
+                  s->mixer_heads + done * s->mixer_out, NULL, s->mixer_scratch);
+        for (size_t t = 0; t < count; t++) {
+            memcpy(row_of(s, f, at + t), rows + t * s->mixer_row, s->mixer_row * sizeof *rows);
+        }
+    }
+}
+
+void core_fading_drop(core_stream *s, size_t tokens)
+{
+    BASE_ASSERT(tokens <= s->run_tokens);
+    size_t end = s->run_tokens - tokens, from = end - end % SNAPSHOT_EVERY;
+    if (end == 0) {
+        core_fading_clear(s);
+        return;
+    }
+    BASE_ASSERT(tokens <= CORE_ROLLBACK);
+    for (size_t i = 0; i < s->model->shape.layers; i++) {
+        const core_fading *f = s->model->layers[i].fading;
+        if (f) {
+            memcpy(state_of(s, f), snapshot_of(s, f, from), s->mixer_floats * sizeof(float));
+            for (size_t t = from; t < end; t++) {
+                mixer_run(&f->mixer, s->pool, row_of(s, f, t), s->mixer_row, 1, state_of(s, f),
+                          NULL, NULL, s->mixer_scratch);
+            }
+        }
+    }
+    s->run_tokens = end;
+}

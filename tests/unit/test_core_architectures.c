@@ -1,0 +1,138 @@
+/* Architectures beside llama against transformers in float64 (tests/golden/gen_architectures.py),
+ * and model files that are not what they claim. Tolerance: f32 sums through two layers, relative to
+ * the largest logit, as in test_core_hybrid.c.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "engine/core.h"
+
+enum { V = 64, L = 40 };
+
+static void read_file(const char *name, base_buffer *out)
+{
+    char path[512];
+    base_error err = {0};
+    snprintf(path, sizeof path, "%s/tests/golden/%s", EIDETIC_SOURCE_DIR, name);
+    if (base_file_read(path, 1 << 20, out, &err)) {
+        fail_msg("%s", err.text);
+    }
+}
+
+static void test_logits_match_transformers(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"qwen2", "qwen3"};
+    for (size_t i = 0; i < 2; i++) {
+        char name[64], path[512];
+        base_buffer file = {0};
+        base_error err = {0};
+        core_model *model = NULL;
+        core_stream *stream = NULL;
+        int32_t ids[L];
+        float *logits = base_calloc(L, V * sizeof *logits), worst = 0, largest = 0;
+        snprintf(name, sizeof name, "%s.logits", names[i]);
+        read_file(name, &file);
+        snprintf(path, sizeof path, "%s/tests/golden/%s.gguf", EIDETIC_SOURCE_DIR, names[i]);
+        core_stream_options options = {
+            .slots_max = 64, .kv_f32 = true, .activations = KERNEL_ACT_F32};
+        assert_int_equal(file.size, 8 + 4 * L * (V + 1));
+        for (size_t t = 0; t < L; t++) {
+            ids[t] = (int32_t)base_get_u32((const uint8_t *)file.data + 8 + 4 * t);
+        }
+        if (core_model_open(path, NULL, &model, &err) ||
+            core_stream_open(model, &options, &stream, &err) ||
+            core_run(stream, ids, L, logits, L, &err)) {
+            fail_msg("%s", err.text);
+        }
+        for (size_t t = 0; t < L * V; t++) {
+            float e = base_get_f32((const uint8_t *)file.data + 8 + 4 * L + 4 * t);
+            worst = fmaxf(worst, fabsf(logits[t] - e));
+            largest = fmaxf(largest, fabsf(e));
+        }
+        printf("%s: %.1e\n", names[i], (double)(worst / largest));
+        assert_true(worst / largest < 1e-5f);
+        core_stream_close(stream);
+        core_model_close(model);
+        base_buffer_free(&file);
+        base_free(logits);
+    }
+}
+
+static size_t find_bytes(const base_buffer *file, const char *what)
+{
+    size_t size = strlen(what);
+    for (size_t i = 0; i + size <= file->size; i++) {
+        if (memcmp(file->data + i, what, size) == 0) {
+            return i;
+        }
+    }
+    fail_msg("no '%s'", what);
+    return 0;
+}
+
+/* The golden file with `what` overwritten by `with` (same length, `skip` bytes behind its begin) must
+ * be refused with this code and a message that names `named`. */
+static void refuse(const char *name, const char *what, size_t skip, const char *with,
+                   base_status code, const char *named)
+{
+    base_buffer file = {0};
+    base_error err = {0};
+    core_model *model = NULL;
+    char path[] = "/tmp/eidetic-broken-XXXXXX";
+    read_file(name, &file);
+    memcpy(file.data + find_bytes(&file, what) + skip, with, strlen(with));
+    int out = mkstemp(path);
+    assert_true(write(out, file.data, file.size) == (ssize_t)file.size && close(out) == 0);
+    base_status status = core_model_open(path, NULL, &model, &err);
+    if (status != code || !strstr(err.text, named)) {
+        fail_msg("%s instead of %s: %d '%s'", with, what, (int)status, err.text);
+    }
+    unlink(path);
+    base_buffer_free(&file);
+}
+
+static void test_unknown_mixers_missing_tensors_and_wrong_shapes_are_named(void **state)
+{
+    (void)state;
+    size_t kind = strlen("bmojo.ssm.kind") + 4 + 8;
+    refuse("hybrid_gdn.gguf", "bmojo.ssm.kind", kind, "gdx", BASE_UNSUPPORTED, "'gdx'");
+    refuse("hybrid_gdn.gguf", "bmojo.base_architecture", strlen("bmojo.base_architecture") + 12,
+           "qwenx", BASE_UNSUPPORTED, "'qwenx'");
+    refuse("hybrid_gdn.gguf", "bmojo.window", 0, "bmojo.wxndow", BASE_CORRUPT, "bmojo.window");
+    refuse("hybrid_gdn.gguf", "bmojo.layer_kinds", strlen("bmojo.layer_kinds") + 4 + 4 + 8, "\2",
+           BASE_UNSUPPORTED, "layer 0");
+    refuse("hybrid_gdn.gguf", "blk.1.ssm_conv_k.weight", 0, "blk.1.ssm_conv_x.weight", BASE_CORRUPT,
+           "blk.1.ssm_conv_k.weight is missing");
+    refuse("hybrid_gdn.gguf", "blk.1.ssm_a", 0, "blk.1.ssm_b", BASE_CORRUPT,
+           "blk.1.ssm_a is missing");
+    /* its rows, 4 instead of 32 */
+    refuse("hybrid_mamba2.gguf", "blk.1.ssm_v.weight", strlen("blk.1.ssm_v.weight") + 4 + 8, "\4",
+           BASE_CORRUPT, "blk.1.ssm_v.weight has shape");
+    refuse("qwen2.gguf", "blk.0.attn_k.bias", 0, "blk.0.attn_k.bixs", BASE_CORRUPT,
+           "blk.0.attn_k.bias is missing");
+    refuse("qwen3.gguf", "blk.1.attn_q_norm.weight", 0, "blk.1.attn_x_norm.weight", BASE_CORRUPT,
+           "blk.1.attn_q_norm.weight is missing");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_logits_match_transformers),
+        cmocka_unit_test(test_unknown_mixers_missing_tensors_and_wrong_shapes_are_named),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
