@@ -54,7 +54,7 @@ int cmd_restore(const cli_options *o)
     return status ? cli_fail(&err) : print_backup(o, "restored", path, &receipt);
 }
 
-/* --- export ------------------------------------------------------------------------------------- */
+/* --- export ----------------------------------------------------------------------------------- */
 
 /* Beside its place first; durable and whole once it has its name. */
 static base_status export_file(store *s, const char *path, ingest_export_counts *counts,

@@ -109,7 +109,7 @@ int cmd_import(const cli_options *o)
     return run_ingest(o, true);
 }
 
-/* --- reindex ------------------------------------------------------------------------------------ */
+/* --- reindex ---------------------------------------------------------------------------------- */
 
 static void on_encoded(void *argument, uint64_t encoded)
 {

@@ -126,7 +126,7 @@ base_status core_window_insert(core_stream *stream, size_t at, size_t count, con
                                float bias, uint32_t owner, base_error *err);
 void core_window_set_bias(core_stream *stream, size_t at, size_t count, float bias);
 
-/* The whole stream as bytes: window, positions, sinks, states of mixers and what running again needs
+/* The whole stream as bytes: window, positions, sinks, states of mixers and what a rerun needs
  * (not the watch on attention mass). A stream that restores it continues with the same bits, given
  * the same model, adapter, options and instruction set. Format: state.c. */
 size_t core_state_bytes(const core_stream *stream);

@@ -1,10 +1,10 @@
-/* engine/fading.c: the fading half of B'MOJO-F layers in a running stream: mixers move on with every
- * token and give keys and values f that are seen when the token has left the exact window.
+/* engine/fading.c: the fading half of B'MOJO-F layers in a running stream: mixers move on with
+ * every token and give keys and values f that are seen when the token has left the exact window.
  *
  * A recurrent state cannot be run backwards. So states are copied every SNAPSHOT_EVERY tokens, and
  * the projections of the last CORE_ROLLBACK + SNAPSHOT_EVERY tokens are kept: to drop tokens, the
  * copy before the place is taken and the tokens between are given to the mixers again. They see the
- * same numbers in the same order, so the state is, bit for bit, that of never having run the others.
+ * same numbers in the same order, so the state is bit for bit that of never having run the others.
  */
 #include <string.h>
 

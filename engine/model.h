@@ -63,7 +63,7 @@ struct core_model {
     uint8_t hash[32];
 };
 
-/* --- loading: model.c, for model_fading.c ------------------------------------------------------ */
+/* --- loading: model.c, for model_fading.c ----------------------------------------------------- */
 
 typedef struct core_adapter core_adapter; /* an opened LoRA file, or none */
 
@@ -89,7 +89,7 @@ base_status core_load_linear(const gguf_file *file, core_adapter *a, size_t laye
 void core_linear_free(core_linear *linear);
 size_t core_linear_bytes(const core_linear *linear);
 
-/* --- model_fading.c: B'MOJO-F ------------------------------------------------------------------ */
+/* --- model_fading.c: B'MOJO-F ----------------------------------------------------------------- */
 
 /* Read the bmojo.* keys: which layers are fading, windows, mixer. */
 base_status core_fading_open(core_model *model, base_error *err);

@@ -1,7 +1,7 @@
-/* engine/prime.c: see prime.h. The map is that of Hybrid Model Factory's Stage 0 (hybrid layers from
- * attention layers): W_q, W_k, W_v, W_o as they are, without expanding KV heads; gate rows
+/* engine/prime.c: see prime.h. The map is that of Hybrid Model Factory's Stage 0 (hybrid layers
+ * from attention layers): W_q, W_k, W_v, W_o as they are, without expanding KV heads; gate rows
  * (W_o^T + W_v repeated row by row)/2; A uniform in (0, 16), dt log-uniform in [0.001, 0.1]. Two
- * deviations: the convolution is a unit tap at lag 0 instead of noise, and every head's factor is 0.
+ * deviations: the convolution is a unit tap at lag 0 instead of noise, and each head's factor is 0.
  */
 #include "engine/prime.h"
 

@@ -37,7 +37,7 @@ enum {
 
 /* In running text a half-said sentence finds many memories a little ("The mayor of" all mayors).
  * Below this score, or with a smaller lead over the second, the event stays open: the lookup is
- * repeated a little later, and at last takes the best that scores enough. The lead was chosen on the
+ * repeated a little later, and at last takes the best that is enough. The lead was chosen on the
  * first 36 values of tests/unit/test_loop_stream.c (right memories led by 0.08 to 0.36, wrong ones
  * by 0.035 at most); over 102 values top-1 rose from 0.63 to 0.79, at 18.5 lookups per 100 tokens
  * instead of 14. */

@@ -2,14 +2,14 @@
  *
  * Little-endian, without padding:
  *   "EIDSTATE" | u32 version | u32 instruction set | model hash [32] | u32 element bytes | u32
- *   activations | u32 hybrid | u32 0 | u64 planes, kv width, window, sinks, places, gone, run tokens,
- *   mixer floats, mixer kept, fading layers
+ *   activations | u32 hybrid | u32 0 | u64 planes, kv width, window, sinks, places, gone, run
+ * tokens,   mixer floats, mixer kept, fading layers
  *   bias f32 [places] | owner u32 [places] | tokens i32 [places]
  *   per plane: keys [places, G*D] before rotation, values [places, G*D], in the stream's KV type
  *   per fading layer: state f32 [mixer floats]; then per fading layer what running again needs
  *   SHA-256 of all before [32]
- * Rotated keys are made again from the stored ones, as everywhere. The model hash covers weights and
- * adapter; together with the instruction set it makes the continuation bitwise.
+ * Rotated keys are made again from the stored ones, as everywhere. The model hash covers weights
+ * and adapter; together with the instruction set it makes the continuation bitwise.
  */
 #include <string.h>
 

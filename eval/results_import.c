@@ -2,7 +2,7 @@
  * that its figures stand beside ours in one report (eval/bench_rag.py).
  *
  * FILE is JSON lines. The first is the run: {"suite","arms","seed","limit","options","command",
- * "model_hash",...}; commit and version are this program's. Every other line is a row: the fields of
+ * "model_hash",...}; commit and version are this program's. All other lines are rows: the fields of
  * eval_row by name, the question's id as "id" or "question". Where "contains" is missing and there
  * are "answers", the answer is judged: em, contains, f1, stale.
  */

@@ -19,7 +19,7 @@
 
 #define TRIES 3 /* copies made again because something was forgotten meanwhile */
 
-/* --- the place that is written ------------------------------------------------------------------ */
+/* --- the place that is written ---------------------------------------------------------------- */
 
 typedef struct target {
     char folder[STORE_PATH_SIZE], partial[STORE_PATH_SIZE];
@@ -97,7 +97,7 @@ static base_status end_target(target *t, base_status status, base_error *err)
     return status;
 }
 
-/* --- copying ------------------------------------------------------------------------------------ */
+/* --- copying ---------------------------------------------------------------------------------- */
 
 /* Copy the records that txn sees; the reader table of the copy goes, only its data stays. */
 static base_status copy_into(store_db_txn *txn, const char *source, target *t,
@@ -169,7 +169,7 @@ base_status store_backup(store *s, const char *folder, store_backup_receipt *rec
     return end_target(&t, status, err);
 }
 
-/* --- restore ------------------------------------------------------------------------------------ */
+/* --- restore ---------------------------------------------------------------------------------- */
 
 /* Check a folder; without_catalog: what is said of the catalogue does not count. */
 static base_status check_folder(const char *folder, bool without_catalog, base_error *err)

@@ -31,7 +31,7 @@ typedef struct side {
     uint64_t last; /* id of the last episode with a new vector */
 } side;
 
-/* --- the environment beside -------------------------------------------------------------------- */
+/* --- the environment beside ------------------------------------------------------------------- */
 
 static base_status put_sealed(store_db_txn *txn, store_table table, const store_key *key,
                               uint64_t commit, const base_buffer *payload, bool append,
@@ -148,7 +148,7 @@ static base_status open_side(side *at, const char *folder, const store_reindex_o
     return status == BASE_OK ? check_meta(at, o, &same, err) : status;
 }
 
-/* --- encoding ----------------------------------------------------------------------------------- */
+/* --- encoding --------------------------------------------------------------------------------- */
 
 typedef struct batch {
     store_encode_item items[BATCH]; /* their texts are owned */
@@ -267,7 +267,7 @@ static base_status catch_up(store *s, side *at, const store_reindex_options *o,
     return status;
 }
 
-/* --- the switch --------------------------------------------------------------------------------- */
+/* --- the switch ------------------------------------------------------------------------------- */
 
 /* Writer lock held. */
 static base_status switch_over(store *s, side *at, const store_reindex_options *o,

@@ -84,8 +84,8 @@ static size_t find_bytes(const base_buffer *file, const char *what)
     return 0;
 }
 
-/* The golden file with `what` overwritten by `with` (same length, `skip` bytes behind its begin) must
- * be refused with this code and a message that names `named`. */
+/* The golden file with `what` overwritten by `with` (same length, `skip` bytes behind its begin)
+ * must be refused with this code and a message that names `named`. */
 static void refuse(const char *name, const char *what, size_t skip, const char *with,
                    base_status code, const char *named)
 {

@@ -213,7 +213,7 @@ static void test_memories_stand_among_fading_tokens(void **state)
     }
 }
 
-/* The state of a stream far beyond its windows, with a memory in it, is taken over by another one. */
+/* The state of a stream far beyond its windows, with a memory in it, is taken over by another. */
 static void test_a_restored_state_continues_with_the_same_bits(void **state)
 {
     (void)state;

@@ -6,7 +6,7 @@
 
 #include "eval/report.h"
 
-/* --- a small checker of well-formed XML (no DTD but <!DOCTYPE html>, no CDATA, no comments) ---- */
+/* --- a small checker of well-formed XML (no DTD but <!DOCTYPE html>, no CDATA, no comments) --- */
 
 static const char *skip_name(const char *p)
 {

@@ -149,8 +149,8 @@ static void test_consulting_memory_in_the_loop_beats_once_at_the_start(void **st
            "%zu\n",
            in_loop.right, in_loop.total, 100.0 * (double)in_loop.lookups / (double)in_loop.tokens,
            100.0 * (double)in_loop.rerun / (double)in_loop.tokens, once.right);
-    /* The study reached 0.8 with stored wordings only; here half of the sentences are reworded. 0.79
-     * of 102 was measured; of eight texts (24 values) three may be missed by chance. */
+    /* The study reached 0.8 with stored wordings only; here half of the sentences are reworded.
+     * 0.79 of 102 was measured; of eight texts (24 values) three may be missed by chance. */
     assert_true((double)in_loop.right >= 0.65 * (double)in_loop.total);
     assert_true(in_loop.right >= once.right + in_loop.total / 3);
 }

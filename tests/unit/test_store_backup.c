@@ -178,7 +178,7 @@ static void *write_on(void *argument)
     return NULL;
 }
 
-/* Goal: a backup taken amid writing is one moment: it verifies and holds a prefix of the commits. */
+/* Goal: a backup taken amid writing is one moment: it verifies, holding a prefix of the commits. */
 static void test_store_backup_while_writing_is_one_moment(void **state)
 {
     paths p = paths_in(*state);
