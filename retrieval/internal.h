@@ -20,6 +20,7 @@ struct retrieval {
     uint64_t seen_id;                /* last id that was looked at */
     uint64_t commit;                 /* last commit taken in */
     uint32_t encoder;                /* sum of the name of the vectors' encoder, 0 = none yet */
+    bool outdated; /* the index on disk is of other vectors: a re-index ended before it was made */
     uint64_t *dead;                  /* forgotten, still in a segment; ascending */
     size_t dead_count;
     retrieval_weights weights; /* retrieval_weights_default; eval/ sets others to compare */
@@ -54,6 +55,8 @@ base_status retrieval_segments_load(retrieval *r, base_error *err);
 void retrieval_segments_drop(retrieval *r);
 /* retrieval_flush's work; the store is writable and r is in sync. */
 base_status retrieval_segments_flush(retrieval *r, bool force, base_error *err);
+/* Remove files that an ended writer has left and no manifest names, unless another writes now. */
+void retrieval_segments_tidy(const retrieval *r);
 /* CRC-32C of a segment file. */
 base_status retrieval_segment_crc(const char *folder, const char *file, uint32_t *crc,
                                   uint64_t *bytes, base_error *err);

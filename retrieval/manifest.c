@@ -41,6 +41,12 @@ static bool read_field(cursor *c, const char *name, uint64_t *value)
            strcmp(key, name) == 0;
 }
 
+static bool read_encoder(cursor *c, uint32_t *value)
+{
+    char rest;
+    return next_line(c) && sscanf(c->line, "encoder %8" SCNx32 "%c", value, &rest) == 1;
+}
+
 static bool read_entry(const char *line, retrieval_entry *e)
 {
     char rest;
@@ -70,7 +76,8 @@ static base_status parse(const char *folder, const char *text, size_t size, retr
         return base_fail(err, BASE_VERSION, "%s/manifest: version %u, this program knows %d",
                          folder, version, RETRIEVAL_MANIFEST_VERSION);
     }
-    if (!read_field(&c, "dim", &m->dim) || !read_field(&c, "serial", &m->serial) ||
+    if (!read_field(&c, "dim", &m->dim) || (version > 1 && !read_encoder(&c, &m->encoder)) ||
+        !read_field(&c, "serial", &m->serial) ||
         !read_field(&c, "commit", &m->commit) || !read_field(&c, "covered", &m->covered)) {
         return damaged(err, folder, "a field is missing or malformed");
     }
@@ -136,11 +143,11 @@ base_status retrieval_manifest_write(const char *folder, const retrieval_manifes
         return base_fail(err, status, "path too long: %s", folder);
     }
     base_buffer text = {.size_max = MANIFEST_BYTES_MAX};
-    status =
-        base_buffer_printf(&text,
-                           "eidetic-index %d\ndim %" PRIu64 "\nserial %" PRIu64 "\ncommit %" PRIu64
-                           "\ncovered %" PRIu64 "\n",
-                           RETRIEVAL_MANIFEST_VERSION, m->dim, m->serial, m->commit, m->covered);
+    status = base_buffer_printf(
+        &text,
+        "eidetic-index %d\ndim %" PRIu64 "\nencoder %08" PRIx32 "\nserial %" PRIu64
+        "\ncommit %" PRIu64 "\ncovered %" PRIu64 "\n",
+        RETRIEVAL_MANIFEST_VERSION, m->dim, m->encoder, m->serial, m->commit, m->covered);
     for (size_t i = 0; i < m->count && status == BASE_OK; i++) {
         const retrieval_entry *e = &m->entries[i];
         status = base_buffer_printf(&text,

@@ -3,8 +3,9 @@
  *
  * <store>/index/manifest is a text file, replaced as a whole:
  *
- *     eidetic-index 1
+ *     eidetic-index 2
  *     dim 384
+ *     encoder 90ab12cd  sum of the name of the encoder that made the vectors (not in version 1)
  *     serial 7          grows with every replacement
  *     commit 41         episodes forgotten up to this commit are in no segment
  *     covered 9120      every episode with a vector and an id up to here is in a segment
@@ -28,7 +29,7 @@
 #include "base/status.h"
 #include "retrieval/index.h"
 
-#define RETRIEVAL_MANIFEST_VERSION 1
+#define RETRIEVAL_MANIFEST_VERSION 2
 #define RETRIEVAL_SEGMENTS_MAX 4096
 
 typedef struct retrieval_entry {
@@ -40,6 +41,7 @@ typedef struct retrieval_entry {
 
 typedef struct retrieval_manifest {
     uint64_t dim, serial, commit, covered;
+    uint32_t encoder; /* 0: not known (version 1) */
     retrieval_entry *entries; /* [count] */
     size_t count;
 } retrieval_manifest;

@@ -158,18 +158,21 @@ base_status retrieval_open(store *s, size_t dim, retrieval **out, base_error *er
         goto failed;
     }
     bool rebuild = loaded != BASE_OK && loaded != BASE_NOT_FOUND;
-    if (rebuild) {
+    if (rebuild && !r->outdated) {
         base_log(BASE_LOG_WARN, "the vector index is rebuilt from the records: %s", why.text);
     }
     status = retrieval_sync(r, err);
     if (status != BASE_OK) {
         goto failed;
     }
-    if (rebuild && !store_is_read_only(s)) {
+    /* A forget that ended before its vectors were out of the segments is finished here. */
+    if ((rebuild || r->dead_count > 0) && !store_is_read_only(s)) {
         memset(&why, 0, sizeof why);
         if (retrieval_segments_flush(r, true, &why) != BASE_OK) {
             base_log(BASE_LOG_WARN, "the vector index stays in memory only: %s", why.text);
         }
+    } else if (!store_is_read_only(s)) {
+        retrieval_segments_tidy(r);
     }
     *out = r;
     return BASE_OK;
@@ -327,8 +330,8 @@ base_status retrieval_verify(store *s, size_t dim, bool repair, store_verify_rep
     if (status == BASE_NO_MEMORY) {
         return base_fail(err, status, "%s", why.text);
     }
-    if (status == BASE_NOT_FOUND) {
-        status = BASE_OK; /* no index yet: everything is in the tail */
+    if (status == BASE_NOT_FOUND || r.outdated) {
+        status = BASE_OK; /* no index of these vectors yet: everything is in the tail */
     } else if (status != BASE_OK) {
         /* The text ends in the file's name and what is wrong; the kind is the short form. */
         base_log(BASE_LOG_WARN, "%s", why.text);

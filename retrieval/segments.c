@@ -160,6 +160,10 @@ static base_status load_once(retrieval *r, base_error *err)
     r->segments = base_calloc(m.count ? m.count : 1, sizeof *r->segments);
     if (!r->segments) {
         status = base_fail(err, BASE_NO_MEMORY, "no memory for %zu segments", m.count);
+    } else if (m.encoder != 0 && r->encoder != 0 && m.encoder != r->encoder) {
+        r->outdated = true;
+        status = base_fail(err, BASE_VERSION, "%s: made of the vectors of another encoder",
+                           r->folder);
     } else if (m.dim != r->dim) {
         status = base_fail(err, BASE_CORRUPT, "%s: index of %" PRIu64 " dimensions, wanted %zu",
                            r->folder, m.dim, r->dim);
@@ -344,13 +348,14 @@ static base_status make_plan(const retrieval *r, bool force, plan *p, base_error
 
 /* --- flush ----------------------------------------------------------------------------------- */
 
-/* Remove files in the folder that the manifest does not name, except the lock and the manifest
- * itself. */
-static void remove_leftovers(const retrieval *r)
+/* Count the files in the folder that the manifest does not name, except the lock and the manifest
+ * itself; remove them, if wanted. */
+static size_t find_leftovers(const retrieval *r, bool removes)
 {
+    size_t count = 0;
     DIR *dir = opendir(r->folder);
     if (!dir) {
-        return;
+        return 0;
     }
     for (struct dirent *d = readdir(dir); d; d = readdir(dir)) {
         bool keep = d->d_name[0] == '.' || strcmp(d->d_name, "manifest") == 0 ||
@@ -360,10 +365,14 @@ static void remove_leftovers(const retrieval *r)
         }
         char path[RETRIEVAL_PATH_MAX];
         if (!keep && base_path_join(path, sizeof path, r->folder, d->d_name) == BASE_OK) {
-            unlink(path);
+            count++;
+            if (removes) {
+                unlink(path);
+            }
         }
     }
     closedir(dir);
+    return count;
 }
 
 /* Was this segment there before the flush began? */
@@ -414,6 +423,7 @@ static uint64_t highest_serial(const retrieval *r)
 static base_status carry_out(retrieval *r, const plan *p, base_error *err)
 {
     retrieval_manifest m = {.dim = r->dim,
+                            .encoder = r->encoder,
                             .serial = highest_serial(r) + 1,
                             .commit = p->clean ? r->commit : r->manifest.commit,
                             .covered = r->manifest.covered};
@@ -496,30 +506,56 @@ static void settle(retrieval *r, const plan *p)
     r->dead_count = kept;
 }
 
-base_status retrieval_segments_flush(retrieval *r, bool force, base_error *err)
+/* Lock the index against other writers; *lock = -1: one of them has it and we do not wait. */
+static base_status lock_index(const retrieval *r, bool wait, int *lock, base_error *err)
 {
-    base_status status = base_dir_create(r->folder, err);
     char path[RETRIEVAL_PATH_MAX];
-    if (status == BASE_OK && base_path_join(path, sizeof path, r->folder, "lock") != BASE_OK) {
-        status = base_fail(err, BASE_LIMIT, "path too long: %s/lock", r->folder);
+    if (base_path_join(path, sizeof path, r->folder, "lock") != BASE_OK) {
+        return base_fail(err, BASE_LIMIT, "path too long: %s/lock", r->folder);
     }
-    if (status != BASE_OK) {
-        return status;
-    }
-    int lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (lock < 0) {
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0) {
         return base_fail_errno(err, errno, "cannot open %s", path);
     }
     int locked;
     do {
-        locked = flock(lock, force ? LOCK_EX : LOCK_EX | LOCK_NB);
+        locked = flock(fd, wait ? LOCK_EX : LOCK_EX | LOCK_NB);
     } while (locked != 0 && errno == EINTR);
+    *lock = fd;
     if (locked != 0) {
-        /* Another process writes segments: the tail can wait. */
-        status =
-            errno == EWOULDBLOCK ? BASE_OK : base_fail_errno(err, errno, "cannot lock %s", path);
-        close(lock);
-        return status;
+        int code = errno;
+        close(fd);
+        *lock = -1;
+        return code == EWOULDBLOCK ? BASE_OK : base_fail_errno(err, code, "cannot lock %s", path);
+    }
+    return BASE_OK;
+}
+
+void retrieval_segments_tidy(const retrieval *r)
+{
+    int lock = -1;
+    if (find_leftovers(r, false) == 0 || lock_index(r, false, &lock, NULL) || lock < 0) {
+        return;
+    }
+    retrieval_manifest on_disk = {0};
+    base_status read = retrieval_manifest_read(r->folder, &on_disk, NULL);
+    if (read == BASE_NOT_FOUND ? r->manifest.count == 0
+                               : read == BASE_OK && on_disk.serial == r->manifest.serial) {
+        (void)find_leftovers(r, true);
+    }
+    retrieval_manifest_free(&on_disk);
+    close(lock);
+}
+
+base_status retrieval_segments_flush(retrieval *r, bool force, base_error *err)
+{
+    int lock = -1;
+    base_status status = base_dir_create(r->folder, err);
+    if (status == BASE_OK) {
+        status = lock_index(r, force, &lock, err);
+    }
+    if (status != BASE_OK || lock < 0) {
+        return status; /* another process writes segments: the tail can wait */
     }
     plan p = {0};
     retrieval_manifest on_disk = {0};
@@ -543,7 +579,7 @@ base_status retrieval_segments_flush(retrieval *r, bool force, base_error *err)
         }
     }
     if (status == BASE_OK) {
-        remove_leftovers(r);
+        (void)find_leftovers(r, true);
     }
     base_free(p.ranges);
     retrieval_manifest_free(&on_disk);

@@ -15,7 +15,7 @@
 #include <pty.h>
 
 #include "base/clock.h"
-#include "tests/fault/fault_testing.h"
+#include "tests/fault/fault_store.h"
 
 enum { DOCUMENTS = 600 };
 
@@ -27,7 +27,7 @@ typedef struct campaign {
     base_rng rng;
 } campaign;
 
-/* --- what is ingested ------------------------------------------------------------------------- */
+/* --- what is ingested ------------------------------------------------------------------------ */
 
 /* Every fifth document from 100 on is a new version of the one 100 before it. */
 static bool write_documents(campaign *c)
@@ -61,7 +61,7 @@ static void ingest_command(const campaign *c, const char *store, const char *arg
     memcpy(argv, all, sizeof all);
 }
 
-/* --- one kill --------------------------------------------------------------------------------- */
+/* --- one kill -------------------------------------------------------------------------------- */
 
 /* The last "N documents" of what the program wrote to its terminal. */
 static uint64_t last_acknowledged(const base_buffer *text)
@@ -108,46 +108,7 @@ static uint64_t ingest_and_kill(const campaign *c, uint64_t after_us, int *statu
     return acknowledged;
 }
 
-/* --- what must be there ----------------------------------------------------------------------- */
-
-/* A copy of the line without its superseded_at. */
-static size_t without_end(const char *line, size_t size, char out[1024])
-{
-    static const char name[] = "\"superseded_at\":\"";
-    const char *at = memmem(line, size, name, sizeof name - 1);
-    const char *end = at ? memchr(at + sizeof name, '"', size) : NULL;
-    size_t head = at ? (size_t)(at - line) : size;
-    size_t tail = end ? size - (size_t)(end + 2 - line) : 0;
-    if (head + tail > 1024) {
-        abort();
-    }
-    memcpy(out, line, head);
-    if (end) {
-        memcpy(out + head, end + 2, tail);
-    }
-    return head + tail;
-}
-
-/* Count the lines of an export; false when they are not the first ones of the reference. */
-static bool count_prefix(const base_buffer *reference, const base_buffer *text, uint64_t *lines)
-{
-    const char *a = reference->data, *b = text->data;
-    for (*lines = 0; b < text->data + text->size; (*lines)++) {
-        char left[1024], right[1024];
-        const char *a_end = strchr(a, '\n'), *b_end = strchr(b, '\n');
-        if (!a_end || !b_end) {
-            return false;
-        }
-        size_t left_size = without_end(a, (size_t)(a_end - a), left);
-        size_t right_size = without_end(b, (size_t)(b_end - b), right);
-        if (left_size != right_size || memcmp(left, right, left_size) != 0) {
-            return false;
-        }
-        a = a_end + 1;
-        b = b_end + 1;
-    }
-    return true;
-}
+/* --- what must be there ---------------------------------------------------------------------- */
 
 /* A kill before the first commit may have left no store yet. */
 static bool nothing_yet(const campaign *c, uint64_t acknowledged)
@@ -174,7 +135,7 @@ static bool check_after_kill(const campaign *c, uint64_t acknowledged)
     } else if (!fault_exited_with(&exported, 0)) {
         fprintf(stderr, "crash_command: export: %s\n%s\n", fault_describe(exported.status, text),
                 exported.err.data);
-    } else if (!count_prefix(&c->reference, &exported.out, &lines)) {
+    } else if (!fault_is_prefix(&c->reference, &exported.out, &lines)) {
         fprintf(stderr, "crash_command: line %llu of the export is not the reference's\n",
                 (unsigned long long)lines + 1);
     } else if (lines < acknowledged) {
@@ -205,7 +166,7 @@ static bool check_end(const campaign *c)
     return good;
 }
 
-/* --- the campaign ----------------------------------------------------------------------------- */
+/* --- the campaign ---------------------------------------------------------------------------- */
 
 static bool make_reference(campaign *c)
 {
