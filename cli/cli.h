@@ -22,7 +22,7 @@ typedef struct cli_options {
     /* any command */
     const char *store, *model, *encoder, *adapter, *core, *device, *kv_type;
     size_t threads, window;
-    uint64_t kv_budget;
+    uint64_t kv_budget; /* UINT64_MAX: none */
     int64_t now_us;
     bool json, help;
     /* asking */

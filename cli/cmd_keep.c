@@ -59,8 +59,8 @@ int cmd_verify(const cli_options *o)
 }
 
 /* First form of the scheduler: the half-life comes from outside (--half-life, for one --source or
- * for all); index segments are merged. Strength itself is evaluated when it is read, never
- * rewritten. */
+ * for all); index segments are merged; keys and values beyond --kv-budget go. Strength itself is
+ * evaluated when it is read, never rewritten. */
 int cmd_age(const cli_options *o)
 {
     base_error err = {0};
@@ -69,6 +69,7 @@ int cmd_age(const cli_options *o)
     store_txn *txn = NULL;
     cli_options plain = *o;
     plain.half_life_s = NAN;
+    store_trim_receipt trimmed = {0};
     size_t set = 0;
     if (cli_open_memory(&plain, false, WRITER_WAIT_MS, &memory, &err) ||
         store_get_stats(memory.store, &stats, &err)) {
@@ -80,9 +81,9 @@ int cmd_age(const cli_options *o)
         status = base_fail(&err, BASE_PERMISSION, "%s: the store cannot be written",
                            store_path(memory.store));
     }
-    if (!status && !isnan(o->half_life_s) &&
+    if (!status && (!isnan(o->half_life_s) || o->kv_budget != UINT64_MAX) &&
         !(status = store_begin(memory.store, o->now_us, &txn, &err))) {
-        for (size_t i = 0; i < stats.source_count && !status; i++) {
+        for (size_t i = 0; i < stats.source_count && !status && !isnan(o->half_life_s); i++) {
             const store_source_info *s = &stats.sources[i];
             if (!o->source || strcmp(o->source, s->source) == 0) {
                 double half_life = o->half_life_s > 0 ? o->half_life_s : INFINITY;
@@ -90,9 +91,12 @@ int cmd_age(const cli_options *o)
                 set++;
             }
         }
-        if (!status && o->source && set == 0) {
+        if (!status && o->source && set == 0 && !isnan(o->half_life_s)) {
             status = base_fail(&err, BASE_NOT_FOUND, "there is no source '%s' in %s", o->source,
                                store_path(memory.store));
+        }
+        if (!status) {
+            status = store_trim_kv(txn, o->kv_budget, &trimmed, &err);
         }
         if (status) {
             store_abort(txn);
@@ -109,9 +113,16 @@ int cmd_age(const cli_options *o)
         return cli_fail(&err);
     }
     if (o->json) {
-        return cli_print_json(json_pack("{s:I}", "half_lives_set", (json_int_t)set));
+        return cli_print_json(json_pack("{s:I, s:I, s:I}", "half_lives_set", (json_int_t)set,
+                                        "kv_evicted", (json_int_t)trimmed.entries,
+                                        "kv_bytes_evicted", (json_int_t)trimmed.bytes));
     }
-    printf("half-life of %zu sources set, index merged\n", set);
+    printf("half-life of %zu sources set, index merged", set);
+    if (o->kv_budget != UINT64_MAX) {
+        printf(", keys and values of %llu episodes evicted (%.1f MB)",
+               (unsigned long long)trimmed.entries, (double)trimmed.bytes / 1e6);
+    }
+    printf("\n");
     return CLI_DONE;
 }
 

@@ -12,7 +12,7 @@
 #include "base/log.h"
 #include "cli/cli.h"
 
-typedef enum kind { FLAG, TEXT, COUNT, BIG, REAL, TIME } kind;
+typedef enum kind { FLAG, TEXT, COUNT, BIG, SIZE, REAL, TIME } kind;
 
 typedef struct option {
     const char *name; /* without "--" */
@@ -35,8 +35,9 @@ static const cli_option options[] = {
     {"window", 0, COUNT, AT(window), "W", "full: slots of the window; window: tokens seen (1,024)"},
     {"threads", 0, COUNT, AT(threads), "N", "threads (default: all cores)"},
     {"device", 0, TEXT, AT(device), "cpu|cuda|auto", "where the model runs"},
-    {"kv-type", 0, TEXT, AT(kv_type), "f16", "form of keys and values"},
-    {"kv-budget", 0, BIG, AT(kv_budget), "BYTES", "disk for keys and values"},
+    {"kv-type", 0, TEXT, AT(kv_type), "q8|f16", "form of keys and values on disk (q8)"},
+    {"kv-budget", 0, SIZE, AT(kv_budget), "SIZE",
+     "disk for keys and values (64M, 2G): what is least used and weakest goes"},
     {"now", 0, TIME, AT(now_us), "TIME", "the clock (RFC 3339 or a date; default: the wall clock)"},
     {"json", 0, FLAG, AT(json), NULL, "print one JSON document"},
     {"help", 'h', FLAG, AT(help), NULL, "this text"},
@@ -111,8 +112,8 @@ static const struct command {
     {"stats", "", "the store in numbers", COMMON STORE, 0, 0, cmd_stats},
     {"verify", "", "check every record and index", COMMON STORE " encoder repair ", 0, 0,
      cmd_verify},
-    {"age", "", "run the decay scheduler now", COMMON STORE " encoder source half-life ", 0, 0,
-     cmd_age},
+    {"age", "", "run the decay scheduler now",
+     COMMON STORE " encoder source half-life kv-budget ", 0, 0, cmd_age},
     {"forget", "", "remove episodes for good",
      COMMON STORE " encoder id source query results from to dry-run ", 0, 0, cmd_forget},
     {"backup", "DIR", "copy the store into an empty folder, while it is in use", COMMON STORE, 1, 1,
@@ -188,6 +189,25 @@ static bool parse_number(const char *text, double *real, uint64_t *big)
     return *text && !*end && errno == 0 && !strchr(text, '-');
 }
 
+/* Bytes: a whole number, with K, M, G or T behind it for powers of 1,024. */
+static bool parse_size(const char *text, uint64_t *bytes)
+{
+    const char *const units = "KMGT";
+    size_t length = strlen(text);
+    const char *unit = length > 1 ? strchr(units, text[length - 1]) : NULL;
+    char digits[32];
+    if (length >= sizeof digits) {
+        return false;
+    }
+    snprintf(digits, sizeof digits, "%.*s", (int)(length - (unit ? 1 : 0)), text);
+    unsigned shift = unit ? 10 * (unsigned)(unit - units + 1) : 0;
+    if (!parse_number(digits, NULL, bytes) || *bytes > UINT64_MAX >> shift) {
+        return false;
+    }
+    *bytes <<= shift;
+    return true;
+}
+
 /* Put one value where it belongs; false after a message. */
 static bool set_option(cli_options *o, const cli_option *option, const char *value)
 {
@@ -212,6 +232,13 @@ static bool set_option(cli_options *o, const cli_option *option, const char *val
             *(uint64_t *)at = big;
         } else {
             *(size_t *)at = (size_t)big;
+        }
+        return true;
+    case SIZE:
+        if (!parse_size(value, (uint64_t *)at)) {
+            cli_usage("--%s: '%s' is not a size (a number of bytes, or 64K, 64M, 2G, 1T)",
+                      option->name, value);
+            return false;
         }
         return true;
     case REAL:
@@ -329,6 +356,7 @@ int main(int argc, char **argv)
                      .valid_to_us = BASE_TIME_NONE,
                      .from_us = BASE_TIME_NONE,
                      .to_us = BASE_TIME_MAX,
+                     .kv_budget = UINT64_MAX,
                      .top_p = 1.0,
                      .half_life_s = NAN};
     if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||

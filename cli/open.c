@@ -53,7 +53,7 @@ const char *cli_models_file(const char *name)
     return path;
 }
 
-static base_status check_core(const cli_options *o, base_error *err)
+static base_status check_options(const cli_options *o, base_error *err)
 {
     engine_core core;
     if (o->core && !engine_core_parse(o->core, &core)) {
@@ -63,12 +63,9 @@ static base_status check_core(const cli_options *o, base_error *err)
         return base_fail(err, BASE_UNSUPPORTED, "--device %s is not there yet (only: cpu, auto)",
                          o->device);
     }
-    if (o->kv_type && strcmp(o->kv_type, "f16") != 0) {
-        return base_fail(err, BASE_UNSUPPORTED, "--kv-type %s is not there yet (only: f16)",
-                         o->kv_type);
-    }
-    if (o->kv_budget) {
-        return base_fail(err, BASE_UNSUPPORTED, "--kv-budget is not there yet: KV stays on disk");
+    kvblob_type type;
+    if (o->kv_type && !kvblob_type_parse(o->kv_type, &type)) {
+        return base_fail(err, BASE_INVALID, "--kv-type %s is none of q8, f16", o->kv_type);
     }
     return BASE_OK;
 }
@@ -77,7 +74,7 @@ base_status cli_open_engine(const cli_options *o, bool with_encoder, engine **ou
 {
     char model[2 * PATH_SIZE], encoder_path[2 * PATH_SIZE];
     const char *variable = getenv("EIDETIC_MODEL");
-    base_status status = check_core(o, err);
+    base_status status = check_options(o, err);
     if (status) {
         return status;
     }
@@ -93,7 +90,10 @@ base_status cli_open_engine(const cli_options *o, bool with_encoder, engine **ou
                               .window = o->window,
                               .threads = o->threads};
     if (o->core) {
-        (void)engine_core_parse(o->core, &options.core); /* check_core has seen it */
+        (void)engine_core_parse(o->core, &options.core); /* check_options has seen it */
+    }
+    if (o->kv_type) {
+        (void)kvblob_type_parse(o->kv_type, &options.kv_type);
     }
     status = engine_open(&options, out, err);
     if (status == BASE_NOT_FOUND && !given && !o->encoder) {
@@ -201,6 +201,7 @@ base_status cli_session_options(const cli_options *o, const cli_memory *memory,
     out->innovation.target_rate = (float)o->event_rate;
     out->innovation.stride = o->event_stride;
     out->window_slots = o->window;
+    out->kv_budget = o->kv_budget;
     out->keep_writes = memory->store && !store_is_read_only(memory->store);
     return BASE_OK;
 }

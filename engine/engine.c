@@ -120,6 +120,7 @@ base_status engine_open(const engine_options *options, engine **out, base_error 
         (core_stream_options){.kv_f32 = options->reference,
                               .activations = options->reference ? KERNEL_ACT_F32 : KERNEL_ACT_Q8,
                               .pool = e->pool};
+    e->kv_type = options->kv_type;
     if ((status = choose_core(e, options, err))) {
         engine_close(e);
         return status;

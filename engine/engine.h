@@ -15,6 +15,7 @@
 #include "engine/core.h"
 #include "engine/encoder.h"
 #include "engine/innovation.h"
+#include "engine/kvblob.h"
 #include "engine/sample.h"
 #include "engine/tokenizer.h"
 #include "retrieval/retrieval.h"
@@ -42,6 +43,7 @@ typedef struct engine_options {
     size_t window;            /* W of a bounded core, 0 = 1,024 */
     size_t threads;           /* 0 = all cores */
     bool reference;           /* f32 activations and f32 KV: slow, for checks */
+    kvblob_type kv_type;      /* of keys and values on disk (contract: --kv-type) */
 } engine_options;
 
 base_status engine_open(const engine_options *options, engine **out, base_error *err);
@@ -105,6 +107,7 @@ typedef struct engine_session_options {
     bool no_kv_disk;         /* ablation: never read KV from disk */
     bool notes_plain;        /* arm prompt pastes what a splice holds: no dates, best nearest */
     bool keep_writes;        /* collect uses and new KV for engine_session_write */
+    uint64_t kv_budget;      /* bytes of KV that a write leaves in the store; UINT64_MAX = any */
     bool no_uses;            /* of these, only KV: asking does not change what is answered later */
     const uint64_t *oracle;  /* [oracle_count] for ENGINE_ARM_ORACLE */
     size_t oracle_count;

@@ -10,18 +10,18 @@
 #include "base/hash.h"
 #include "base/mem.h"
 
-enum { BLOB_VERSION = 1, BLOB_HEADER = 64 }; /* header padded so that the block stays aligned */
-
 struct kvcache {
     core_stream *stream;
     const prompt *prompt;
+    kvblob_shape shape;
+    void *block; /* [KVCACHE_BLOCK_MAX tokens] what the window gets; until the next get */
     uint8_t tag[32];
 };
 
 static void make_tag(kvcache *c, const core_model *model, const core_stream_options *options)
 {
     base_sha256 hash;
-    uint8_t numbers[12];
+    uint8_t numbers[16];
     char core[32] = "full";
     const char *chat = chat_name(c->prompt->chat);
     if (options->hybrid) {
@@ -32,6 +32,7 @@ static void make_tag(kvcache *c, const core_model *model, const core_stream_opti
     base_put_u32(numbers, PROMPT_VERSION);
     base_put_u32(numbers + 4, options->kv_f32);
     base_put_u32(numbers + 8, (uint32_t)options->activations);
+    base_put_u32(numbers + 12, (uint32_t)c->shape.type);
     base_sha256_begin(&hash);
     base_sha256_add(&hash, core_model_hash(model), 32);
     base_sha256_add(&hash, core, strlen(core) + 1);
@@ -45,8 +46,9 @@ static void make_tag(kvcache *c, const core_model *model, const core_stream_opti
 }
 
 base_status kvcache_open(const core_model *model, const core_stream_options *options,
-                         const prompt *p, kvcache **out, base_error *err)
+                         kvblob_type type, const prompt *p, kvcache **out, base_error *err)
 {
+    const core_shape *shape = core_model_shape(model);
     kvcache *c = base_calloc(1, sizeof *c);
     if (!c) {
         return base_fail(err, BASE_NO_MEMORY, "no memory for the KV cache");
@@ -56,6 +58,18 @@ base_status kvcache_open(const core_model *model, const core_stream_options *opt
     own.slots_max = p->prefix.count + CORE_SINKS_MIN + KVCACHE_BLOCK_MAX;
     own.hybrid = false; /* a memory enters attention only; so short a text sees nothing fading */
     base_status status = core_stream_open(model, &own, &c->stream, err);
+    if (!status) {
+        size_t token_bytes = core_block_bytes(c->stream, 1);
+        size_t head_bytes = shape->head_size * (options->kv_f32 ? sizeof(float) : sizeof(uint16_t));
+        c->shape = (kvblob_shape){.type = type,
+                                  .heads = token_bytes / head_bytes,
+                                  .head_size = shape->head_size,
+                                  .wide = options->kv_f32};
+        c->block = base_alloc_aligned(KVCACHE_BLOCK_MAX * token_bytes);
+        if (!c->block) {
+            status = base_fail(err, BASE_NO_MEMORY, "no memory for the KV cache");
+        }
+    }
     if (status) {
         kvcache_close(c);
         return status;
@@ -69,6 +83,7 @@ void kvcache_close(kvcache *c)
 {
     if (c) {
         core_stream_close(c->stream);
+        base_free_aligned(c->block);
         base_free(c);
     }
 }
@@ -78,20 +93,23 @@ const uint8_t *kvcache_tag(const kvcache *c)
     return c->tag;
 }
 
-static bool read_blob(const kvcache *c, store *s, uint64_t episode, kvcache_block *out)
+/* The window gets what lies in the blob, wherever that came from. */
+static void open_blob(kvcache *c, kvcache_block *out)
+{
+    kvblob_decode(&c->shape, out->blob, c->block);
+    out->block = c->block;
+}
+
+static bool read_blob(kvcache *c, store *s, uint64_t episode, kvcache_block *out)
 {
     if (!s || store_get_kv(s, episode, c->tag, &out->blob, &out->blob_size, NULL) != BASE_OK) {
         return false;
     }
-    const uint8_t *bytes = out->blob;
-    if (out->blob_size > BLOB_HEADER && base_get_u32(bytes) == BLOB_VERSION) {
-        out->count = base_get_u32(bytes + 4);
-        out->block = bytes + BLOB_HEADER;
+    out->count = kvblob_count(&c->shape, out->blob, out->blob_size);
+    if (out->count > 0 && out->count <= KVCACHE_BLOCK_MAX) {
         out->from_disk = true;
-        if (out->count > 0 && out->count <= KVCACHE_BLOCK_MAX &&
-            out->blob_size == BLOB_HEADER + core_block_bytes(c->stream, out->count)) {
-            return true;
-        }
+        open_blob(c, out);
+        return true;
     }
     base_free(out->blob);
     *out = (kvcache_block){0};
@@ -119,18 +137,16 @@ static base_status compute(kvcache *c, const store_episode *episode, kvcache_blo
         return status;
     }
     size_t prefix = c->prompt->prefix.count;
-    out->blob_size = BLOB_HEADER + core_block_bytes(c->stream, out->count);
-    uint8_t *blob = base_calloc(1, out->blob_size);
-    if (blob) {
-        base_put_u32(blob, BLOB_VERSION);
-        base_put_u32(blob + 4, (uint32_t)out->count);
-        core_block_read(c->stream, prefix, out->count, blob + BLOB_HEADER);
+    out->blob_size = kvblob_bytes(&c->shape, out->count);
+    out->blob = base_calloc(1, out->blob_size);
+    if (out->blob) {
+        core_block_read(c->stream, prefix, out->count, c->block);
+        kvblob_encode(&c->shape, c->block, out->count, out->blob);
+        open_blob(c, out);
     }
     core_window_remove(c->stream, prefix, out->count);
-    out->blob = blob;
-    out->block = blob + BLOB_HEADER;
     out->compute_ms = base_clock_ms() - begin;
-    return blob ? BASE_OK : base_fail(err, BASE_NO_MEMORY, "no memory for keys and values");
+    return out->blob ? BASE_OK : base_fail(err, BASE_NO_MEMORY, "no memory for keys and values");
 }
 
 base_status kvcache_get(kvcache *c, store *s, const store_episode *episode, kvcache_block *out,

@@ -3,13 +3,14 @@
  *
  * KV tag = SHA-256 over (model and adapter hash, core and window, template name, wrapper version,
  * token ids of the fixed prefix, KV type); it holds no date, question or history (semantics §5), so
- * what is computed once serves every later question. Blob on disk: u32 version (1), u32 token
- * count, then core_block bytes ([layers][2][count][G*D], keys before rotation).
+ * what is computed once serves every later question. Blob on disk: kvblob.h. The first use splices
+ * what its own blob says, so a memory has the same bits whether computed or from disk.
  */
 #ifndef ENGINE_KVCACHE_H
 #define ENGINE_KVCACHE_H
 
 #include "engine/core.h"
+#include "engine/kvblob.h"
 #include "engine/prompt.h"
 #include "store/store.h"
 
@@ -20,14 +21,14 @@ enum { KVCACHE_BLOCK_MAX = 256 }; /* tokens of one memory block; longer text is 
 /* kv_f32 etc. as in core_stream_options. The fixed prefix is run with the first block that has to
  * be computed. All borrowed pointers must outlive it. */
 base_status kvcache_open(const core_model *model, const core_stream_options *options,
-                         const prompt *p, kvcache **out, base_error *err);
+                         kvblob_type type, const prompt *p, kvcache **out, base_error *err);
 void kvcache_close(kvcache *c);
 const uint8_t *kvcache_tag(const kvcache *c); /* [32] */
 
 typedef struct kvcache_block {
     void *blob;        /* base_free; what store_put_kv takes */
     size_t blob_size;
-    const void *block; /* inside blob: for core_window_insert */
+    const void *block; /* for core_window_insert; until the next get */
     size_t count;      /* tokens */
     bool from_disk;
     double compute_ms;

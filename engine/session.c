@@ -52,6 +52,7 @@ void engine_session_defaults(engine_session_options *options)
                                         .as_of_us = BASE_TIME_MAX,
                                         .about_us = BASE_TIME_NONE,
                                         .sampling = {.top_p = 1.0f},
+                                        .kv_budget = UINT64_MAX,
                                         .score_min = NAN};
 }
 
@@ -110,7 +111,7 @@ static base_status take_options(engine_session *s, const engine_session_options 
     s->sampler = NULL;
     base_status status = sample_create(&s->options.sampling, vocabulary(s), &s->sampler, err);
     if (!status && s->options.store && !s->kv) {
-        status = kvcache_open(e->model, &e->stream_options, &s->prompt, &s->kv, err);
+        status = kvcache_open(e->model, &e->stream_options, e->kv_type, &s->prompt, &s->kv, err);
     }
     base_rng_seed(&s->noise, s->options.sampling.seed);
     innovation_begin(&s->innovation, &s->options.innovation);
@@ -862,6 +863,9 @@ void engine_session_write(engine_session *s)
             status = store_put_use(txn, w->episode, s->options.now_us, w->mass, NULL);
         }
         base_free(w->blob);
+    }
+    if (!status) {
+        status = store_trim_kv(txn, s->options.kv_budget, NULL, NULL);
     }
     if (!status) {
         status = store_commit(txn, NULL);

@@ -16,6 +16,7 @@ struct engine {
     tokenizer *tokenizer;
     encoder *encoder;
     core_stream_options stream_options;
+    kvblob_type kv_type;
     char *model_name;
     double load_ms;
 };

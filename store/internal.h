@@ -5,7 +5,7 @@
  *   put.c        uses, KV, half-lives            forget.c     removal for good
  *   read.c       get, briefs, scan, lists        stats.c      figures, text search
  *   follow.c     catalogue behind the records    copy.c       rewrite of data.mdb, swap, scrub
- *   backup.c     backup and restore
+ *   backup.c     backup and restore           budget.c     KV kept below a number of bytes
  *   reindex.c    new vectors by another encoder
  *   verify.c     the full check, its child       check.c      every record, every reference
  *   salvage.c    what can be had from a damaged file
@@ -124,6 +124,10 @@ typedef struct store_reader {
 } store_reader;
 base_status store_read_begin(store *s, store_reader *reader, base_error *err);
 void store_read_end(store *s, store_reader *reader);
+
+/* store_get_briefs within a transaction of s (read.c). */
+base_status store_load_briefs(store *s, store_db_txn *txn, const uint64_t *ids, size_t count,
+                              int64_t as_of_us, store_brief *briefs, base_error *err);
 
 /* --- writing (store.c) ---------------------------------------------------------------------------
  * */

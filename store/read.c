@@ -234,19 +234,14 @@ static base_status fill_brief(brief_context *context, uint64_t id, store_brief *
     return BASE_OK;
 }
 
-base_status store_get_briefs(store *s, const uint64_t *ids, size_t count, int64_t as_of_us,
-                             store_brief *briefs, base_error *err)
+base_status store_load_briefs(store *s, store_db_txn *txn, const uint64_t *ids, size_t count,
+                              int64_t as_of_us, store_brief *briefs, base_error *err)
 {
-    store_reader reader;
-    base_status status = store_read_begin(s, &reader, err);
-    if (status != BASE_OK) {
-        return status;
-    }
-    brief_context context = {.txn = reader.txn, .as_of_us = as_of_us};
+    brief_context context = {.txn = txn, .as_of_us = as_of_us};
     pthread_mutex_lock(&s->small_lock);
     context.default_half_life_s = s->default_half_life_s;
     pthread_mutex_unlock(&s->small_lock);
-    status = store_db_cursor_open(reader.txn, STORE_TABLE_USE, &context.uses, err);
+    base_status status = store_db_cursor_open(txn, STORE_TABLE_USE, &context.uses, err);
     for (size_t i = 0; i < count && status == BASE_OK; i++) {
         status = fill_brief(&context, ids[i], &briefs[i], err);
         if (status == BASE_CORRUPT) {
@@ -258,6 +253,18 @@ base_status store_get_briefs(store *s, const uint64_t *ids, size_t count, int64_
         }
     }
     store_db_cursor_close(context.uses);
+    return status;
+}
+
+base_status store_get_briefs(store *s, const uint64_t *ids, size_t count, int64_t as_of_us,
+                             store_brief *briefs, base_error *err)
+{
+    store_reader reader;
+    base_status status = store_read_begin(s, &reader, err);
+    if (status != BASE_OK) {
+        return status;
+    }
+    status = store_load_briefs(s, reader.txn, ids, count, as_of_us, briefs, err);
     store_read_end(s, &reader);
     return status;
 }

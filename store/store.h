@@ -160,6 +160,15 @@ base_status store_put_use(store_txn *txn, uint64_t episode, int64_t time_us, flo
 base_status store_put_kv(store_txn *txn, uint64_t episode, const uint8_t tag[32], const void *data,
                          size_t size, base_error *err);
 
+/* Keep the payloads of KV records at or below budget_bytes: what is worth least (strength x use, at
+ * the commit's clock) goes, down to 9/10 of the budget; text and vectors stay. On an error the
+ * transaction must be aborted. receipt may be NULL. O(KV records) when over budget, else O(1). */
+typedef struct store_trim_receipt {
+    uint64_t entries, bytes; /* that went */
+} store_trim_receipt;
+base_status store_trim_kv(store_txn *txn, uint64_t budget_bytes, store_trim_receipt *receipt,
+                          base_error *err);
+
 /* Half-life of a source in seconds; INFINITY = does not decay. evidence: what it rests on (count of
  * observations). */
 base_status store_put_half_life(store_txn *txn, const char *source, double half_life_s,

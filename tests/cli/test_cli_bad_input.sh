@@ -111,6 +111,12 @@ run 2 ask ''
 run 2 search ''
 run 1 ask "$dog" --core sideways
 run 1 ask "$dog" --device sideways
+run 1 ask "$dog" --kv-type q3
+says '--kv-type q3 is none of q8, f16'
+for size in '' M 1X -1 1.5G 99999999999T; do
+    run 2 ask "$dog" --kv-budget "$size"
+    says 'is not a size'
+done
 run 1 ask "$dog" --threads 100000
 run 1 ask "$dog" --window 99999999999999
 long=$(python3 -c 'print("Where is the wall of the harbour? " * 700)')

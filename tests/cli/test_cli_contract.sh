@@ -117,6 +117,8 @@ check 'computed and stored keys and values give the same answer, number for numb
     test "$first" = "$again"
 run 0 stats --json
 json 'd["kv_entries"] > 0 and d["uses"] > 0 and d["dropped_writes"] == 0'
+run 0 age $today --kv-budget 64M --json
+json 'd["kv_evicted"] == 0 and d["kv_bytes_evicted"] == 0'
 run 0 ask "$dog" --as-of 2022-06-01 $today $short --json
 json '"Barnacle" in d["answer"] and "Pepper" not in d["answer"] and d["as_of"] == "2022-06-01T00:00:00Z"'
 json 'all(c["observed_at"] <= "2022-06-01T00:00:00Z" for c in d["citations"])'

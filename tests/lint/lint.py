@@ -79,7 +79,7 @@ BANNED_PATTERNS = [
 
 # Static library: what its external symbols start with.
 ENGINE_PREFIXES = ("engine_ core_ kernel_ gguf_ tokenizer_ encoder_ sample_ gpu_ chat_ "
-                   "safetensors_ innovation_ session_ splice_ prompt_ kvcache_ mixer_ prime_").split()
+                   "safetensors_ innovation_ session_ splice_ prompt_ kvcache_ kvblob_ mixer_ prime_").split()
 SYMBOL_PREFIXES = {
     "base": ["base_"],
     "store": ["store_"],

@@ -29,7 +29,8 @@ static inline void loop_check(base_status status, const base_error *err)
     }
 }
 
-static inline void loop_open_engine_with(loop *l, engine_core core, size_t window)
+static inline void loop_open_engine_as(loop *l, engine_core core, size_t window,
+                                       kvblob_type kv_type)
 {
     char model[4096], encoder_path[4096];
     base_error err = {0};
@@ -40,9 +41,15 @@ static inline void loop_open_engine_with(loop *l, engine_core core, size_t windo
                               .encoder_path = encoder_path,
                               .core = core,
                               .window = window,
+                              .kv_type = kv_type,
                               .threads = 2};
     loop_check(engine_open(&options, &l->e, &err), &err);
     l->now_us = base_time_from_civil(2025, 1, 1);
+}
+
+static inline void loop_open_engine_with(loop *l, engine_core core, size_t window)
+{
+    loop_open_engine_as(l, core, window, KVBLOB_Q8);
 }
 
 static inline void loop_open_engine(loop *l)
