@@ -111,3 +111,32 @@ class Batch:
         own = torch.where(reads, self.bias[:, None, :].expand_as(own), own)
         head = own.new_zeros(rows, width, prefix_len)
         return torch.cat([head, own], -1)[:, None]
+
+    def parts(self, prefix_len):
+        """The batch in two: {"blocks", "live"}, each {ids, placed, encoded, labels [B,T],
+        mask [B,1,T,P+S]}, S = blocks for the blocks, blocks + live for the live tokens."""
+        mask = self.mask(prefix_len)[:, 0]
+        blocks, live = self.owner > 0, self.owner == 0
+        at_block, at_live = places(blocks), places(live)
+        out = {}
+        for name, at, seen in (("blocks", at_block, [(blocks, at_block)]),
+                               ("live", at_live, [(blocks, at_block), (live, at_live)])):
+            rows = torch.gather(mask, 1, at[:, :, None].expand(-1, -1, mask.shape[2]))
+            columns = [rows[:, :, :prefix_len]]
+            for member, where in seen:
+                index = (prefix_len + where)[:, None].expand(-1, rows.shape[1], -1)
+                absent = ~torch.gather(member, 1, where)
+                columns.append(torch.gather(rows, 2, index).masked_fill(absent[:, None],
+                                                                        -math.inf))
+            out[name] = {key: torch.gather(getattr(self, key), 1, at)
+                         for key in ("ids", "placed", "encoded", "labels")}
+            out[name]["mask"] = torch.cat(columns, -1)[:, None]
+        member = torch.gather(live, 1, at_live)
+        out["live"]["labels"] = out["live"]["labels"] * member
+        return out
+
+
+def places(member):
+    """Columns of the members of each row [B,T], padded behind with columns that are none."""
+    width = max(1, int(member.sum(1).max()))
+    return torch.argsort((~member).to(torch.int8), dim=1, stable=True)[:, :width]
