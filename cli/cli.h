@@ -71,7 +71,14 @@ typedef struct cli_memory {
     size_t vector_size; /* that retrieval was opened with */
 } cli_memory;
 
-base_status cli_open_engine(const cli_options *o, bool with_encoder, engine **out, base_error *err);
+enum cli_part {
+    CLI_ENCODER = 1, /* the text encoder too */
+    CLI_READER = 2   /* the model's reader adapter, unless --adapter says otherwise */
+};
+
+/* The model and `parts` (cli_part). The reader adapter of X.gguf is X.reader.gguf beside it, for
+ * the commands that read memory; those about the model alone run it as it is. */
+base_status cli_open_engine(const cli_options *o, unsigned parts, engine **out, base_error *err);
 /* Opens store and index. create: for writers. Readers of a missing store get BASE_NOT_FOUND.
  * lock_wait_ms: see store_options. */
 base_status cli_open_memory(const cli_options *o, bool create, unsigned lock_wait_ms,

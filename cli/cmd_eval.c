@@ -68,7 +68,8 @@ int cmd_eval(const cli_options *o)
         return cli_usage("--arms: a list of none, prompt, static, full, oracle");
     }
     if (cli_session_options(o, &no_memory, &options.session, &err) ||
-        cli_open_engine(o, true, &e, &err) || eval_files(e, &options, stderr, scores, &err)) {
+        cli_open_engine(o, CLI_ENCODER | CLI_READER, &e, &err) ||
+        eval_files(e, &options, stderr, scores, &err)) {
         engine_close(e);
         return cli_fail(&err);
     }

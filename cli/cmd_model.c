@@ -18,7 +18,7 @@ int cmd_tokenize(const cli_options *o)
     if (base_utf8_check(o->operands[0], strlen(o->operands[0])) != strlen(o->operands[0])) {
         return cli_usage("the text is not valid UTF-8");
     }
-    if (cli_open_engine(o, false, &e, &err) ||
+    if (cli_open_engine(o, 0, &e, &err) ||
         tokenizer_encode(engine_tokenizer(e), o->operands[0], strlen(o->operands[0]), &ids, &count,
                          &err)) {
         engine_close(e);
@@ -47,7 +47,7 @@ int cmd_model(const cli_options *o)
 {
     base_error err = {0};
     engine *e = NULL;
-    if (cli_open_engine(o, false, &e, &err)) {
+    if (cli_open_engine(o, 0, &e, &err)) {
         return cli_fail(&err);
     }
     const core_shape *s = core_model_shape(engine_model(e));
@@ -157,7 +157,7 @@ int cmd_bench(const cli_options *o)
     double rates[ROUNDS];
     const size_t depths[] = {0, 2048};
     size_t depth_count = prefill ? 1 : 2, tokens = o->limit ? o->limit : prefill ? 512 : 32;
-    if (cli_open_engine(o, false, &e, &err)) {
+    if (cli_open_engine(o, 0, &e, &err)) {
         return cli_fail(&err);
     }
     json_t *rows = json_array();

@@ -70,9 +70,18 @@ static base_status check_options(const cli_options *o, base_error *err)
     return BASE_OK;
 }
 
-base_status cli_open_engine(const cli_options *o, bool with_encoder, engine **out, base_error *err)
+/* Where the reader adapter of this model lies; false: there is none. */
+static bool reader_path(const char *model, char *out, size_t size)
 {
-    char model[2 * PATH_SIZE], encoder_path[2 * PATH_SIZE];
+    const char *end = strrchr(model, '.');
+    size_t stem = end && strcmp(end, ".gguf") == 0 ? (size_t)(end - model) : strlen(model);
+    int length = snprintf(out, size, "%.*s.reader.gguf", (int)stem, model);
+    return length > 0 && (size_t)length < size && access(out, F_OK) == 0;
+}
+
+base_status cli_open_engine(const cli_options *o, unsigned parts, engine **out, base_error *err)
+{
+    char model[2 * PATH_SIZE], encoder_path[2 * PATH_SIZE], reader[2 * PATH_SIZE];
     const char *variable = getenv("EIDETIC_MODEL");
     base_status status = check_options(o, err);
     if (status) {
@@ -83,12 +92,14 @@ base_status cli_open_engine(const cli_options *o, bool with_encoder, engine **ou
     snprintf(encoder_path, sizeof encoder_path, "%s",
              o->encoder ? o->encoder : cli_models_file(DEFAULT_ENCODER));
     engine_options options = {.model_path = model,
-                              .encoder_path = with_encoder ? encoder_path : NULL,
-                              .adapter_path = o->adapter && strcmp(o->adapter, "none") != 0
-                                                  ? o->adapter
-                                                  : NULL,
+                              .encoder_path = parts & CLI_ENCODER ? encoder_path : NULL,
                               .window = o->window,
                               .threads = o->threads};
+    if (o->adapter) {
+        options.adapter_path = strcmp(o->adapter, "none") != 0 ? o->adapter : NULL;
+    } else if (parts & CLI_READER && reader_path(model, reader, sizeof reader)) {
+        options.adapter_path = reader;
+    }
     if (o->core) {
         (void)engine_core_parse(o->core, &options.core); /* check_options has seen it */
     }

@@ -2,9 +2,8 @@
  *
  * Query, key and value rows are packed as one matrix, gate and up rows as another: one pass over
  * the activations instead of three and two. Row order of Q and K is the file's (GGUF stores them
- * for rotation of adjacent pairs). An adapter (LoRA, Hu et al. 2021: W' = W + (alpha/r) B A) is
- * merged here, so that it costs nothing later: an adapted matrix is repacked as Q8_0. Not here:
- * running the model (core.c), mixers (model_fading.c).
+ * for rotation of adjacent pairs). Not here: running the model (core.c), mixers (model_fading.c),
+ * adapters (adapter.c).
  */
 #include "engine/model.h"
 
@@ -185,156 +184,6 @@ base_status core_load_optional(const gguf_file *file, const char *name, size_t c
     return gguf_find_tensor(file, name) ? core_load_vector(file, name, columns, out, err) : BASE_OK;
 }
 
-/* An opened LoRA file; file NULL means none. */
-struct core_adapter {
-    gguf_file *file;
-    float alpha;
-    size_t merged; /* tensors that found a place */
-};
-
-static base_status adapter_open(core_adapter *a, const char *path, const char *base,
-                                base_error *err)
-{
-    base_status status = gguf_open(path, &a->file, err);
-    if (status) {
-        return status;
-    }
-    gguf_text type = {0}, kind = {0}, architecture = {0};
-    double alpha = 0;
-    gguf_get_text(a->file, "general.type", &type);
-    gguf_get_text(a->file, "adapter.type", &kind);
-    gguf_get_text(a->file, "general.architecture", &architecture);
-    if (type.size != 7 || memcmp(type.data, "adapter", 7) != 0 || kind.size != 4 ||
-        memcmp(kind.data, "lora", 4) != 0) {
-        return base_fail(err, BASE_INVALID, "%s: not a LoRA adapter", path);
-    }
-    if (!is(architecture, base)) {
-        return base_fail(err, BASE_INVALID, "%s: adapter for architecture '%.*s', the model is %s",
-                         path, (int)(architecture.size < 64 ? architecture.size : 64),
-                         architecture.data ? architecture.data : "", base);
-    }
-    if (!gguf_get_f64(a->file, "adapter.lora.alpha", &alpha) || !(alpha > 0)) {
-        return base_fail(err, BASE_CORRUPT, "%s: adapter.lora.alpha is missing", path);
-    }
-    a->alpha = (float)alpha;
-    return BASE_OK;
-}
-
-/* weights [rows, columns] += (alpha/r) B A of the adapter, if it has this tensor. *touched tells.
- * */
-static base_status adapter_add(core_adapter *a, const char *tensor_name, float *weights,
-                               size_t rows, size_t columns, bool *touched, base_error *err)
-{
-    char name[160];
-    *touched = false;
-    if (!a->file) {
-        return BASE_OK;
-    }
-    snprintf(name, sizeof name, "%s.lora_a", tensor_name);
-    const gguf_tensor *down = gguf_find_tensor(a->file, name);
-    snprintf(name, sizeof name, "%s.lora_b", tensor_name);
-    const gguf_tensor *up = gguf_find_tensor(a->file, name);
-    if (!down && !up) {
-        return BASE_OK;
-    }
-    size_t rank = down ? (size_t)down->shape[1] : 0;
-    if (!down || !up || rank == 0 || rank > 1024 || down->shape[0] != columns ||
-        up->shape[0] != rank || up->shape[1] != rows || !kernel_source_known(down->type) ||
-        !kernel_source_known(up->type) || !kernel_source_row_bytes(down->type, columns) ||
-        !kernel_source_row_bytes(up->type, rank)) {
-        return base_fail(err, BASE_INVALID,
-                         "%s: adapter tensors of %s do not fit the model's [%zu, %zu]",
-                         gguf_path(a->file), tensor_name, rows, columns);
-    }
-    float *factor_a = base_calloc(rank, columns * sizeof(float));
-    float *factor_b = base_calloc(rank, sizeof(float));
-    if (!factor_a || !factor_b) {
-        base_free(factor_a);
-        base_free(factor_b);
-        return base_fail(err, BASE_NO_MEMORY, "%s: no memory to merge", gguf_path(a->file));
-    }
-    size_t a_bytes = kernel_source_row_bytes(down->type, columns);
-    size_t b_bytes = kernel_source_row_bytes(up->type, rank);
-    for (size_t r = 0; r < rank; r++) {
-        kernel_source_dequantise_row(down->type, down->data + r * a_bytes, columns,
-                                     factor_a + r * columns);
-    }
-    float scale = a->alpha / (float)rank;
-    for (size_t n = 0; n < rows; n++) {
-        kernel_source_dequantise_row(up->type, up->data + n * b_bytes, rank, factor_b);
-        float *row = weights + n * columns;
-        for (size_t r = 0; r < rank; r++) {
-            float weight = scale * factor_b[r];
-            const float *source = factor_a + r * columns;
-            for (size_t k = 0; k < columns; k++) {
-                row[k] += weight * source[k];
-            }
-        }
-    }
-    base_free(factor_a);
-    base_free(factor_b);
-    a->merged++;
-    *touched = true;
-    return BASE_OK;
-}
-
-/* Q8_0 as GGUF defines it: per 32 columns an f16 scale d = max|w|/127 and 32 signed codes. */
-static void quantise_q8_0(const float *values, size_t columns, uint8_t *out)
-{
-    for (size_t block = 0; block < columns / 32; block++, out += 34) {
-        const float *v = values + block * 32;
-        float largest = 0;
-        for (int i = 0; i < 32; i++) {
-            largest = fmaxf(largest, fabsf(v[i]));
-        }
-        uint16_t half = kernel_float_to_half(largest / 127.0f);
-        float scale = kernel_half_to_float(half);
-        memcpy(out, &half, sizeof half);
-        for (int i = 0; i < 32; i++) {
-            float code = scale > 0 ? rintf(v[i] / scale) : 0;
-            out[2 + i] = (uint8_t)(int8_t)fmaxf(-127.0f, fminf(127.0f, code));
-        }
-    }
-}
-
-/* Rows of one tensor as f32 with the adapter merged, then as Q8_0 (f32 where columns do not fit its
- * blocks). */
-static base_status adapt(const gguf_file *file, core_adapter *a, const gguf_tensor *tensor,
-                         const char *name, size_t rows, size_t columns, uint8_t **raw,
-                         uint32_t *type, base_error *err)
-{
-    *raw = NULL;
-    float *values = base_calloc(rows, columns * sizeof *values);
-    if (!values) {
-        return base_fail(err, BASE_NO_MEMORY, "%s: no memory for %s", gguf_path(file), name);
-    }
-    size_t bytes = kernel_source_row_bytes(tensor->type, columns);
-    for (size_t n = 0; n < rows; n++) {
-        kernel_source_dequantise_row(tensor->type, tensor->data + n * bytes, columns,
-                                     values + n * columns);
-    }
-    bool touched = false;
-    base_status status = adapter_add(a, name, values, rows, columns, &touched, err);
-    if (status || !touched) {
-        base_free(values);
-        return status;
-    }
-    if (columns % 32 != 0) {
-        *type = KERNEL_SRC_F32;
-        *raw = (uint8_t *)values;
-        return BASE_OK;
-    }
-    *type = KERNEL_SRC_Q8_0;
-    bytes = kernel_source_row_bytes(*type, columns);
-    *raw = base_calloc(rows, bytes);
-    for (size_t n = 0; *raw && n < rows; n++) {
-        quantise_q8_0(values + n * columns, columns, *raw + n * bytes);
-    }
-    base_free(values);
-    return *raw ? BASE_OK
-                : base_fail(err, BASE_NO_MEMORY, "%s: no memory for %s", gguf_path(file), name);
-}
-
 /* Load the parts' rows: neighbours of one type become one packed matrix. */
 base_status core_load_linear(const gguf_file *file, core_adapter *a, size_t layer,
                              const core_part *parts, size_t part_count, size_t columns,
@@ -356,9 +205,9 @@ base_status core_load_linear(const gguf_file *file, core_adapter *a, size_t laye
             type[i] = tensor->type;
             rows += parts[i].rows;
         }
-        if (!status && a->file) {
-            status =
-                adapt(file, a, tensor, name, parts[i].rows, columns, &adapted[i], &type[i], err);
+        if (!status && a) {
+            status = core_adapter_merge(a, tensor, name, parts[i].rows, columns, &adapted[i],
+                                        &type[i], err);
             raw[i] = adapted[i] ? adapted[i] : raw[i];
         }
     }
@@ -499,19 +348,12 @@ static base_status load_frequencies(core_model *model, base_error *err)
 }
 
 /* The bytes of a whole model need not be read to name it: names, types, shapes and both ends of
- * every tensor. */
+ * every tensor, and the metadata. */
 static void hash_file(base_sha256 *hash, const gguf_file *file)
 {
-    enum { ENDS = 4096 };
-    for (size_t i = 0; i < gguf_tensor_count(file); i++) {
-        const gguf_tensor *tensor = gguf_tensor_at(file, i);
-        base_sha256_add(hash, tensor->name.data, tensor->name.size);
-        base_sha256_add(hash, &tensor->type, sizeof tensor->type);
-        base_sha256_add(hash, tensor->shape, sizeof tensor->shape);
-        size_t ends = tensor->size < ENDS ? tensor->size : ENDS;
-        base_sha256_add(hash, tensor->data, ends);
-        base_sha256_add(hash, tensor->data + tensor->size - ends, ends);
-    }
+    uint8_t tensors[32];
+    core_hash_tensors(file, tensors);
+    base_sha256_add(hash, tensors, sizeof tensors);
     for (size_t i = 0; i < gguf_key_count(file); i++) {
         gguf_text key;
         char value[256];
@@ -566,15 +408,14 @@ static base_status load(core_model *model, core_adapter *a, base_error *err)
             return status;
         }
     }
-    if (a->file && 2 * a->merged != gguf_tensor_count(a->file)) {
-        return base_fail(err, BASE_INVALID, "%s: adapter has %zu tensors, only %zu fit this model",
-                         gguf_path(a->file), gguf_tensor_count(a->file), 2 * a->merged);
+    if (a && (status = core_adapter_check_used(a, err))) {
+        return status;
     }
     base_sha256 hash;
     base_sha256_begin(&hash);
     hash_file(&hash, model->file);
-    if (a->file) {
-        hash_file(&hash, a->file);
+    if (a) {
+        hash_file(&hash, core_adapter_file(a));
     }
     base_sha256_end(&hash, model->hash);
     return BASE_OK;
@@ -584,7 +425,7 @@ base_status core_model_open(const char *path, const char *adapter_path, core_mod
                             base_error *err)
 {
     core_model *model = base_calloc(1, sizeof *model);
-    core_adapter a = {0};
+    core_adapter *a = NULL;
     if (!model) {
         return base_fail(err, BASE_NO_MEMORY, "no memory for a model");
     }
@@ -594,12 +435,12 @@ base_status core_model_open(const char *path, const char *adapter_path, core_mod
         status = read_architecture(model, err);
     }
     if (!status && adapter_path) {
-        status = adapter_open(&a, adapter_path, model->architecture, err);
+        status = core_adapter_open(adapter_path, model->file, model->architecture, &a, err);
     }
     if (!status) {
-        status = load(model, &a, err);
+        status = load(model, a, err);
     }
-    gguf_close(a.file);
+    core_adapter_close(a);
     if (status) {
         core_model_close(model);
         return status;

@@ -63,9 +63,29 @@ struct core_model {
     uint8_t hash[32];
 };
 
-/* --- loading: model.c, for model_fading.c ----------------------------------------------------- */
+/* --- adapter.c: LoRA -------------------------------------------------------------------------- */
 
-typedef struct core_adapter core_adapter; /* an opened LoRA file, or none */
+typedef struct core_adapter core_adapter; /* an opened LoRA file */
+
+/* Open `path` for the model in `base`, which is borrowed. An adapter that says which weights it was
+ * trained on (eidetic.base_tensors) is refused, by name, for others; one that says nothing (another
+ * program's) has to fit in shape only. BASE_NOT_FOUND, BASE_CORRUPT, BASE_INVALID. */
+base_status core_adapter_open(const char *path, const gguf_file *base, const char *architecture,
+                              core_adapter **out, base_error *err);
+void core_adapter_close(core_adapter *adapter);
+const gguf_file *core_adapter_file(const core_adapter *adapter);
+/* Tensor `name` [rows, columns] with its part of the adapter added, as rows of *type (Q8_0; F32
+ * where columns is no multiple of 32); *raw is the caller's to base_free. Without a part: NULL. */
+base_status core_adapter_merge(core_adapter *adapter, const gguf_tensor *tensor, const char *name,
+                               size_t rows, size_t columns, uint8_t **raw, uint32_t *type,
+                               base_error *err);
+/* BASE_INVALID unless all of its tensors have found their place. */
+base_status core_adapter_check_used(const core_adapter *adapter, base_error *err);
+/* SHA-256 of all tensors by name, type, shape and both ends of their bytes: which weights are
+ * these? The same in engine/train/gguf_file.py. */
+void core_hash_tensors(const gguf_file *file, uint8_t hash[32]);
+
+/* --- loading: model.c, for model_fading.c ----------------------------------------------------- */
 
 /* One part of a stacked matrix: `rows` rows of tensor `name`. */
 typedef struct core_part {
@@ -82,7 +102,7 @@ base_status core_load_vector(const gguf_file *file, const char *name, size_t col
 /* The same where the file has it, else NULL. */
 base_status core_load_optional(const gguf_file *file, const char *name, size_t columns,
                                const float **out, base_error *err);
-/* Load the parts' rows: neighbours of one type become one packed matrix. */
+/* Load the parts' rows: neighbours of one type become one packed matrix. adapter NULL: none. */
 base_status core_load_linear(const gguf_file *file, core_adapter *a, size_t layer,
                              const core_part *parts, size_t part_count, size_t columns,
                              core_linear *out, base_error *err);

@@ -15,7 +15,7 @@ import sys
 import torch
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from gguf_file import Gguf, write_adapter
+from gguf_file import TYPES, Gguf, write_adapter
 from wrapper import VERSION
 
 
@@ -25,7 +25,8 @@ def export(lora, gguf, path, examples=""):
     strings.append(("general.name", meta.get("general.name", "") + " memory reader"))
     strings.append(("general.license", meta.get("general.license", "")))
     strings.append(("general.base_model.0.name", meta.get("general.name", "")))
-    strings.append(("eidetic.base_sha256", hashlib.sha256(gguf.raw).hexdigest()))
+    strings.append(("eidetic.base_tensors", gguf.tensors_sha256()))
+    strings.append(("eidetic.base_type", TYPES[gguf.tensors["blk.0.attn_q.weight"][1]][0]))
     strings.append(("eidetic.prompt_version", str(VERSION)))
     if examples and os.path.exists(examples):
         with open(examples, "rb") as file:

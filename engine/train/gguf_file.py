@@ -7,6 +7,7 @@ files.  Block layouts: ggml's quants (block_q4_1, block_q8_0, ...), little-endia
 A model that was cut into parts (`split`) is joined on reading: give the folder of the parts.
 """
 import glob
+import hashlib
 import os
 import struct
 
@@ -94,6 +95,20 @@ class Gguf:
             raise ValueError(f"{self.path}: tensor {name} lies past the end of the file")
         data = np.frombuffer(self.raw, np.uint8, end - start, start)
         return torch.from_numpy(DEQUANTISE[label](data).reshape(shape))
+
+    def tensors_sha256(self):
+        """Which weights are these? Names, types, shapes and both ends of all tensors: the same
+        digest as core_hash_tensors in engine/adapter.c."""
+        digest = hashlib.sha256()
+        for name, (shape, kind, offset) in self.tensors.items():
+            _, per_block, size = TYPES[kind]
+            bytes_ = int(np.prod(shape)) // per_block * size
+            start, ends = self.base + offset, min(bytes_, 4096)
+            digest.update(name.encode("utf-8", "surrogateescape") + struct.pack("<I", kind))
+            digest.update(struct.pack("<4Q", *(shape[::-1] + [1] * (4 - len(shape)))))
+            digest.update(self.raw[start:start + ends])
+            digest.update(self.raw[start + bytes_ - ends:start + bytes_])
+        return digest.hexdigest()
 
 
 def _f16(blocks, at):
