@@ -7,8 +7,8 @@
  *
  * features: one line a question, its candidates with every part of the score, and the cosines
  * between near ones. ranks: one line a question, the external ids of the first ten hits of
- * retrieval_search under the default weights with the named ones replaced, and the milliseconds of
- * the search. NOW is the clock of questions that bring no time of their own.
+ * retrieval_search under the default weights with the named ones replaced, the best score and the
+ * milliseconds of the search. NOW is the clock of questions that bring no time of their own.
  */
 #include <jansson.h>
 #include <stdio.h>
@@ -127,7 +127,8 @@ static json_t *ranks_of(const tool *t, const retrieval_query *q)
         json_array_append_new(list, json_string(e.external_id));
         store_episode_free(&e);
     }
-    return json_pack("{s:o,s:f}", "hits", list, "ms", ms);
+    return json_pack("{s:o,s:f,s:f}", "hits", list, "score", count ? (double)hits[0].score : 0.0,
+                     "ms", ms);
 }
 
 static bool set_weight(retrieval_weights *w, const char *name, float value)
