@@ -259,7 +259,12 @@ static base_status set_up(store_catalog *c, base_error *err)
         status = query_int(c, "SELECT count(*) FROM sqlite_master", &tables, err);
     }
     if (status == BASE_OK && version == 0 && tables == 0 && c->mode != STORE_CATALOG_READ) {
+        /* Into the file itself: after a power loss its log may be gone, and without the log it is
+         * then an older catalogue, not an unreadable one. */
         status = execute(c, schema, err);
+        if (status == BASE_OK && c->mode == STORE_CATALOG_WRITE) {
+            status = execute(c, "PRAGMA wal_checkpoint(TRUNCATE)", err);
+        }
         version = SCHEMA_VERSION;
     }
     if (status == BASE_OK && version != SCHEMA_VERSION) {
