@@ -386,14 +386,26 @@ static bool is_old(const retrieval *r, const retrieval_faiss *segment)
     return false;
 }
 
-/* Remove what was built before something failed. */
-static void undo_build(const retrieval *r, retrieval_faiss **segments, const retrieval_manifest *m)
+/* Has this manifest taken its place, although that failed to be made durable? */
+static bool is_named_on_disk(const retrieval *r, const retrieval_manifest *m)
+{
+    retrieval_manifest on_disk = {0};
+    bool named = retrieval_manifest_read(r->folder, &on_disk, NULL) == BASE_OK &&
+                 on_disk.serial == m->serial;
+    retrieval_manifest_free(&on_disk);
+    return named;
+}
+
+/* Free what was built before something failed, and remove its files. */
+static void undo_build(const retrieval *r, retrieval_faiss **segments, const retrieval_manifest *m,
+                       bool removes)
 {
     char path[RETRIEVAL_PATH_MAX];
     for (size_t i = 0; i < m->count; i++) {
         if (!is_old(r, segments[i])) {
             retrieval_faiss_free(segments[i]);
-            if (base_path_join(path, sizeof path, r->folder, m->entries[i].file) == BASE_OK) {
+            if (removes &&
+                base_path_join(path, sizeof path, r->folder, m->entries[i].file) == BASE_OK) {
                 unlink(path);
             }
         }
@@ -455,7 +467,7 @@ static base_status carry_out(retrieval *r, const plan *p, base_error *err)
         status = retrieval_manifest_write(r->folder, &m, err);
     }
     if (status != BASE_OK) {
-        undo_build(r, segments, &m);
+        undo_build(r, segments, &m, !is_named_on_disk(r, &m));
         base_free(segments);
         retrieval_manifest_free(&m);
         return status;
