@@ -1,5 +1,6 @@
 /* cli/cmd_chat.c: a conversation. Everything said is kept verbatim as episodes of the source
- * "chat/NAME" before the next turn, and is memory in this and in later conversations.
+ * "chat/NAME" before the next turn, and is memory in this and in later conversations. So is the
+ * state behind every turn, from which another process can go on (conversation.h).
  */
 #include <histedit.h>
 #include <stdio.h>
@@ -11,6 +12,7 @@
 #include "base/mem.h"
 #include "base/text.h"
 #include "cli/cli.h"
+#include "cli/conversation.h"
 #include "ingest/ingest.h"
 
 enum { ANSWER_TOKENS = 192, HISTORY_LINES = 500, WRITER_WAIT_MS = 5000 };
@@ -20,11 +22,14 @@ typedef struct chat {
     engine *e;
     cli_memory memory;
     engine_session *session;
+    engine_session_options options;
     ingest *in;
     engine_answer last;
     char source[256];
     int64_t now_us, as_of_us;
-    size_t turn;
+    size_t turn;   /* in this process */
+    size_t number; /* in document ids: goes on where a resumed conversation stood */
+    conversation line;
 } chat;
 
 static void print_piece(void *argument, const char *text, size_t size)
@@ -49,14 +54,21 @@ static void tick(chat *c)
                             c->o->about_us);
 }
 
+enum { ID_SIZE = 64 };
+
+static void turn_id(const chat *c, store_kind kind, char id[ID_SIZE])
+{
+    snprintf(id, ID_SIZE, "%lld-%zu-%s", (long long)c->now_us, c->number,
+             kind == STORE_TURN_USER ? "user" : "assistant");
+}
+
 static base_status remember(chat *c, store_kind kind, const char *text, base_error *err)
 {
-    char id[64], title[320];
+    char id[ID_SIZE], title[320];
     if (c->o->read_only || !*text) {
         return BASE_OK;
     }
-    snprintf(id, sizeof id, "%lld-%zu-%s", (long long)c->now_us, c->turn,
-             kind == STORE_TURN_USER ? "user" : "assistant");
+    turn_id(c, kind, id);
     snprintf(title, sizeof title, "%s said in %s",
              kind == STORE_TURN_USER ? "The user" : "The assistant", c->source);
     ingest_document document = {.source = c->source,
@@ -79,6 +91,31 @@ static base_status remember(chat *c, store_kind kind, const char *text, base_err
     return status;
 }
 
+/* The turn is over: keep what it takes to go on from here. A conversation goes on without, too. */
+static int keep(chat *c, bool answered)
+{
+    char user[ID_SIZE], assistant[ID_SIZE];
+    base_error err = {0};
+    if (c->o->read_only) {
+        return CLI_DONE;
+    }
+    turn_id(c, STORE_TURN_USER, user);
+    turn_id(c, STORE_TURN_ASSISTANT, assistant);
+    base_status status = conversation_keep(&c->line, c->session, user, answered ? assistant : "",
+                                           !answered || c->last.abstained, &err);
+    if (status == BASE_CANCELLED) {
+        fprintf(stderr, "eidetic: something was forgotten: the conversation begins anew\n");
+        conversation_restart(&c->line);
+        status = engine_session_restart(c->session, &c->options, &err);
+        return status ? cli_fail(&err) : CLI_DONE;
+    }
+    if (status && !c->line.warned) {
+        c->line.warned = true;
+        cli_fail(&err);
+    }
+    return CLI_DONE;
+}
+
 static int answer(chat *c, const char *text)
 {
     base_error err = {0};
@@ -99,8 +136,10 @@ static int answer(chat *c, const char *text)
         cli_fail(&err);
         return CLI_FAILED;
     }
+    int code = keep(c, !status);
     c->turn++;
-    return CLI_DONE;
+    c->number++;
+    return code;
 }
 
 /* "/why", "/asof DATE", "/help", "/quit". False to leave. */
@@ -199,11 +238,31 @@ static int converse(chat *c)
     return code;
 }
 
+/* --resume-at TURN: a number, or "last". */
+static base_status resume(chat *c, const char *text, base_error *err)
+{
+    char *end = NULL;
+    size_t turn = SIZE_MAX, replayed = 0;
+    if (strcmp(text, "last") != 0) {
+        turn = strtoull(text, &end, 10);
+        if (!*text || *end || strspn(text, "0123456789") != strlen(text) || turn == SIZE_MAX) {
+            return base_fail(err, BASE_INVALID, "--resume-at %s is neither a number nor 'last'",
+                             text);
+        }
+    }
+    base_status status = conversation_resume(&c->line, c->session, turn, &replayed, err);
+    if (!status) {
+        c->number = c->line.count;
+        fprintf(stderr, "eidetic: going on behind turn %zu%s\n", c->line.count,
+                replayed ? ", read again" : "");
+    }
+    return status;
+}
+
 int cmd_chat(const cli_options *o)
 {
     base_error err = {0};
     chat c = {.o = o, .now_us = o->now_us, .as_of_us = o->as_of_us};
-    engine_session_options options;
     const char *name = o->session ? o->session : "default";
     int code = CLI_FAILED;
     if (!*name || strlen(name) > 200 || base_utf8_check(name, strlen(name)) != strlen(name)) {
@@ -215,14 +274,17 @@ int cmd_chat(const cli_options *o)
                                  .valid_from_us = BASE_TIME_NONE,
                                  .valid_to_us = BASE_TIME_NONE};
     if (cli_open_memory(o, !o->read_only, WRITER_WAIT_MS, &c.memory, &err) ||
-        cli_session_options(o, &c.memory, &options, &err) ||
+        cli_session_options(o, &c.memory, &c.options, &err) ||
         cli_open_engine(o, CLI_ENCODER | CLI_READER, &c.e, &err) ||
         cli_check_encoder(&c.memory, engine_encoder(c.e), &err)) {
         code = cli_fail(&err);
         goto done;
     }
-    options.on_text = print_piece;
-    if (engine_session_open(c.e, &options, &c.session, &err) ||
+    c.options.on_text = print_piece;
+    c.line = (conversation){.source = c.source, .store = c.memory.store};
+    conversation_restart(&c.line);
+    if (engine_session_open(c.e, &c.options, &c.session, &err) ||
+        (o->resume_at && resume(&c, o->resume_at, &err)) ||
         (!o->read_only && ingest_open(c.memory.store, c.memory.retrieval, engine_encoder(c.e),
                                       &in_options, &c.in, &err))) {
         code = cli_fail(&err);
@@ -231,6 +293,7 @@ int cmd_chat(const cli_options *o)
     code = converse(&c);
 done:
     engine_answer_free(&c.last);
+    conversation_free(&c.line);
     ingest_close(c.in);
     engine_session_close(c.session);
     engine_close(c.e);

@@ -324,3 +324,36 @@ void engine_answer_free(engine_answer *answer)
     base_free(answer->text);
     *answer = (engine_answer){0};
 }
+
+/* --- writes after the answer ------------------------------------------------------------------ */
+
+void engine_session_write(engine_session *s)
+{
+    store_txn *txn = NULL;
+    size_t count = s->write_count;
+    s->write_count = 0;
+    if (count == 0) {
+        return;
+    }
+    base_status status = store_begin(s->options.store, s->options.now_us, &txn, NULL);
+    for (size_t i = 0; i < count; i++) {
+        session_write *w = &s->writes[i];
+        if (!status && w->blob) {
+            status = store_put_kv(txn, w->episode, kvcache_tag(s->kv), w->blob, w->blob_size, NULL);
+        } else if (!status) {
+            status = store_put_use(txn, w->episode, s->options.now_us, w->mass, NULL);
+        }
+        base_free(w->blob);
+    }
+    if (!status) {
+        status = store_trim_kv(txn, s->options.kv_budget, NULL, NULL);
+    }
+    if (!status) {
+        status = store_commit(txn, NULL);
+    } else {
+        store_abort(txn);
+    }
+    if (status) {
+        store_count_dropped(s->options.store, count, NULL);
+    }
+}

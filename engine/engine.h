@@ -197,6 +197,23 @@ void engine_answer_free(engine_answer *answer);
 base_status engine_ask(engine_session *s, const char *question, size_t max_tokens,
                        engine_answer *answer, base_error *err);
 
+/* Read a turn that was said before, as it was said; memory is not consulted. Errors: BASE_LIMIT (it
+ * does not fit the window); the window is without turns then. */
+base_status engine_replay(engine_session *s, const char *question, const char *said,
+                          base_error *err);
+
+/* The session between two answers as bytes: window and all states, resident memories and their
+ * slots, marks, sampler, innovation test. A session that restores it goes on with the same bits,
+ * given the same engine (model, adapter, core, window, instruction set), options and store. Texts
+ * are not in it, keys and values are. Appends to out; format: checkpoint.c. */
+base_status engine_session_save(engine_session *s, base_buffer *out, base_error *err);
+/* The clock and the options stay as they are; where the seed or the innovation test's options are
+ * others than they were, that begins anew. Errors: BASE_CORRUPT, BASE_VERSION, BASE_INVALID
+ * (another model, core or kernels), BASE_LIMIT (the window is smaller); the session has no turns
+ * then. */
+base_status engine_session_restore(engine_session *s, const void *data, size_t size,
+                                   base_error *err);
+
 /* Plain continuation of text, no chat template; memory only if the session has a store. */
 base_status engine_generate(engine_session *s, const char *prompt, size_t max_tokens,
                             engine_answer *answer, base_error *err);

@@ -206,3 +206,8 @@ int32_t sample_next(sample_state *s, const float *logits)
     }
     return draw(s, count);
 }
+
+base_rng *sample_rng(sample_state *s)
+{
+    return &s->rng;
+}

@@ -22,5 +22,7 @@ base_status sample_create(const sample_options *options, size_t vocabulary, samp
 void sample_free(sample_state *s);
 /* logits [V] f32, finite; not changed. Ties go to the smaller id. Allocates nothing. */
 int32_t sample_next(sample_state *s, const float *logits);
+/* Its generator, to be kept and set with a session. */
+base_rng *sample_rng(sample_state *s);
 
 #endif

@@ -757,6 +757,38 @@ static base_status end_answer(engine_session *s, base_status status, base_error 
     return status;
 }
 
+/* A turn as it was, without memory: what was asked and what was said. */
+static base_status replay(engine_session *s, const char *said, base_error *err)
+{
+    chat_ids question = {0}, answer = {0};
+    base_status status = prompt_question(&s->prompt, s->question, &question, err);
+    if (!status && !(status = chat_text(s->chat, said, strlen(said), &answer, err)) &&
+        !(status = make_space(s, question.count, answer.count, err)) &&
+        !(status = open_user_turn(s, err)) && !(status = open_answer(s, &question, err))) {
+        status = run(s, answer.ids, answer.count, err);
+    }
+    chat_ids_free(&question);
+    chat_ids_free(&answer);
+    return status;
+}
+
+base_status engine_replay(engine_session *s, const char *question, const char *said,
+                          base_error *err)
+{
+    engine_answer answer;
+    base_status status = begin_answer(s, question, &answer, err);
+    if (!status) {
+        status = replay(s, said, err);
+    }
+    splice_watch(&s->window, false);
+    if (status) {
+        drop_turns(s);
+    }
+    engine_answer_free(&answer);
+    s->answer = NULL;
+    return status;
+}
+
 base_status engine_ask(engine_session *s, const char *question, size_t max_tokens,
                        engine_answer *answer, base_error *err)
 {
@@ -842,37 +874,4 @@ base_status engine_force(engine_session *s, const char *question, const char *te
     s->options.may_abstain = may_abstain;
     base_free(ids);
     return end_answer(s, status, err);
-}
-
-/* --- writes after the answer ------------------------------------------------------------------ */
-
-void engine_session_write(engine_session *s)
-{
-    store_txn *txn = NULL;
-    size_t count = s->write_count;
-    s->write_count = 0;
-    if (count == 0) {
-        return;
-    }
-    base_status status = store_begin(s->options.store, s->options.now_us, &txn, NULL);
-    for (size_t i = 0; i < count; i++) {
-        session_write *w = &s->writes[i];
-        if (!status && w->blob) {
-            status = store_put_kv(txn, w->episode, kvcache_tag(s->kv), w->blob, w->blob_size, NULL);
-        } else if (!status) {
-            status = store_put_use(txn, w->episode, s->options.now_us, w->mass, NULL);
-        }
-        base_free(w->blob);
-    }
-    if (!status) {
-        status = store_trim_kv(txn, s->options.kv_budget, NULL, NULL);
-    }
-    if (!status) {
-        status = store_commit(txn, NULL);
-    } else {
-        store_abort(txn);
-    }
-    if (status) {
-        store_count_dropped(s->options.store, count, NULL);
-    }
 }

@@ -23,6 +23,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "store/internal.h"
+#include "store/sessions.h"
 
 #define BATCH_BYTES ((size_t)64 << 20) /* per commit of the new file: bounds LMDB's dirty pages */
 #define FRESH_NAME "rewrite"
@@ -358,6 +359,9 @@ base_status store_scrub_locked(store *s, base_error *err)
     }
     if (status == BASE_OK) {
         status = store_drop_reindex(s->path, err); /* vectors of what is forgotten */
+    }
+    if (status == BASE_OK) {
+        status = store_forget_sessions(s, err); /* keys and values made of it */
     }
     return status == BASE_OK ? clear_pending(s, err) : status;
 }

@@ -6,7 +6,7 @@
  *   read.c       get, briefs, scan, lists        stats.c      figures, text search
  *   follow.c     catalogue behind the records    copy.c       rewrite of data.mdb, swap, scrub
  *   backup.c     backup and restore           budget.c     KV kept below a number of bytes
- *   reindex.c    new vectors by another encoder
+ *   reindex.c    new vectors by another encoder sessions.c   files of conversations
  *   verify.c     the full check, its child       check.c      every record, every reference
  *   salvage.c    what can be had from a damaged file
  *   kv_lmdb.c    db.h on LMDB                    catalog_sqlite.c  catalog.h on SQLite

@@ -17,7 +17,7 @@
  *   catalog.sqlite      derived: FTS5 over episode text; carries the last commit id it contains
  *   index/              derived: owned by retrieval/; the manifest carries the last commit id
  *   writer.lock         locked by the one writer; in a read-only folder by each reader, shared
- *   generation          locked while files are swapped; counts the swaps
+ *   generation          locked while files are swapped; counts the swaps. sessions/: sessions.h
  * Record formats (little-endian, version byte, CRC-32C) are specified in store/record.h.
  *
  * Names: a *source* is where documents come from; a *document* is (source, external id), with one

@@ -202,6 +202,41 @@ said=$(value '[r["id"] for r in d["results"] if r["text"].strip().endswith("stan
 run 0 ask 'Where does the red bicycle of Ottilie stand?' --now 2025-06-02 $short --json
 json "any(m['id'] == $said for e in d['events'] for m in e['memories'])"
 
+echo "== chat goes on in another process"
+talk() {
+    last="chat $*"
+    "$eidetic" chat --session quay $today $short --seed 3 --temp 0.7 "$@" >"$out" 2>"$err"
+}
+cp -r "$store" "$work/unbroken"
+printf '%s\n' 'The harbour bell is called Old Matilda.' "$dog" \
+    'What is the harbour bell called?' >"$work/lines"
+talk --store "$work/unbroken" <"$work/lines"
+check 'a conversation of three turns' test $? -eq 0
+tail -n +1 "$out" >"$work/whole"
+head -n 2 "$work/lines" | talk
+cp "$out" "$work/parts"
+tail -n 1 "$work/lines" | talk --resume-at 2
+check 'it is resumed' test $? -eq 0
+says 'going on behind turn 2'
+cat "$out" >>"$work/parts"
+check 'and says what it would have said' cmp "$work/whole" "$work/parts"
+tail -n 1 "$work/lines" | talk --resume-at 1 --read-only
+says 'going on behind turn 1, read again'
+tail -n 1 "$work/lines" | talk --resume-at 9
+check 'a turn that is not there' test $? -eq 1
+says 'there is no turn 9'
+tail -n 1 "$work/lines" | talk --resume-at last --core window
+check 'another core' test $? -eq 1
+says 'sessions/'
+says 'made by'
+state=$(ls "$store"/sessions/*.state | tail -n 1)
+check 'states are the owner'"'"'s alone' test "$(stat -c %a "$state")" = 600
+printf 'x' | dd of="$state" bs=1 seek=4000 conv=notrunc 2>"$work/dd"
+tail -n 1 "$work/lines" | talk --resume-at last
+check 'a damaged state' test $? -eq 1
+says "$(basename "$state"): damaged"
+run 2 chat --resume-at
+
 echo "== forget: nothing of it stays"
 cat >"$work/private.jsonl" <<'END'
 {"id":"letter","source":"private","title":"Zwiebelfisch letter","text":"Quorvane Mettlebrook keeps 7731 silver thimbles in the Ulmenhof.","observed_at":"2025-01-01"}
@@ -220,6 +255,7 @@ json 'has(d, dict(episodes=int, vectors=int, kv=int, fts=int, bytes=int, dry_run
 check '--dry-run changes no byte' test "$before" = "$(fingerprint "$store")"
 run 0 forget --source private $today --json
 json 'd["episodes"] == 2 and d["vectors"] == 2 and d["fts"] == 2 and d["kv"] >= 1 and d["bytes"] > 0 and not d["dry_run"]'
+check 'no state of a conversation outlives it' test -z "$(ls "$store"/sessions/*.state 2>"$work/ls")"
 for word in Mettlebrook Quorvane Ulmenhof Rabenhof Zwiebelfisch 'silver thimbles' 'copper buckles'; do
     check "after: $word is nowhere in the store" holds_no_text "$store" "$word"
 done
