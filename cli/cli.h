@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "engine/engine.h"
+#include "eval/results.h"
 #include "retrieval/retrieval.h"
 #include "store/store.h"
 
@@ -40,11 +41,16 @@ typedef struct cli_options {
     double half_life_s;
     bool watch, dry_run, repair, force;
     /* eval */
-    const char *documents, *questions, *arms, *out;
+    const char *documents, *questions, *arms, *out, *mode;
+    size_t controls, tokens;
+    double without_evidence;
+    bool replay;
     size_t vector_size; /* of the encoder at hand, for a new store; 0 = the default encoder's */
     /* prime */
     const char *layers, *mixer;
-    size_t limit;
+    size_t limit; /* SIZE_MAX = not given */
+    const char *command; /* the whole command line */
+    bool now_given;
     /* what is left: operands */
     char **operands;
     int operand_count;
@@ -55,6 +61,14 @@ cli_command cmd_ingest, cmd_ask, cmd_chat, cmd_generate, cmd_tokenize, cmd_model
     cmd_show, cmd_stats, cmd_verify, cmd_age, cmd_forget, cmd_backup, cmd_restore, cmd_export,
     cmd_import, cmd_reindex, cmd_bench, cmd_eval, cmd_prime;
 
+/* --limit, 0 when it was not given. */
+size_t cli_limit(const cli_options *o);
+/* eval SUITE --help: suites, arms, ablations. */
+void cli_eval_help(const cli_options *o);
+/* report.html and report.md of these runs into folder; *markdown [cleared by the caller]: the
+ * latter; page: path of the former. */
+base_status cli_write_report(const eval_run *runs, size_t count, const char *folder,
+                             base_buffer *markdown, char page[4096], base_error *err);
 /* eval report DIR..., eval import FILE */
 int cli_eval_report(const cli_options *o);
 int cli_eval_import(const cli_options *o);

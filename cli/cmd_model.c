@@ -156,7 +156,7 @@ int cmd_bench(const cli_options *o)
     engine *e = NULL;
     double rates[ROUNDS];
     const size_t depths[] = {0, 2048};
-    size_t depth_count = prefill ? 1 : 2, tokens = o->limit ? o->limit : prefill ? 512 : 32;
+    size_t depth_count = prefill ? 1 : 2, tokens = cli_limit(o) ? cli_limit(o) : prefill ? 512 : 32;
     if (cli_open_engine(o, 0, &e, &err)) {
         return cli_fail(&err);
     }

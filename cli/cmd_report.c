@@ -72,12 +72,28 @@ static base_status write_file(const char *folder, const char *name, const base_b
     return base_file_replace(path, text->data, text->size, 0644, err);
 }
 
+base_status cli_write_report(const eval_run *runs, size_t count, const char *folder,
+                             base_buffer *markdown, char page_path[4096], base_error *err)
+{
+    base_buffer page = {0};
+    char path[PATH_SIZE];
+    base_status status;
+    if (!(status = eval_report_page(runs, count, &page, err)) &&
+        !(status = eval_report_markdown(runs, count, markdown, err)) &&
+        !(status = base_dir_create(folder, err)) &&
+        !(status = write_file(folder, "report.html", &page, page_path, err))) {
+        status = write_file(folder, "report.md", markdown, path, err);
+    }
+    base_buffer_free(&page);
+    return status;
+}
+
 int cli_eval_report(const cli_options *o)
 {
     base_error err = {0};
     eval_run runs[RUNS_MAX];
-    base_buffer page = {0}, markdown = {0};
-    char page_path[PATH_SIZE], path[PATH_SIZE];
+    base_buffer markdown = {0};
+    char page_path[PATH_SIZE];
     size_t count = 0, wanted = (size_t)(o->operand_count - 1);
     json_t *list = json_array();
     base_status status = BASE_OK;
@@ -90,11 +106,8 @@ int cli_eval_report(const cli_options *o)
            !(status = eval_run_load(o->operands[count + 1], &runs[count], &err))) {
         count++;
     }
-    if (!status && !(status = eval_report_page(runs, count, &page, &err)) &&
-        !(status = eval_report_markdown(runs, count, &markdown, &err)) &&
-        !(status = base_dir_create(folder, &err)) &&
-        !(status = write_file(folder, "report.html", &page, page_path, &err))) {
-        status = write_file(folder, "report.md", &markdown, path, &err);
+    if (!status) {
+        status = cli_write_report(runs, count, folder, &markdown, page_path, &err);
     }
     for (size_t i = 0; o->json && i < count && !status; i++) {
         json_t *run;
@@ -115,7 +128,6 @@ int cli_eval_report(const cli_options *o)
         eval_run_free(&runs[i]);
     }
     json_decref(list);
-    base_buffer_free(&page);
     base_buffer_free(&markdown);
     return code;
 }

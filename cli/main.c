@@ -79,6 +79,12 @@ static const cli_option options[] = {
     {"questions", 0, TEXT, AT(questions), "FILE", "questions.jsonl"},
     {"arms", 0, TEXT, AT(arms), "A,B", "arms to compare"},
     {"limit", 0, COUNT, AT(limit), "N", "at most N questions"},
+    {"mode", 0, TEXT, AT(mode), "MODE", "haystack: ingested, lived; stream: forced, free"},
+    {"tokens", 0, COUNT, AT(tokens), "N", "haystack: size of the text (16,000)"},
+    {"controls", 0, COUNT, AT(controls), "N", "questions of the controls (40), 0 = none"},
+    {"without-evidence", 0, REAL, AT(without_evidence), "SHARE",
+     "share of questions whose evidence is left out: can it abstain?"},
+    {"replay", 0, FLAG, AT(replay), NULL, "documents become known as the questions' time goes on"},
     {"out", 'o', TEXT, AT(out), "PATH", "where results go"},
     {"layers", 0, TEXT, AT(layers), "L", "layers to prime, e.g. 1,3,5-9 (default: every second)"},
     {"mixer", 0, TEXT, AT(mixer), "gdn|gka|mamba2", "mixer of the primed layers (default gdn)"},
@@ -131,8 +137,11 @@ static const struct command {
     {"prime", "MODEL", "make a hybrid (-o FILE) of a Transformer",
      COMMON " out window layers mixer seed ", 1, 1, cmd_prime},
     {"bench", "prefill|decode", "measure speed", COMMON MODEL " limit ", 1, 1, cmd_bench},
-    {"eval", "SUITE", "evaluate: files; or 'report DIR...': draw results that are there",
-     COMMON MODEL ASKING " store documents questions arms limit out ", 1, 1 << 20, cmd_eval},
+    {"eval", "SUITE",
+     "evaluate; or 'report DIR...': draw results, 'import FILE': another program's",
+     COMMON MODEL ASKING " store documents questions arms limit out mode tokens controls "
+                         "without-evidence replay ",
+     1, 1 << 20, cmd_eval},
 };
 enum { COMMAND_COUNT = sizeof commands / sizeof *commands };
 
@@ -349,6 +358,25 @@ static bool select_isa(void)
     return true;
 }
 
+size_t cli_limit(const cli_options *o)
+{
+    return o->limit == SIZE_MAX ? 0 : o->limit;
+}
+
+/* The command line as one text; a word with blanks in quotes. */
+static const char *join(int argc, char **argv)
+{
+    static char line[8192];
+    size_t used = 0;
+    for (int i = 0; i < argc && used < sizeof line; i++) {
+        const char *quote = strpbrk(argv[i], " \t\n\"") ? "'" : "";
+        int n = snprintf(line + used, sizeof line - used, "%s%s%s%s", i ? " " : "", quote, argv[i],
+                         quote);
+        used += n > 0 ? (size_t)n : 0;
+    }
+    return line;
+}
+
 int main(int argc, char **argv)
 {
     cli_options o = {.now_us = BASE_TIME_NONE,
@@ -361,7 +389,10 @@ int main(int argc, char **argv)
                      .to_us = BASE_TIME_MAX,
                      .kv_budget = UINT64_MAX,
                      .top_p = 1.0,
-                     .half_life_s = NAN};
+                     .half_life_s = NAN,
+                     .limit = SIZE_MAX,
+                     .controls = SIZE_MAX,
+                     .command = join(argc, argv)};
     if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
         strcmp(argv[1], "help") == 0) {
         print_help(NULL);
@@ -385,8 +416,12 @@ int main(int argc, char **argv)
         }
         if (o.help) {
             print_help(&commands[i]);
+            if (commands[i].run == cmd_eval) {
+                cli_eval_help(&o);
+            }
             return CLI_DONE;
         }
+        o.now_given = o.now_us != BASE_TIME_NONE;
         if (o.now_us == BASE_TIME_NONE) {
             o.now_us = base_time_now();
         }

@@ -219,9 +219,10 @@ base_status engine_generate(engine_session *s, const char *prompt, size_t max_to
                             engine_answer *answer, base_error *err);
 
 /* The same loop, teacher-forced (evaluation): after `question` (NULL: none), the answer is `text`;
- * calls `look` before every token with the logits [V] that the loop would sample from. */
-typedef void engine_look(void *argument, size_t index, int32_t token, const float *logits,
-                         size_t vocabulary);
+ * calls `look` before every token with the logits [V] that the loop would sample from. It returns
+ * the token that is run: `token`, or another one in its place. */
+typedef int32_t engine_look(void *argument, size_t index, int32_t token, const float *logits,
+                            size_t vocabulary);
 base_status engine_force(engine_session *s, const char *question, const char *text,
                          engine_look *look, void *argument, engine_answer *answer, base_error *err);
 

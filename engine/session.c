@@ -703,7 +703,7 @@ static base_status generate(engine_session *s, size_t max_tokens, const forced *
         }
         int32_t id = force ? force->ids[n] : sample_next(s->sampler, s->logits);
         if (force && force->look) {
-            force->look(force->argument, n, id, s->logits, vocabulary(s));
+            id = force->look(force->argument, n, id, s->logits, vocabulary(s));
         }
         if (!force && tokenizer_is_end(s->e->tokenizer, id)) {
             break;

@@ -46,19 +46,28 @@ static bool is_share(eval_metric metric)
 static bool is_yes_no(eval_metric metric)
 {
     return is_share(metric) && metric != EVAL_METRIC_F1 && metric != EVAL_METRIC_MRR &&
-           metric != EVAL_METRIC_CITATION_PRECISION && metric != EVAL_METRIC_VALUE_TOP1;
+           metric != EVAL_METRIC_CITATION_PRECISION && metric != EVAL_METRIC_VALUE_TOP1 &&
+           metric != EVAL_METRIC_FIRED && metric != EVAL_METRIC_FIRED_PRECISION;
 }
 
 /* Which rows count depends on what the arm did: a pair then takes every common question. */
 static bool counts_by_answer(eval_metric metric)
 {
     return metric == EVAL_METRIC_ABSTAIN_PRECISION || metric == EVAL_METRIC_CITATION_PRECISION ||
-           metric == EVAL_METRIC_LOOKUPS || metric == EVAL_METRIC_EVENTS;
+           metric == EVAL_METRIC_LOOKUPS || metric == EVAL_METRIC_EVENTS ||
+           metric == EVAL_METRIC_FIRED_PRECISION;
 }
 
 static int64_t known(int64_t count)
 {
     return count > 0 ? count : 0;
+}
+
+/* A number of the suite's own; NAN = not there. */
+static double extra(const eval_row *row, const char *name)
+{
+    json_t *value = json_object_get(row->extra, name);
+    return json_is_number(value) ? json_number_value(value) : (double)NAN;
 }
 
 bool eval_metric_of(eval_metric metric, const eval_row *row, double *numerator, double *denominator)
@@ -105,6 +114,18 @@ bool eval_metric_of(eval_metric metric, const eval_row *row, double *numerator, 
         break;
     case EVAL_METRIC_MRR:
         value = row->rank < 0 ? (double)NAN : row->rank > 0 ? 1.0 / (double)row->rank : 0;
+        break;
+    case EVAL_METRIC_FIRED:
+        value = extra(row, "hits");
+        over = extra(row, "needed");
+        break;
+    case EVAL_METRIC_FIRED_PRECISION:
+        value = extra(row, "hits");
+        over = (double)row->events;
+        break;
+    case EVAL_METRIC_STORE_BYTES:
+        value = extra(row, "store_bytes");
+        over = extra(row, "store_tokens");
         break;
     case EVAL_METRIC_LOOKUPS:
         over = (double)row->decode_tokens;

@@ -17,7 +17,13 @@ static const struct {
                {EVAL_METRIC_AS_OF, "as-of"},
                {EVAL_METRIC_ABSTAINED, "abstained"},
                {EVAL_METRIC_ABSTAIN_RECALL, "unanswerable, said so"},
+               {EVAL_METRIC_FALSE_FORGET, "false forget"},
+               {EVAL_METRIC_CITATION_PRECISION, "citations right"},
                {EVAL_METRIC_EVIDENCE, "evidence"},
+               {EVAL_METRIC_RECALL_1, "R@1"},
+               {EVAL_METRIC_MRR, "MRR"},
+               {EVAL_METRIC_FIRED, "fired where needed"},
+               {EVAL_METRIC_FIRED_PRECISION, "events needed"},
                {EVAL_METRIC_LOOKUPS, "lookups/100"},
                {EVAL_METRIC_TOKENS_FIRST, "tokens to first"},
                {EVAL_METRIC_ANSWER_MS, "ms"}};

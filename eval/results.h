@@ -75,7 +75,10 @@ typedef struct eval_row {
     double first_token_ms, answer_ms; /* from the question; to the first and to the last token */
     int64_t citations, citations_right;
     double value_nll, value_top1; /* teacher-forced: nats a token; share of values, 0..1 */
-    json_t *extra;                /* object of the suite's own, may be NULL */
+    /* object of the suite's own, may be NULL; metrics read "needed", "hits" (places of a text
+     * where memory is needed, and those of them where an event fired), "store_bytes",
+     * "store_tokens" */
+    json_t *extra;
 } eval_row;
 
 #define EVAL_ROW_EMPTY                 \
@@ -200,12 +203,15 @@ void eval_run_free(eval_run *run);
     X(MRR, "mrr", "mean reciprocal rank", "share", 1)                                         \
     X(VALUE_TOP1, "value_top1", "values predicted (teacher-forced)", "share", 1)              \
     X(VALUE_NLL, "value_nll", "negative log likelihood of values", "nats", -1)                \
+    X(FIRED, "fired", "events where memory is needed, of all such places", "share", 1)        \
+    X(FIRED_PRECISION, "fired_precision", "events that are where memory is needed", "share", 1) \
     X(LOOKUPS, "lookups_per_100", "lookups per 100 answer tokens", "lookups", -1)             \
     X(EVENTS, "events_per_100", "events per 100 tokens", "events", 0)                         \
     X(TOKENS_FIRST, "tokens_to_first", "tokens run to first answer token", "tokens", -1)      \
     X(TOKENS_RUN, "tokens_run", "tokens run per answer", "tokens", -1)                        \
     X(FIRST_TOKEN_MS, "first_token_ms", "time to first answer token", "ms", -1)               \
-    X(ANSWER_MS, "answer_ms", "time per answer", "ms", -1)
+    X(ANSWER_MS, "answer_ms", "time per answer", "ms", -1)                                    \
+    X(STORE_BYTES, "bytes_per_token", "bytes on disk per remembered token", "bytes", -1)
 
 typedef enum eval_metric {
 #define EVAL_METRIC_ENUM(code, key, label, unit, better) EVAL_METRIC_##code,

@@ -11,37 +11,8 @@
 
 #include "base/file.h"
 #include "base/mem.h"
-#include "eval/eval.h"
+#include "eval/harness.h"
 #include "eval/internal.h"
-
-static bool any(json_t *texts, const char *answer, bool (*test)(const char *, const char *))
-{
-    for (size_t i = 0; i < json_array_size(texts); i++) {
-        const char *text = json_string_value(json_array_get(texts, i));
-        if (text && test(answer, text)) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* An abstention is a wrong answer (semantics §9). */
-static void judge(eval_row *row)
-{
-    const char *answer = row->answer && row->abstained != 1 ? row->answer : "";
-    double best = 0;
-    row->contains = any(row->answers, answer, eval_holds);
-    row->em = any(row->answers, answer, eval_same);
-    for (size_t i = 0; i < json_array_size(row->answers); i++) {
-        const char *gold = json_string_value(json_array_get(row->answers, i));
-        double f1 = gold && *answer ? eval_f1(answer, gold) : 0;
-        best = f1 > best ? f1 : best;
-    }
-    row->f1 = best;
-    if (json_array_size(row->stale_answers) > 0) {
-        row->stale = !row->contains && any(row->stale_answers, answer, eval_holds);
-    }
-}
 
 /* One field out of a line; false when it has the wrong type. A missing one or null stays empty. */
 static bool take(json_t *line, const eval_field *field, eval_row *row)
@@ -94,7 +65,7 @@ static base_status import_row(json_t *line, const char *place, eval_results *res
         row.question = json_string_value(json_object_get(line, "id"));
     }
     if (row.contains < 0 && json_array_size(row.answers) > 0) {
-        judge(&row);
+        eval_judge(&row);
     }
     base_status status = eval_results_add(results, &row, err);
     return status ? base_error_prefix(err, "%s", place) : BASE_OK;

@@ -171,15 +171,59 @@ cat >"$work/questions.jsonl" <<END
 {"id":"q1","question":"$dog","answers":["Pepper"],"stale_answers":["Barnacle"],"as_of":"2025-06-01","evidence":["station-dog"],"meta":{"kind":"now","time_axis":"observed"}}
 {"id":"q2","question":"$dog","answers":["Barnacle"],"stale_answers":["Pepper"],"as_of":"2022-06-01","evidence":["station-dog"],"meta":{"kind":"past","time_axis":"observed"}}
 END
-run 0 eval files --documents "$sample/documents.jsonl" --questions "$work/questions.jsonl" \
-    --arms none,full --seed 5 --out "$work/results" $today
+files="--documents $sample/documents.jsonl --questions $work/questions.jsonl --seed 5"
+run 0 eval files $files --arms none,full --controls 1 --out "$work/results" $today
 tail -n 1 "$out" >"$work/line" && mv "$work/line" "$out"
 json 'has(d, dict(suite=str, n=int, seed=int, arms=dict)) and set(d["arms"]) == {"none", "full"} and d["n"] == 2 and d["seed"] == 5'
 json 'all(has(a, dict(em=number, contains=number, f1=number, stale=number, as_of=number, abstained=number, lookups_per_100=number)) for a in d["arms"].values())'
 json 'd["arms"]["full"]["contains"] == 1 and d["arms"]["full"]["stale"] == 0 and d["arms"]["full"]["as_of"] == 1'
-check 'results lie in --out' test -n "$(ls "$work/results")"
+json 'd["arms"]["full"]["recall_at_1"] == 1 and d["arms"]["none"]["contains"] == 0'
+for file in results.sqlite results.jsonl report.html report.md controls.json; do
+    check "results lie in --out: $file" test -s "$work/results/$file"
+done
+check 'four answers are there' test "$(wc -l <"$work/results/results.jsonl")" -eq 4
+before=$(cat "$work/results/results.jsonl")
+run 0 eval files $files --arms none,full --controls 1 --out "$work/results" $today
+check 'the same run again asks nothing' test "$before" = "$(cat "$work/results/results.jsonl")"
+run 1 eval files $files --arms none,prompt --controls 1 --out "$work/results" $today
+says 'arms'
+check 'another run changes no answer' test "$before" = "$(cat "$work/results/results.jsonl")"
 run 2 eval files
 run 2 eval nosuchsuite
+says 'overwrite, consolidate'
+run 2 eval overwrite
+run 2 eval overwrite --documents x --out "$work/none"
+run 2 eval files $files --limit 0 --out "$work/none"
+says 'limit 0'
+run 2 eval files $files --arms none,fool --out "$work/none"
+says "'fool'"
+run 1 eval overwrite --mode lived --out "$work/none"
+says 'no modes'
+for suite in overwrite consolidate world; do
+    run 0 eval $suite --help
+    prints "$suite"
+    prints 'trigger='
+    run 0 eval $suite --arms full --limit 1 --controls 0 --max-tokens 6 --out "$work/$suite"
+    tail -n 1 "$out" >"$work/line" && mv "$work/line" "$out"
+    json "d['suite'] == '$suite' and d['n'] == 1 and d['arms']['full']['answer_ms'] > 0"
+    check "$suite writes what it asked" test -s "$work/$suite/questions.jsonl"
+done
+for suite in stream events; do
+    run 0 eval $suite --help
+    prints "$suite"
+done
+run 0 eval events --arms entropy,random --limit 1 --out "$work/events"
+tail -n 1 "$out" >"$work/line" && mv "$work/line" "$out"
+json '0 <= d["arms"]["entropy"]["fired"] <= 1 and d["arms"]["entropy"]["events_per_100"] == d["arms"]["random"]["events_per_100"]'
+run 0 eval stream --arms none --limit 1 --mode free --out "$work/stream"
+tail -n 1 "$out" >"$work/line" && mv "$work/line" "$out"
+json '0 <= d["arms"]["none"]["value_top1"] <= 1 and d["arms"]["none"]["value_nll"] > 0'
+run 0 eval report "$work/results" "$work/world" --out "$work/report" --json
+json '[r["suite"] for r in d["runs"]] == ["files", "world"] and d["page"]'
+check 'the page holds both runs' sh -c 'grep -q world "$1" && grep -q files "$1"' - "$work/report/report.html"
+printf '{"id":"q1"\n' >"$work/bad.jsonl"
+run 1 eval files --documents "$sample/documents.jsonl" --questions "$work/bad.jsonl" --out "$work/none"
+says 'bad.jsonl:1'
 
 echo "== age"
 run 0 age --source ferry --half-life 86400 $today

@@ -41,16 +41,16 @@ typedef struct first_logits {
     size_t vocabulary;
 } first_logits;
 
-static void keep_first(void *argument, size_t index, int32_t token, const float *logits,
-                       size_t vocabulary)
+static int32_t keep_first(void *argument, size_t index, int32_t token, const float *logits,
+                          size_t vocabulary)
 {
     first_logits *first = argument;
-    (void)token;
     if (index == 0) {
         first->vocabulary = vocabulary;
         first->logits = base_realloc(first->logits, vocabulary * sizeof *logits);
         memcpy(first->logits, logits, vocabulary * sizeof *logits);
     }
+    return token;
 }
 
 static void force(engine_session *s, size_t fact, engine_look *look, void *argument,

@@ -72,8 +72,8 @@ typedef struct watch {
     size_t right;
 } watch;
 
-static void look(void *argument, size_t index, int32_t token, const float *logits,
-                 size_t vocabulary)
+static int32_t look(void *argument, size_t index, int32_t token, const float *logits,
+                    size_t vocabulary)
 {
     watch *w = argument;
     for (size_t i = 0; i < PER_TEXT; i++) {
@@ -85,6 +85,7 @@ static void look(void *argument, size_t index, int32_t token, const float *logit
             w->right += best == (size_t)token;
         }
     }
+    return token;
 }
 
 static size_t count_tokens(const char *text)
