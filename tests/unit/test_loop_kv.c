@@ -38,11 +38,10 @@ typedef struct distributions {
     size_t count, vocabulary;
 } distributions;
 
-static void keep(void *argument, size_t index, int32_t token, const float *logits,
-                 size_t vocabulary)
+static int32_t keep(void *argument, size_t index, int32_t token, const float *logits,
+                    size_t vocabulary)
 {
     distributions *d = argument;
-    (void)token;
     if (!d->logits) {
         d->logits = base_calloc(TOKENS_MAX * vocabulary, sizeof *logits);
         d->vocabulary = vocabulary;
@@ -51,6 +50,7 @@ static void keep(void *argument, size_t index, int32_t token, const float *logit
         memcpy(d->logits + index * vocabulary, logits, vocabulary * sizeof *logits);
         d->count = index + 1;
     }
+    return token;
 }
 
 /* Answer fact from memory, forced; *session: opened the first time. The first memory's way in. */
