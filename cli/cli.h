@@ -51,6 +51,9 @@ typedef struct cli_options {
     size_t limit; /* SIZE_MAX = not given */
     const char *command; /* the whole command line */
     bool now_given;
+    /* bench */
+    size_t depth, rounds;
+    bool paced, no_detector;
     /* what is left: operands */
     char **operands;
     int operand_count;

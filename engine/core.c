@@ -115,7 +115,9 @@ static void lay_out(core_stream *s, layout *l)
     s->projected = take(l, batch, shape->channels * sizeof(float));
     size_t heads_at_once = base_pool_threads(s->pool) * (shape->heads / shape->kv_heads);
     s->query = take(l, heads_at_once, 2 * shape->head_size * sizeof(float));
-    s->scores = take(l, heads_at_once, slots * sizeof(float));
+    size_t score_rows = heads_at_once > shape->heads ? heads_at_once : shape->heads;
+    s->scores = take(l, score_rows, slots * sizeof(float));
+    s->head_sums = take(l, shape->heads, sizeof(float));
     s->head_mass = take(l, batch * shape->heads, CORE_OWNERS_MAX * sizeof(float));
     size_t widest = max3(shape->channels, s->q_width, shape->feed_forward);
     widest = widest > s->mixer_out ? widest : s->mixer_out;

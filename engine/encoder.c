@@ -465,9 +465,9 @@ static void attend_items(void *argument, size_t begin, size_t end, size_t thread
         const encoder_span *span = &e->spans[item / e->heads];
         size_t column = item % e->heads * e->head_size, at = span->first * c;
         kernel_kv kv = {.keys = e->k + at, .values = e->v + at, .half = false, .stride = c};
-        kernel_get()->attention(e->mixed + at + column, e->q + at + column, span->count, c, &kv,
-                                column, span->count, e->head_size,
-                                1.0f / sqrtf((float)e->head_size), NULL, scores);
+        kernel_attention(kernel_get(), e->mixed + at + column, e->q + at + column, span->count, c,
+                         &kv, column, span->count, e->head_size,
+                         1.0f / sqrtf((float)e->head_size), NULL, scores);
     }
 }
 

@@ -422,3 +422,30 @@ void kernel_matmul(base_pool *pool, const kernel_matrix *w, const float *x, size
     size_t grain = RANGE_WORK_MIN / work + 1;
     base_pool_run(pool, groups * job.token_blocks, grain, multiply_items, &job);
 }
+
+/* --- attention -------------------------------------------------------------------------------- */
+
+void kernel_attention(const kernel_table *table, float *out, const float *q, size_t query_count,
+                      size_t q_stride, const kernel_kv *kv, size_t kv_offset, size_t slots,
+                      size_t head_size, float scale, const float *bias, float *scores)
+{
+    enum { AT_ONCE = 8 };
+    float sums[AT_ONCE];
+    for (size_t h = 0; h < query_count; h += AT_ONCE) {
+        size_t count = query_count - h < AT_ONCE ? query_count - h : AT_ONCE;
+        float *rows = scores + h * slots;
+        table->attention_scores(rows, slots, q + h * q_stride, count, q_stride, kv, kv_offset,
+                                slots, head_size, scale, bias);
+        table->attention_weights(rows, slots, count, slots, sums);
+        for (size_t i = 0; i < count; i++) {
+            sums[i] = sums[i] > 0.0F ? 1.0F / sums[i] : 0.0F;
+        }
+        table->attention_values(out + h * q_stride, q_stride, rows, slots, sums, count, kv,
+                                kv_offset, slots, head_size);
+        for (size_t i = 0; i < count; i++) {
+            for (size_t j = 0; j < slots; j++) {
+                rows[i * slots + j] *= sums[i];
+            }
+        }
+    }
+}

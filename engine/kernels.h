@@ -137,21 +137,33 @@ typedef struct kernel_table {
     float (*dot)(const float *a, const float *b, size_t count);
     void (*to_half)(uint16_t *out, const float *x, size_t count); /* round to nearest even */
     void (*from_half)(float *out, const uint16_t *x, size_t count);
-    /* Attention of `query_count` query heads that share one KV head (grouped-query), over slots [0,
-     * S):
-     *   score_j = scale * q.k_j + bias_j ; p = softmax(score) ; out = sum_j p_j v_j
-     * q [query_count, D] (row stride q_stride), kv offset to the head's column, bias [S] or NULL,
-     * out [query_count, D] (stride q_stride), scores: scratch [query_count, S]; on return it holds
-     * the normalised p (for attention mass). The maximum is taken over all S first, then l += p_j
-     * and out += p_j*v_j run slot by slot in order, so that a slot with bias -INF gives bit for bit
-     * the result of its absence. */
-    void (*attention)(float *out, const float *q, size_t query_count, size_t q_stride,
-                      const kernel_kv *kv, size_t kv_offset, size_t slots, size_t head_size,
-                      float scale, const float *bias, float *scores);
+    /* Attention of query heads that share one KV head (grouped-query) over slots [0, S), in three
+     * steps, so that work can be cut anywhere without a bit of difference: scores by slots, values
+     * by columns, both by heads. kernel_attention is all three.
+     *
+     * scores[h][j] = scale * q_h.k_j + bias_j. q [query_count, D] (row stride q_stride), kv_offset:
+     * the head's column, bias [S] or NULL, scores [query_count, S] (stride scores_stride). */
+    void (*attention_scores)(float *scores, size_t scores_stride, const float *q,
+                             size_t query_count, size_t q_stride, const kernel_kv *kv,
+                             size_t kv_offset, size_t slots, size_t head_size, float scale,
+                             const float *bias);
+    /* Rows of scores -> e^(score - max of the row), in place; sums [rows] of them, added slot by
+     * slot. A row of -INF becomes 0, its sum 0. */
+    void (*attention_weights)(float *scores, size_t scores_stride, size_t rows, size_t slots,
+                              float *sums);
+    /* out[h][c] = factor_h * sum_j p_hj v_j[c], slot by slot in order, for `columns` columns from
+     * kv_offset on. A slot of weight 0 gives bit for bit the result of its absence (v finite). p
+     * [query_count, S] (stride p_stride), out [query_count, columns] (stride out_stride). */
+    void (*attention_values)(float *out, size_t out_stride, const float *p, size_t p_stride,
+                             const float *factor, size_t query_count, const kernel_kv *kv,
+                             size_t kv_offset, size_t slots, size_t columns);
     /* Statistics of one row of logits: log-sum-exp, entropy of softmax (nats), index of the
      * maximum. */
     void (*logit_stats)(const float *logits, size_t vocabulary, float *log_sum_exp, float *entropy,
                         size_t *argmax);
+    /* What arithmetic can reach at most: 8-bit multiply-adds on registers alone, by the
+     * instructions that this set's products use. Returns how many `rounds` rounds were. */
+    uint64_t (*int8_work)(size_t rounds);
 } kernel_table;
 
 /* Choose the instruction set for the whole process, before threads start: the best available, at
@@ -162,6 +174,14 @@ base_isa kernel_select(base_isa limit);
 const kernel_table *kernel_get(void);
 /* for tests; NULL if not compiled in or not runnable here */
 const kernel_table *kernel_table_for(base_isa isa);
+
+/* p = softmax(scale * q k^T + bias), out = p v, for heads that share a KV head. out and q
+ * [query_count, D] (stride q_stride); scores [query_count, S]: on return the normalised p (for
+ * attention mass). A slot with bias -INF gives bit for bit the result of its absence; where all
+ * are, out is 0. */
+void kernel_attention(const kernel_table *table, float *out, const float *q, size_t query_count,
+                      size_t q_stride, const kernel_kv *kv, size_t kv_offset, size_t slots,
+                      size_t head_size, float scale, const float *bias, float *scores);
 
 /* IEEE half conversions, single values. */
 float kernel_half_to_float(uint16_t half);

@@ -658,45 +658,61 @@ INLINE __m256 load_kv(const void *rows, size_t index, size_t count, const bool h
     return load_plain(rows, index, count, half ? KERNEL_F16 : KERNEL_F32);
 }
 
-INLINE void attention_scores(const float *q, size_t q_stride, const kernel_kv *kv, size_t kv_offset,
-                             size_t slots, size_t head_size, float scale, const float *bias,
-                             float *scores, const int Q, const bool half)
+/* total[h][s] += q_h.k_s over columns [d, d + count) of two slots that share the queries' loads. */
+INLINE void add_products(__m256 total[4][2], const float *q, size_t q_stride, const void *keys,
+                         const size_t slot[2], size_t d, size_t count, const int Q, const bool half)
+{
+    __m256 first = load_kv(keys, slot[0] + d, count, half);
+    __m256 second = load_kv(keys, slot[1] + d, count, half);
+    UNROLL
+    for (int h = 0; h < Q; h++) {
+        __m256 query = load_part(q + (size_t)h * q_stride + d, count);
+        total[h][0] = _mm256_fmadd_ps(query, first, total[h][0]);
+        total[h][1] = _mm256_fmadd_ps(query, second, total[h][1]);
+    }
+}
+
+/* For Q <= 4 heads; 8 slots at a time, their lane sums added together. */
+INLINE void scores_of(float *scores, size_t scores_stride, const float *q, size_t q_stride,
+                      const kernel_kv *kv, size_t kv_offset, size_t slots, size_t head_size,
+                      float scale, const float *bias, const int Q, const bool half)
 {
     for (size_t first = 0; first < slots; first += 8) {
         size_t count = slots - first < 8 ? slots - first : 8;
         __m256 sums[4][8];
-        for (size_t s = 0; s < 8; s++) {
-            size_t slot = first + (s < count ? s : 0); /* past the end: any slot, not stored */
-            __m256 total[4];
+        for (size_t s = 0; s < 8; s += 2) {
+            size_t a = s < count ? s : 0, b = s + 1 < count ? s + 1 : 0; /* past the end: any */
+            const size_t slot[2] = {(first + a) * kv->stride + kv_offset,
+                                    (first + b) * kv->stride + kv_offset};
+            __m256 total[4][2];
             UNROLL
             for (int h = 0; h < Q; h++) {
-                total[h] = _mm256_setzero_ps();
+                total[h][0] = total[h][1] = _mm256_setzero_ps();
             }
-            for (size_t d = 0; d < head_size; d += 8) {
-                __m256 key =
-                    load_kv(kv->keys, slot * kv->stride + kv_offset + d, head_size - d, half);
-                UNROLL
-                for (int h = 0; h < Q; h++) {
-                    __m256 query = load_part(q + (size_t)h * q_stride + d, head_size - d);
-                    total[h] = _mm256_fmadd_ps(query, key, total[h]);
-                }
+            size_t d = 0;
+            for (; d + 8 <= head_size; d += 8) {
+                add_products(total, q, q_stride, kv->keys, slot, d, 8, Q, half);
+            }
+            if (d < head_size) {
+                add_products(total, q, q_stride, kv->keys, slot, d, head_size - d, Q, half);
             }
             UNROLL
-            for (int h = 0; h < Q; h++) {
-                sums[h][2 * (s % 4) + s / 4] = total[h]; /* reduce8 puts it into lane s */
+            for (int h = 0; h < Q; h++) { /* reduce8 puts slot s into lane s */
+                sums[h][2 * (s % 4) + s / 4] = total[h][0];
+                sums[h][2 * (s % 4 + 1) + s / 4] = total[h][1];
             }
         }
         __m256 shift = bias ? load_part(bias + first, count) : _mm256_setzero_ps();
         UNROLL
         for (int h = 0; h < Q; h++) {
             __m256 score = _mm256_fmadd_ps(reduce8(sums[h]), _mm256_set1_ps(scale), shift);
-            store_part(scores + (size_t)h * slots + first, score, count);
+            store_part(scores + (size_t)h * scores_stride + first, score, count);
         }
     }
 }
 
-/* scores -> e^(score - max) in place, and their sum, slot after slot. 0 if every score is -INF. */
-static float attention_weights(float *scores, size_t slots)
+/* One row -> e^(score - max); false if every score is -INF. */
+static bool weigh_row(float *scores, size_t slots)
 {
     const __m256 none = _mm256_set1_ps(-INFINITY);
     __m256 largest = none;
@@ -704,122 +720,78 @@ static float attention_weights(float *scores, size_t slots)
         __m256 v = _mm256_blendv_ps(none, load_part(scores + j, slots - j), lanes_below(slots - j));
         largest = _mm256_max_ps(largest, v);
     }
-    float max = reduce_max(largest), sum = 0.0F;
-    if (max == -INFINITY) {
-        return 0.0F;
+    const __m256 max = _mm256_set1_ps(reduce_max(largest));
+    if (_mm256_cvtss_f32(max) == -INFINITY) {
+        memset(scores, 0, slots * sizeof *scores);
+        return false;
     }
     for (size_t j = 0; j < slots; j += 8) {
-        __m256 d = _mm256_sub_ps(load_part(scores + j, slots - j), _mm256_set1_ps(max));
+        __m256 d = _mm256_sub_ps(load_part(scores + j, slots - j), max);
         store_part(scores + j, exponential(d), slots - j);
     }
-    for (size_t j = 0; j < slots; j++) {
-        sum += scores[j];
-    }
-    return sum;
+    return true;
 }
 
-/* out[h] = inverse[h] * sum_j p_hj v_j, slot after slot; 16 columns at a time. */
-INLINE void attention_values(float *out, size_t out_stride, const kernel_kv *kv, size_t kv_offset,
-                             size_t slots, size_t head_size, const float *p, const float *inverse,
-                             const int Q, const bool half)
+static void attention_weights(float *scores, size_t scores_stride, size_t rows, size_t slots,
+                              float *sums)
 {
-    for (size_t d = 0; d < head_size; d += 16) {
-        size_t left[2] = {head_size - d, head_size - d > 8 ? head_size - d - 8 : 0};
-        __m256 total[4][2];
+    for (size_t h = 0; h < rows; h++) {
+        (void)weigh_row(scores + h * scores_stride, slots);
+    }
+    kernel_row_sums(scores, scores_stride, rows, slots, sums);
+}
+
+/* Columns [0, columns) behind `index`, V vectors of 8 (columns = 8 V, or V = 1), slot by slot. */
+INLINE void values_of(float *out, size_t out_stride, const float *p, size_t p_stride,
+                      const float *factor, const kernel_kv *kv, size_t index, size_t slots,
+                      size_t columns, const int Q, const int V, const bool half)
+{
+    const size_t count = V > 1 || columns >= 8 ? 8 : columns;
+    __m256 total[4][4];
+    UNROLL
+    for (int i = 0; i < Q * V; i++) {
+        total[i / V][i % V] = _mm256_setzero_ps();
+    }
+    for (size_t j = 0; j < slots; j++) {
+        __m256 weight[4];
         UNROLL
         for (int h = 0; h < Q; h++) {
-            total[h][0] = total[h][1] = _mm256_setzero_ps();
+            weight[h] = _mm256_set1_ps(p[(size_t)h * p_stride + j]);
         }
-        for (size_t j = 0; j < slots; j++) {
-            size_t index = j * kv->stride + kv_offset + d;
-            __m256 first = load_kv(kv->values, index, left[0], half);
-            __m256 second = left[1] > 0 ? load_kv(kv->values, index + 8, left[1], half) : first;
+        UNROLL
+        for (int v = 0; v < V; v++) {
+            __m256 value = load_kv(kv->values, j * kv->stride + index + 8 * (size_t)v, count, half);
             UNROLL
             for (int h = 0; h < Q; h++) {
-                __m256 weight = _mm256_set1_ps(p[(size_t)h * slots + j]);
-                total[h][0] = _mm256_fmadd_ps(weight, first, total[h][0]);
-                total[h][1] = _mm256_fmadd_ps(weight, second, total[h][1]);
-            }
-        }
-        UNROLL
-        for (int h = 0; h < Q; h++) {
-            float *to = out + (size_t)h * out_stride + d;
-            __m256 factor = _mm256_set1_ps(inverse[h]);
-            store_part(to, _mm256_mul_ps(total[h][0], factor), left[0]);
-            if (left[1] > 0) {
-                store_part(to + 8, _mm256_mul_ps(total[h][1], factor), left[1]);
+                total[h][v] = _mm256_fmadd_ps(weight[h], value, total[h][v]);
             }
         }
     }
-}
-
-INLINE void attention_heads(float *out, const float *q, size_t q_stride, const kernel_kv *kv,
-                            size_t kv_offset, size_t slots, size_t head_size, float scale,
-                            const float *bias, float *scores, const int Q, const bool half)
-{
-    attention_scores(q, q_stride, kv, kv_offset, slots, head_size, scale, bias, scores, Q, half);
-    float inverse[4];
-    bool visible = slots > 0;
-    for (size_t h = 0; h < (size_t)Q; h++) {
-        float sum = attention_weights(scores + h * slots, slots);
-        visible = visible && sum > 0.0F;
-        inverse[h] = 1.0F / sum;
-    }
-    if (!visible) { /* every slot has bias -INF: nothing to attend to */
-        for (size_t h = 0; h < (size_t)Q; h++) {
-            memset(out + h * q_stride, 0, head_size * sizeof *out);
-            memset(scores + h * slots, 0, slots * sizeof *scores);
-        }
-        return;
-    }
-    attention_values(out, q_stride, kv, kv_offset, slots, head_size, scores, inverse, Q, half);
-    for (size_t h = 0; h < (size_t)Q; h++) {
-        for (size_t j = 0; j < slots; j++) {
-            scores[h * slots + j] *= inverse[h];
-        }
+    UNROLL
+    for (int i = 0; i < Q * V; i++) {
+        __m256 scaled = _mm256_mul_ps(total[i / V][i % V], _mm256_set1_ps(factor[i / V]));
+        store_part(out + (size_t)(i / V) * out_stride + 8 * (size_t)(i % V), scaled, count);
     }
 }
 
-static void attention(float *out, const float *q, size_t query_count, size_t q_stride,
-                      const kernel_kv *kv, size_t kv_offset, size_t slots, size_t head_size,
-                      float scale, const float *bias, float *scores)
+/* As many columns at a time as there are registers for. */
+INLINE void values_columns(float *out, size_t out_stride, const float *p, size_t p_stride,
+                           const float *factor, const kernel_kv *kv, size_t kv_offset, size_t slots,
+                           size_t columns, const int Q, const bool half)
 {
-    for (size_t h = 0; h < query_count;) {
-        float *to = out + h * q_stride, *rows = scores + h * slots;
-        const float *from = q + h * q_stride;
-        size_t heads = query_count - h < 4 ? query_count - h : 4;
-#define HEADS(Q, HALF) \
-    attention_heads(to, from, q_stride, kv, kv_offset, slots, head_size, scale, bias, rows, Q, HALF)
-        switch (2 * heads + (kv->half ? 1 : 0)) {
-        case 2:
-            HEADS(1, false);
-            break;
-        case 3:
-            HEADS(1, true);
-            break;
-        case 4:
-            HEADS(2, false);
-            break;
-        case 5:
-            HEADS(2, true);
-            break;
-        case 6:
-            HEADS(3, false);
-            break;
-        case 7:
-            HEADS(3, true);
-            break;
-        case 8:
-            HEADS(4, false);
-            break;
-        default:
-            HEADS(4, true);
-            break;
-        }
-#undef HEADS
-        h += heads;
+    const size_t wide = Q < 4 ? 4 : 2;
+    size_t d = 0;
+    for (; d + 8 * wide <= columns; d += 8 * wide) {
+        values_of(out + d, out_stride, p, p_stride, factor, kv, kv_offset + d, slots, 8 * wide, Q,
+                  Q < 4 ? 4 : 2, half);
+    }
+    for (; d < columns; d += 8) {
+        values_of(out + d, out_stride, p, p_stride, factor, kv, kv_offset + d, slots, columns - d,
+                  Q, 1, half);
     }
 }
+
+KERNEL_ATTENTION_BY_HEADS
 
 /* --- logits -------------------------------------------------------------------------- */
 
@@ -856,6 +828,32 @@ static void logit_stats(const float *logits, size_t vocabulary, float *log_sum_e
     *argmax = best < vocabulary ? best : 0;
 }
 
+/* --- the limit of arithmetic --------------------------------------------------------- */
+
+static uint64_t int8_work(size_t rounds)
+{
+    enum { CHAINS = 8 };
+    __m256i x = _mm256_set1_epi8(3), y = _mm256_set1_epi8(5), one = _mm256_set1_epi16(1);
+    __m256i sum[CHAINS];
+    UNROLL
+    for (int c = 0; c < CHAINS; c++) {
+        sum[c] = _mm256_set1_epi32(c);
+    }
+    for (size_t i = 0; i < rounds; i++) {
+        UNROLL
+        for (int c = 0; c < CHAINS; c++) {
+            __asm__ volatile("" : "+x"(x)); /* the product is made anew each time */
+            __m256i pairs = _mm256_maddubs_epi16(x, y);
+            sum[c] = _mm256_add_epi32(sum[c], _mm256_madd_epi16(pairs, one));
+        }
+    }
+    UNROLL
+    for (int c = 0; c < CHAINS; c++) {
+        __asm__ volatile("" : "+x"(sum[c]));
+    }
+    return (uint64_t)rounds * CHAINS * 32;
+}
+
 static const kernel_table table = {
     .isa = BASE_ISA_AVX2,
     .rmsnorm = rmsnorm,
@@ -867,8 +865,11 @@ static const kernel_table table = {
     .dot = dot,
     .to_half = to_half,
     .from_half = from_half,
-    .attention = attention,
+    .attention_scores = attention_scores,
+    .attention_weights = attention_weights,
+    .attention_values = attention_values,
     .logit_stats = logit_stats,
+    .int8_work = int8_work,
 };
 
 const kernel_ops kernel_avx2_ops = {

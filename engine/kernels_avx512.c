@@ -593,11 +593,10 @@ INLINE __m512 load_kv(const void *rows, size_t index, __mmask16 mask, const bool
     return load_plain(rows, index, mask, half ? KERNEL_F16 : KERNEL_F32);
 }
 
-/* scores[h][j] = scale * q_h.k_j + bias_j for Q <= 4 heads; 16 slots at a time, their lane sums
- * added together. */
-INLINE void attention_scores(const float *q, size_t q_stride, const kernel_kv *kv, size_t kv_offset,
-                             size_t slots, size_t head_size, float scale, const float *bias,
-                             float *scores, const int Q, const bool half)
+/* For Q <= 4 heads; 16 slots at a time, their lane sums added together. */
+INLINE void scores_of(float *scores, size_t scores_stride, const float *q, size_t q_stride,
+                      const kernel_kv *kv, size_t kv_offset, size_t slots, size_t head_size,
+                      float scale, const float *bias, const int Q, const bool half)
 {
     for (size_t first = 0; first < slots; first += 16) {
         size_t count = slots - first < 16 ? slots - first : 16;
@@ -628,55 +627,62 @@ INLINE void attention_scores(const float *q, size_t q_stride, const kernel_kv *k
         UNROLL
         for (int h = 0; h < Q; h++) {
             __m512 score = _mm512_fmadd_ps(reduce16(sums[h]), _mm512_set1_ps(scale), shift);
-            _mm512_mask_storeu_ps(scores + (size_t)h * slots + first, mask, score);
+            _mm512_mask_storeu_ps(scores + (size_t)h * scores_stride + first, mask, score);
         }
     }
 }
 
-/* scores -> e^(score - max) in place. False if every score is -INF. */
-static bool attention_weights(float *scores, size_t slots)
+/* One row -> e^(score - max); false if every score is -INF. */
+static bool weigh_row(float *scores, size_t slots)
 {
     __m512 largest = _mm512_set1_ps(-INFINITY);
     for (size_t j = 0; j < slots; j += 16) {
         largest =
             _mm512_max_ps(largest, _mm512_mask_loadu_ps(largest, tail_mask(slots - j), scores + j));
     }
-    float max = _mm512_reduce_max_ps(largest);
-    if (max == -INFINITY) {
+    const __m512 max = _mm512_set1_ps(_mm512_reduce_max_ps(largest));
+    if (_mm512_cvtss_f32(max) == -INFINITY) {
+        memset(scores, 0, slots * sizeof *scores);
         return false;
     }
     for (size_t j = 0; j < slots; j += 16) {
         __mmask16 mask = tail_mask(slots - j);
-        __m512 d = _mm512_sub_ps(_mm512_maskz_loadu_ps(mask, scores + j), _mm512_set1_ps(max));
+        __m512 d = _mm512_sub_ps(_mm512_maskz_loadu_ps(mask, scores + j), max);
         _mm512_mask_storeu_ps(scores + j, mask, exponential(d));
     }
     return true;
 }
 
-/* out[h] = sum_j p_hj v_j / sum_j p_hj for Q <= 4 heads, slot after slot; 64 columns at a time.
- * sums[h]: sum of p. */
-INLINE void attention_values(float *out, size_t out_stride, const kernel_kv *kv, size_t kv_offset,
-                             size_t slots, size_t head_size, const float *p, float *sums,
-                             const int Q, const bool half)
+static void attention_weights(float *scores, size_t scores_stride, size_t rows, size_t slots,
+                              float *sums)
 {
-    for (size_t d = 0; d < head_size; d += 64) {
+    for (size_t h = 0; h < rows; h++) {
+        (void)weigh_row(scores + h * scores_stride, slots);
+    }
+    kernel_row_sums(scores, scores_stride, rows, slots, sums);
+}
+
+/* For Q <= 4 heads, slot after slot; 64 columns at a time. */
+INLINE void values_columns(float *out, size_t out_stride, const float *p, size_t p_stride,
+                           const float *factor, const kernel_kv *kv, size_t kv_offset, size_t slots,
+                           size_t columns, const int Q, const bool half)
+{
+    for (size_t d = 0; d < columns; d += 64) {
         __mmask16 mask[4];
         UNROLL
         for (size_t c = 0; c < 4; c++) {
-            mask[c] = tail_mask(d + 16 * c < head_size ? head_size - d - 16 * c : 0);
+            mask[c] = tail_mask(d + 16 * c < columns ? columns - d - 16 * c : 0);
         }
-        __m512 total[4][4], sum[4];
+        __m512 total[4][4];
         UNROLL
         for (int i = 0; i < 4 * Q; i++) {
             total[i / 4][i % 4] = _mm512_setzero_ps();
-            sum[i / 4] = _mm512_setzero_ps();
         }
         for (size_t j = 0; j < slots; j++) {
             __m512 weight[4];
             UNROLL
             for (int h = 0; h < Q; h++) {
-                weight[h] = _mm512_set1_ps(p[(size_t)h * slots + j]);
-                sum[h] = _mm512_add_ps(sum[h], weight[h]);
+                weight[h] = _mm512_set1_ps(p[(size_t)h * p_stride + j]);
             }
             UNROLL
             for (size_t c = 0; c < 4; c++) {
@@ -689,87 +695,15 @@ INLINE void attention_values(float *out, size_t out_stride, const kernel_kv *kv,
             }
         }
         UNROLL
-        for (int h = 0; h < Q; h++) {
-            sums[h] = _mm512_cvtss_f32(sum[h]);
-            __m512 inverse = _mm512_set1_ps(1.0F / sums[h]);
-            UNROLL
-            for (size_t c = 0; c < 4; c++) {
-                _mm512_mask_storeu_ps(out + (size_t)h * out_stride + d + 16 * c, mask[c],
-                                      _mm512_mul_ps(total[h][c], inverse));
-            }
+        for (int i = 0; i < 4 * Q; i++) {
+            __m512 scaled = _mm512_mul_ps(total[i / 4][i % 4], _mm512_set1_ps(factor[i / 4]));
+            _mm512_mask_storeu_ps(out + (size_t)(i / 4) * out_stride + d + 16 * (size_t)(i % 4),
+                                  mask[i % 4], scaled);
         }
     }
 }
 
-INLINE void attention_heads(float *out, const float *q, size_t q_stride, const kernel_kv *kv,
-                            size_t kv_offset, size_t slots, size_t head_size, float scale,
-                            const float *bias, float *scores, const int Q)
-{
-    if (kv->half) {
-        attention_scores(q, q_stride, kv, kv_offset, slots, head_size, scale, bias, scores, Q,
-                         true);
-    } else {
-        attention_scores(q, q_stride, kv, kv_offset, slots, head_size, scale, bias, scores, Q,
-                         false);
-    }
-    float sums[4] = {1.0F, 1.0F, 1.0F, 1.0F};
-    bool visible = slots > 0;
-    for (size_t h = 0; h < (size_t)Q; h++) {
-        visible = attention_weights(scores + h * slots, slots) && visible;
-    }
-    if (!visible) { /* every slot has bias -INF: nothing to attend to */
-        for (size_t h = 0; h < (size_t)Q; h++) {
-            memset(out + h * q_stride, 0, head_size * sizeof *out);
-            memset(scores + h * slots, 0, slots * sizeof *scores);
-        }
-        return;
-    }
-    if (kv->half) {
-        attention_values(out, q_stride, kv, kv_offset, slots, head_size, scores, sums, Q, true);
-    } else {
-        attention_values(out, q_stride, kv, kv_offset, slots, head_size, scores, sums, Q, false);
-    }
-    for (size_t h = 0; h < (size_t)Q; h++) {
-        __m512 inverse = _mm512_set1_ps(1.0F / sums[h]);
-        for (size_t j = 0; j < slots; j += 16) {
-            __mmask16 mask = tail_mask(slots - j);
-            __m512 p = _mm512_maskz_loadu_ps(mask, scores + h * slots + j);
-            _mm512_mask_storeu_ps(scores + h * slots + j, mask, _mm512_mul_ps(p, inverse));
-        }
-    }
-}
-
-static void attention(float *out, const float *q, size_t query_count, size_t q_stride,
-                      const kernel_kv *kv, size_t kv_offset, size_t slots, size_t head_size,
-                      float scale, const float *bias, float *scores)
-{
-    for (size_t h = 0; h < query_count;) {
-        float *to = out + h * q_stride, *rows = scores + h * slots;
-        const float *from = q + h * q_stride;
-        switch (query_count - h) {
-        case 1:
-            attention_heads(to, from, q_stride, kv, kv_offset, slots, head_size, scale, bias, rows,
-                            1);
-            h += 1;
-            break;
-        case 2:
-            attention_heads(to, from, q_stride, kv, kv_offset, slots, head_size, scale, bias, rows,
-                            2);
-            h += 2;
-            break;
-        case 3:
-            attention_heads(to, from, q_stride, kv, kv_offset, slots, head_size, scale, bias, rows,
-                            3);
-            h += 3;
-            break;
-        default:
-            attention_heads(to, from, q_stride, kv, kv_offset, slots, head_size, scale, bias, rows,
-                            4);
-            h += 4;
-            break;
-        }
-    }
-}
+KERNEL_ATTENTION_BY_HEADS
 
 /* --- logits -------------------------------------------------------------------------- */
 
@@ -804,6 +738,30 @@ static void logit_stats(const float *logits, size_t vocabulary, float *log_sum_e
     *argmax = best < vocabulary ? best : 0;
 }
 
+/* --- the limit of arithmetic --------------------------------------------------------- */
+
+static uint64_t int8_work(size_t rounds)
+{
+    enum { CHAINS = 12 };
+    __m512i x = _mm512_set1_epi8(3), y = _mm512_set1_epi8(5), sum[CHAINS];
+    UNROLL
+    for (int c = 0; c < CHAINS; c++) {
+        sum[c] = _mm512_set1_epi32(c);
+    }
+    for (size_t i = 0; i < rounds; i++) {
+        UNROLL
+        for (int c = 0; c < CHAINS; c++) {
+            sum[c] = _mm512_dpbusd_epi32(sum[c], x, y);
+        }
+        __asm__ volatile("" : "+v"(x));
+    }
+    UNROLL
+    for (int c = 0; c < CHAINS; c++) {
+        __asm__ volatile("" : "+v"(sum[c]));
+    }
+    return (uint64_t)rounds * CHAINS * 64;
+}
+
 static const kernel_table table = {
     .isa = BASE_ISA_AVX512,
     .rmsnorm = rmsnorm,
@@ -815,8 +773,11 @@ static const kernel_table table = {
     .dot = dot,
     .to_half = to_half,
     .from_half = from_half,
-    .attention = attention,
+    .attention_scores = attention_scores,
+    .attention_weights = attention_weights,
+    .attention_values = attention_values,
     .logit_stats = logit_stats,
+    .int8_work = int8_work,
 };
 
 const kernel_ops kernel_avx512_ops = {

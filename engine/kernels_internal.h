@@ -56,6 +56,65 @@ void kernel_source_decode(uint32_t type, const uint8_t *row, size_t block,
                           kernel_source_block *out);
 bool kernel_source_has_min(uint32_t type);
 
+/* sums[h] = row h added slot by slot, for any number of rows: a slot of weight 0 changes no bit.
+ * Four chains at a time, as one addition waits for the one before. */
+static inline void kernel_row_sums(const float *rows, size_t stride, size_t count, size_t slots,
+                                   float *sums)
+{
+    for (size_t h = 0; h < count; h += 4) {
+        const float *row[4];
+        float sum[4] = {0.0F, 0.0F, 0.0F, 0.0F};
+        for (size_t i = 0; i < 4; i++) {
+            row[i] = rows + (h + i < count ? h + i : h) * stride;
+        }
+        for (size_t j = 0; j < slots; j++) {
+            sum[0] += row[0][j];
+            sum[1] += row[1][j];
+            sum[2] += row[2][j];
+            sum[3] += row[3][j];
+        }
+        for (size_t i = 0; i < 4 && h + i < count; i++) {
+            sums[h + i] = sum[i];
+        }
+    }
+}
+
+/* attention_scores and attention_values of a table, from scores_of and values_columns of its file:
+ * up to four heads at a time, their number and the KV type known when compiled. */
+#define KERNEL_BY_HEADS(ONE)                                                                      \
+    for (size_t h = 0; h < query_count; h += 4) {                                                 \
+        switch ((query_count - h < 4 ? query_count - h : 4) * 2 + (kv->half ? 1 : 0)) {           \
+        case 2: ONE(1, false); break;                                                             \
+        case 3: ONE(1, true); break;                                                              \
+        case 4: ONE(2, false); break;                                                             \
+        case 5: ONE(2, true); break;                                                              \
+        case 6: ONE(3, false); break;                                                             \
+        case 7: ONE(3, true); break;                                                              \
+        case 8: ONE(4, false); break;                                                             \
+        default: ONE(4, true); break;                                                             \
+        }                                                                                         \
+    }
+#define KERNEL_SCORES_OF(Q, HALF)                                                                 \
+    scores_of(scores + h * scores_stride, scores_stride, q + h * q_stride, q_stride, kv,          \
+              kv_offset, slots, head_size, scale, bias, Q, HALF)
+#define KERNEL_VALUES_OF(Q, HALF)                                                                 \
+    values_columns(out + h * out_stride, out_stride, p + h * p_stride, p_stride, factor + h, kv,  \
+                   kv_offset, slots, columns, Q, HALF)
+#define KERNEL_ATTENTION_BY_HEADS                                                                 \
+    static void attention_scores(float *scores, size_t scores_stride, const float *q,             \
+                                 size_t query_count, size_t q_stride, const kernel_kv *kv,        \
+                                 size_t kv_offset, size_t slots, size_t head_size, float scale,   \
+                                 const float *bias)                                               \
+    {                                                                                             \
+        KERNEL_BY_HEADS(KERNEL_SCORES_OF)                                                         \
+    }                                                                                             \
+    static void attention_values(float *out, size_t out_stride, const float *p, size_t p_stride,  \
+                                 const float *factor, size_t query_count, const kernel_kv *kv,    \
+                                 size_t kv_offset, size_t slots, size_t columns)                  \
+    {                                                                                             \
+        KERNEL_BY_HEADS(KERNEL_VALUES_OF)                                                         \
+    }
+
 static inline float kernel_bf16_to_float(uint16_t bits)
 {
     union {

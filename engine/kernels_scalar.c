@@ -239,48 +239,55 @@ static float kv_at(const kernel_kv *kv, const void *rows, size_t index)
                     : ((const float *)rows)[index];
 }
 
-/* One query head. A slot of probability 0 adds +0 to the sum and 0*v to the values: no bit changes
- * (v finite). */
-static void attend(float *out, const float *q, const kernel_kv *kv, size_t kv_offset, size_t slots,
-                   size_t head_size, float scale, const float *bias, float *p)
+static void attention_scores(float *scores, size_t scores_stride, const float *q,
+                             size_t query_count, size_t q_stride, const kernel_kv *kv,
+                             size_t kv_offset, size_t slots, size_t head_size, float scale,
+                             const float *bias)
 {
-    float largest = -INFINITY, total = 0.0F;
-    for (size_t j = 0; j < slots; j++) {
-        float product = 0.0F;
-        for (size_t d = 0; d < head_size; d++) {
-            product += q[d] * kv_at(kv, kv->keys, j * kv->stride + kv_offset + d);
+    for (size_t h = 0; h < query_count; h++) {
+        for (size_t j = 0; j < slots; j++) {
+            float product = 0.0F;
+            for (size_t d = 0; d < head_size; d++) {
+                product +=
+                    q[h * q_stride + d] * kv_at(kv, kv->keys, j * kv->stride + kv_offset + d);
+            }
+            scores[h * scores_stride + j] = product * scale + (bias ? bias[j] : 0.0F);
         }
-        p[j] = product * scale + (bias ? bias[j] : 0.0F);
-        largest = fmaxf(largest, p[j]);
-    }
-    memset(out, 0, head_size * sizeof *out);
-    if (largest == -INFINITY) { /* no slot is visible */
-        memset(p, 0, slots * sizeof *p);
-        return;
-    }
-    for (size_t j = 0; j < slots; j++) {
-        p[j] = expf(p[j] - largest);
-        total += p[j];
-        for (size_t d = 0; d < head_size; d++) {
-            out[d] += p[j] * kv_at(kv, kv->values, j * kv->stride + kv_offset + d);
-        }
-    }
-    float inverse = 1.0F / total;
-    for (size_t d = 0; d < head_size; d++) {
-        out[d] *= inverse;
-    }
-    for (size_t j = 0; j < slots; j++) {
-        p[j] *= inverse;
     }
 }
 
-static void attention(float *out, const float *q, size_t query_count, size_t q_stride,
-                      const kernel_kv *kv, size_t kv_offset, size_t slots, size_t head_size,
-                      float scale, const float *bias, float *scores)
+static void attention_weights(float *scores, size_t scores_stride, size_t rows, size_t slots,
+                              float *sums)
+{
+    for (size_t h = 0; h < rows; h++) {
+        float *row = scores + h * scores_stride, largest = -INFINITY;
+        for (size_t j = 0; j < slots; j++) {
+            largest = fmaxf(largest, row[j]);
+        }
+        sums[h] = 0.0F;
+        for (size_t j = 0; j < slots; j++) {
+            row[j] = largest == -INFINITY ? 0.0F : expf(row[j] - largest);
+            sums[h] += row[j];
+        }
+    }
+}
+
+static void attention_values(float *out, size_t out_stride, const float *p, size_t p_stride,
+                             const float *factor, size_t query_count, const kernel_kv *kv,
+                             size_t kv_offset, size_t slots, size_t columns)
 {
     for (size_t h = 0; h < query_count; h++) {
-        attend(out + h * q_stride, q + h * q_stride, kv, kv_offset, slots, head_size, scale, bias,
-               scores + h * slots);
+        float *to = out + h * out_stride;
+        memset(to, 0, columns * sizeof *to);
+        for (size_t j = 0; j < slots; j++) {
+            for (size_t d = 0; d < columns; d++) {
+                to[d] += p[h * p_stride + j] *
+                         kv_at(kv, kv->values, j * kv->stride + kv_offset + d);
+            }
+        }
+        for (size_t d = 0; d < columns; d++) {
+            to[d] *= factor[h];
+        }
     }
 }
 
@@ -311,6 +318,26 @@ static void logit_stats(const float *logits, size_t vocabulary, float *log_sum_e
     *argmax = best;
 }
 
+/* --- the limit of arithmetic ------------------------------------------------------------------ */
+
+static uint64_t int8_work(size_t rounds)
+{
+    enum { CHAINS = 8 };
+    volatile int8_t factor = 3;
+    int32_t sum[CHAINS] = {1, 2, 3, 4, 5, 6, 7, 8};
+    for (size_t i = 0; i < rounds; i++) {
+        int8_t f = factor;
+        for (size_t c = 0; c < CHAINS; c++) {
+            sum[c] = (int32_t)((uint32_t)sum[c] + (uint32_t)((int32_t)(int8_t)sum[c] * f));
+        }
+    }
+    volatile int32_t keep = 0;
+    for (size_t c = 0; c < CHAINS; c++) {
+        keep ^= sum[c];
+    }
+    return (uint64_t)rounds * CHAINS;
+}
+
 static const kernel_table table = {
     .isa = BASE_ISA_SCALAR,
     .rmsnorm = rmsnorm,
@@ -322,8 +349,11 @@ static const kernel_table table = {
     .dot = dot,
     .to_half = to_half,
     .from_half = from_half,
-    .attention = attention,
+    .attention_scores = attention_scores,
+    .attention_weights = attention_weights,
+    .attention_values = attention_values,
     .logit_stats = logit_stats,
+    .int8_work = int8_work,
 };
 
 const kernel_ops kernel_scalar_ops = {

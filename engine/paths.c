@@ -71,26 +71,62 @@ void core_see(const core_stream *s, size_t place, size_t window, size_t exact, c
 
 /* --- attention -------------------------------------------------------------------------------- */
 
+enum {
+    FAR_SLOTS = 192,   /* from here on one token's attention is worth three loops over the pool */
+    BLOCK_SLOTS = 64,  /* of scores that stay together; a multiple of every kernel's own step */
+    BLOCK_COLUMNS = 32 /* of values: one cache line of f16 */
+};
+
 typedef struct attend_job {
     core_stream *s;
     size_t plane, fading_plane;
-    const core_views *views; /* [tokens] */
-    size_t heads_at_once;    /* query heads of one work item */
+    const core_views *views;     /* [tokens] */
+    size_t owned_from, owned_to; /* places between which all owned ones lie */
 } attend_job;
 
-/* The share of one head's attention that each owner's slots got. p [count] normalised. */
-static void sum_mass(const core_stream *s, const core_view *view, const float *p, float keep,
-                     float weight, float *mass)
+/* The share of one head's attention that each owner's slots got, given p [count] in all: weight is
+ * what normalises p, times the path's share. */
+static void sum_mass(const attend_job *job, const core_view *view, const float *p, float keep,
+                     float share, float weight, float *mass)
 {
+    const core_stream *s = job->s;
+    size_t from = job->owned_from > view->from ? job->owned_from : view->from;
+    size_t end = view->from + view->count, to = job->owned_to < end ? job->owned_to : end;
+    float others = 0.0f;
     for (size_t o = 0; o < s->owners; o++) {
         mass[o] *= keep;
     }
-    for (size_t j = 0; j < view->count; j++) {
-        uint32_t owner = s->owner[view->from + j];
-        if (owner < s->owners) {
-            mass[owner] += weight * p[j];
+    for (size_t place = from; place < to; place++) {
+        uint32_t owner = s->owner[place];
+        float part = weight * p[place - view->from];
+        others += owner > 0 ? part : 0.0f;
+        if (owner > 0 && owner < s->owners) {
+            mass[owner] += part;
         }
     }
+    mass[0] += share - others; /* live tokens: the rest */
+}
+
+static void find_owned(attend_job *job, size_t places)
+{
+    const core_stream *s = job->s;
+    job->owned_from = places;
+    for (size_t i = 0; i < places; i++) {
+        if (s->owner[i] != 0) {
+            job->owned_from = i < job->owned_from ? i : job->owned_from;
+            job->owned_to = i + 1;
+        }
+    }
+}
+
+static kernel_kv view_kv(const attend_job *job, const core_view *view)
+{
+    const core_stream *s = job->s;
+    size_t plane = view->fading ? job->fading_plane : job->plane;
+    return (kernel_kv){.keys = core_kv_row(s, s->rotated, plane, view->from),
+                       .values = core_kv_row(s, s->values, plane, view->from),
+                       .half = !s->kv_f32,
+                       .stride = s->kv_width};
 }
 
 /* lse of one path for one head. q rotated for it, p its normalised weights; work [D]. */
@@ -115,17 +151,17 @@ static float path_lse(const core_stream *s, const core_view *view, const kernel_
     return score - logf(p[best]);
 }
 
-/* One work item: some heads of one token, over all its paths. */
-static void attend_item(const attend_job *job, size_t t, size_t head, size_t thread)
+/* One work item: the heads of one token that share a KV head, over all its paths. */
+static void attend_item(const attend_job *job, size_t t, size_t group, size_t thread)
 {
     core_stream *s = job->s;
     const core_shape *shape = &s->model->shape;
     const core_views *views = &job->views[t];
-    size_t group = shape->heads / shape->kv_heads, d = shape->head_size, n = job->heads_at_once;
+    size_t n = shape->heads / shape->kv_heads, d = shape->head_size, head = group * n;
     const float *q = s->qkv + t * (s->q_width + 2 * s->kv_width) + head * d;
     float *out = s->attended + t * s->q_width + head * d;
-    float *query = s->query + thread * 2 * group * d, *part = query + group * d;
-    float *scores = s->scores + thread * group * s->slots_max;
+    float *query = s->query + thread * 2 * n * d, *part = query + n * d;
+    float *scores = s->scores + thread * n * s->slots_max;
     float *mass = s->head_mass + (t * shape->heads + head) * CORE_OWNERS_MAX;
     float lse[CORE_GROUP_MAX], scale = 1.0f / sqrtf((float)d), work[CORE_HEAD_MAX];
     if (s->mass) {
@@ -133,21 +169,16 @@ static void attend_item(const attend_job *job, size_t t, size_t head, size_t thr
     }
     for (size_t i = 0; i < views->count; i++) {
         const core_view *view = &views->list[i];
-        size_t plane = view->fading ? job->fading_plane : job->plane;
-        kernel_kv kv = {.keys = core_kv_row(s, s->rotated, plane, view->from),
-                        .values = core_kv_row(s, s->values, plane, view->from),
-                        .half = !s->kv_f32,
-                        .stride = s->kv_width};
-        size_t offset = head / group * d;
+        kernel_kv kv = view_kv(job, view);
         memcpy(query, q, n * d * sizeof *q);
         s->kernels->rope(query, n, d, view->cosine, view->sine, s->model->rope_halves);
-        s->kernels->attention(i ? part : out, query, n, d, &kv, offset, view->count, d, scale,
-                              s->owned ? s->bias + view->from : NULL, scores);
+        kernel_attention(s->kernels, i ? part : out, query, n, d, &kv, group * d, view->count, d,
+                         scale, s->owned ? s->bias + view->from : NULL, scores);
         for (size_t h = 0; h < n; h++) {
             float keep = 0.0f, weight = 1.0f;
             const float *p = scores + h * view->count;
             if (views->count > 1) {
-                float own = path_lse(s, view, &kv, offset, query + h * d, p, scale, work);
+                float own = path_lse(s, view, &kv, group * d, query + h * d, p, scale, work);
                 float all = i ? fmaxf(lse[h], own) : own;
                 if (i && all > -INFINITY) {
                     all += logf(expf(lse[h] - all) + expf(own - all));
@@ -160,7 +191,7 @@ static void attend_item(const attend_job *job, size_t t, size_t head, size_t thr
                 lse[h] = all;
             }
             if (s->mass) {
-                sum_mass(s, view, p, keep, weight, mass + h * CORE_OWNERS_MAX);
+                sum_mass(job, view, p, keep, weight, weight, mass + h * CORE_OWNERS_MAX);
             }
         }
     }
@@ -169,9 +200,86 @@ static void attend_item(const attend_job *job, size_t t, size_t head, size_t thr
 static void attend(void *argument, size_t begin, size_t end, size_t thread)
 {
     const attend_job *job = argument;
-    size_t items = job->s->model->shape.heads / job->heads_at_once;
+    size_t groups = job->s->model->shape.kv_heads;
     for (size_t item = begin; item < end; item++) {
-        attend_item(job, item / items, item % items * job->heads_at_once, thread);
+        attend_item(job, item / groups, item % groups, thread);
+    }
+}
+
+/* --- one token that sees many slots in one path: each step is shared out on its own ----------- */
+
+static void score_slots(void *argument, size_t begin, size_t end, size_t thread)
+{
+    const attend_job *job = argument;
+    core_stream *s = job->s;
+    const core_shape *shape = &s->model->shape;
+    const core_view *view = &job->views->list[0];
+    size_t n = shape->heads / shape->kv_heads, d = shape->head_size;
+    size_t blocks = (view->count + BLOCK_SLOTS - 1) / BLOCK_SLOTS;
+    (void)thread;
+    for (size_t item = begin; item < end; item++) {
+        size_t group = item / blocks, from = item % blocks * BLOCK_SLOTS;
+        size_t count = view->count - from < BLOCK_SLOTS ? view->count - from : BLOCK_SLOTS;
+        core_view part = {.from = view->from + from, .count = count};
+        kernel_kv kv = view_kv(job, &part);
+        s->kernels->attention_scores(s->scores + group * n * s->slots_max + from, s->slots_max,
+                                     s->qkv + group * n * d, n, d, &kv, group * d, count, d,
+                                     1.0f / sqrtf((float)d), s->owned ? s->bias + part.from : NULL);
+    }
+}
+
+static void weigh_slots(void *argument, size_t begin, size_t end, size_t thread)
+{
+    const attend_job *job = argument;
+    core_stream *s = job->s;
+    size_t n = s->model->shape.heads / s->model->shape.kv_heads;
+    (void)thread;
+    for (size_t group = begin; group < end; group++) {
+        s->kernels->attention_weights(s->scores + group * n * s->slots_max, s->slots_max, n,
+                                      job->views->list[0].count, s->head_sums + group * n);
+        for (size_t h = group * n; h < (group + 1) * n; h++) {
+            s->head_sums[h] = s->head_sums[h] > 0.0f ? 1.0f / s->head_sums[h] : 0.0f;
+        }
+    }
+}
+
+static void add_values(void *argument, size_t begin, size_t end, size_t thread)
+{
+    const attend_job *job = argument;
+    core_stream *s = job->s;
+    const core_shape *shape = &s->model->shape;
+    const core_view *view = &job->views->list[0];
+    size_t n = shape->heads / shape->kv_heads, d = shape->head_size;
+    size_t blocks = (d + BLOCK_COLUMNS - 1) / BLOCK_COLUMNS;
+    kernel_kv kv = view_kv(job, view);
+    (void)thread;
+    for (size_t item = begin; item < end; item++) {
+        size_t group = item / blocks, column = item % blocks * BLOCK_COLUMNS;
+        size_t columns = d - column < BLOCK_COLUMNS ? d - column : BLOCK_COLUMNS;
+        s->kernels->attention_values(s->attended + group * n * d + column, d,
+                                     s->scores + group * n * s->slots_max, s->slots_max,
+                                     s->head_sums + group * n, n, &kv, group * d + column,
+                                     view->count, columns);
+    }
+}
+
+static void attend_far(attend_job *job)
+{
+    core_stream *s = job->s;
+    const core_shape *shape = &s->model->shape;
+    const core_view *view = &job->views->list[0];
+    size_t groups = shape->kv_heads;
+    s->kernels->rope(s->qkv, shape->heads, shape->head_size, view->cosine, view->sine,
+                     s->model->rope_halves);
+    base_pool_run(s->pool, groups * ((view->count + BLOCK_SLOTS - 1) / BLOCK_SLOTS), 1, score_slots,
+                  job);
+    base_pool_run(s->pool, groups, 1, weigh_slots, job);
+    base_pool_run(s->pool, groups * ((shape->head_size + BLOCK_COLUMNS - 1) / BLOCK_COLUMNS), 1,
+                  add_values, job);
+    for (size_t h = 0; s->mass && h < shape->heads; h++) {
+        float *mass = s->head_mass + h * CORE_OWNERS_MAX;
+        memset(mass, 0, CORE_OWNERS_MAX * sizeof *mass);
+        sum_mass(job, view, s->scores + h * s->slots_max, 0.0f, 1.0f, s->head_sums[h], mass);
     }
 }
 
@@ -179,11 +287,15 @@ void core_attend(core_stream *s, size_t plane, size_t fading_plane, const core_v
                  size_t tokens)
 {
     const core_shape *shape = &s->model->shape;
-    /* Few tokens: one head an item, so that threads share evenly; many: heads that share a KV head
-     * go together. */
-    attend_job job = {s, plane, fading_plane, views,
-                      tokens < 4 ? 1 : shape->heads / shape->kv_heads};
-    base_pool_run(s->pool, tokens * (shape->heads / job.heads_at_once), 1, attend, &job);
+    attend_job job = {.s = s, .plane = plane, .fading_plane = fading_plane, .views = views};
+    if (s->mass && s->owned > 0) {
+        find_owned(&job, s->places + tokens);
+    }
+    if (tokens == 1 && views->count == 1 && views->list[0].count >= FAR_SLOTS) {
+        attend_far(&job);
+    } else {
+        base_pool_run(s->pool, tokens * shape->kv_heads, 1, attend, &job);
+    }
     for (size_t h = 0; s->mass && h < tokens * shape->heads; h++) {
         for (size_t o = 0; o < s->owners; o++) {
             s->mass[o] += s->head_mass[h * CORE_OWNERS_MAX + o] /

@@ -70,7 +70,8 @@ struct core_stream {
     core_views *views;        /* [batch_max] what each token sees, in plain attention layers ... */
     core_views *fading_views; /* ... and in fading ones */
     float *query;             /* [threads, 2, H/G*D] a rotated query, one path's result */
-    float *scores;            /* [threads, H/G, slots_max] */
+    float *scores;            /* [threads, H/G, slots_max], or [H, slots_max] of one token */
+    float *head_sums;         /* [H] 1 / sum of the weights, of one token */
     float *head_mass;         /* [batch_max, H, CORE_OWNERS_MAX] */
     void *matmul_scratch;
     void *arena;

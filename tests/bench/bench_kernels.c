@@ -169,7 +169,7 @@ static double attention_once(void)
 {
     kernel_kv kv = {keys, values, true, 192};
     double start = seconds();
-    kernel_get()->attention(attended, q, 3, 64, &kv, 64, SLOTS, 64, 0.125F, bias, scores);
+    kernel_attention(kernel_get(), attended, q, 3, 64, &kv, 64, SLOTS, 64, 0.125F, bias, scores);
     return seconds() - start;
 }
 

@@ -331,6 +331,38 @@ static void test_the_paths_share_one_whole_of_attention(void **state)
     free(p);
 }
 
+/* Far along, one token's attention is cut by slots and columns, several tokens' by heads: the bits
+ * are the same, whatever the threads; the shares of attention are, too, up to rounding. */
+static void test_far_along_tokens_run_alone_give_the_bits_of_tokens_run_together(void **state)
+{
+    (void)state;
+    enum { FAR = 400, TOGETHER = 16 };
+    static float together[TOGETHER][TINY_V], alone[TINY_V];
+    plain *p = calloc(1, sizeof *p);
+    float mass[3][3] = {{0}};
+    size_t tokens[3] = {0};
+    for (int i = 0; i < 3; i++) {
+        core_stream *stream = open_stream(0, i == 1 ? NULL : pool);
+        run(stream, ids, FAR, NULL);
+        p->count = FAR;
+        insert(stream, p, 100, 40, -0.5f, 2, 4);
+        core_mass_watch(stream, mass[i], 3, &tokens[i]);
+        if (i == 0) {
+            assert_int_equal(core_run(stream, ids, TOGETHER, together[0], TOGETHER, NULL),
+                             BASE_OK);
+        }
+        for (size_t t = 0; i > 0 && t < TOGETHER; t++) {
+            run(stream, ids + t, 1, alone);
+            assert_memory_equal(alone, together[t], sizeof alone);
+        }
+        assert_int_equal(tokens[i], TOGETHER);
+        assert_true(fabsf(mass[i][0] + mass[i][2] - TOGETHER) < 1e-3f && mass[i][2] > 0.1f);
+        assert_true(fabsf(mass[i][2] - mass[0][2]) < 1e-4f * mass[0][2]);
+        core_stream_close(stream);
+    }
+    free(p);
+}
+
 static void test_a_restored_window_continues_with_the_same_bits(void **state)
 {
     (void)state;
@@ -391,6 +423,7 @@ int main(void)
         cmocka_unit_test(test_memories_close_up_when_the_tokens_around_them_leave),
         cmocka_unit_test(test_dropped_tokens_leave_no_trace),
         cmocka_unit_test(test_the_paths_share_one_whole_of_attention),
+        cmocka_unit_test(test_far_along_tokens_run_alone_give_the_bits_of_tokens_run_together),
         cmocka_unit_test(test_a_restored_window_continues_with_the_same_bits),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -121,7 +121,7 @@ static void test_attention_agrees_with_float64(void **state)
             for (size_t k = 0; k < QUERIES_MAX * D_MAX; k++) {
                 out[k] = 77.0F;
             }
-            table->attention(out, q, queries, D_MAX, &kv, OFFSET, slots, d_count, scale,
+            kernel_attention(table, out, q, queries, D_MAX, &kv, OFFSET, slots, d_count, scale,
                              biased ? bias : NULL, scores);
             for (size_t h = 0; h < QUERIES_MAX; h++) {
                 if (h < queries) {
@@ -179,9 +179,9 @@ static void test_attention_minus_infinity_is_absence_bit_for_bit(void **state)
             }
             memset(out, 0x55, sizeof out);
             memset(few_out, 0x55, sizeof few_out);
-            table->attention(out, q, queries, D_MAX, &kv, OFFSET, slots, d_count, 0.125F, masked,
-                             scores);
-            table->attention(few_out, q, queries, D_MAX, &few, OFFSET, left, d_count, 0.125F,
+            kernel_attention(table, out, q, queries, D_MAX, &kv, OFFSET, slots, d_count, 0.125F,
+                             masked, scores);
+            kernel_attention(table, few_out, q, queries, D_MAX, &few, OFFSET, left, d_count, 0.125F,
                              few_bias, few_scores);
             assert_memory_equal(out, few_out, sizeof out);
             for (size_t h = 0; h < queries; h++) {
@@ -208,12 +208,52 @@ static void test_attention_heads_are_independent(void **state)
     for (int isa = 0; isa < BASE_ISA_COUNT; isa++) {
         const kernel_table *table = kernel_table_for((base_isa)isa);
         for (size_t queries = 1; table && queries <= QUERIES_MAX; queries++) {
-            table->attention(out, q, queries, D_MAX, &kv, OFFSET, 77, 64, 0.125F, bias, scores);
+            kernel_attention(table, out, q, queries, D_MAX, &kv, OFFSET, 77, 64, 0.125F, bias,
+                             scores);
             for (size_t h = 0; h < queries; h++) {
-                table->attention(alone, q + h * D_MAX, 1, D_MAX, &kv, OFFSET, 77, 64, 0.125F, bias,
-                                 alone_scores);
+                kernel_attention(table, alone, q + h * D_MAX, 1, D_MAX, &kv, OFFSET, 77, 64, 0.125F,
+                                 bias, alone_scores);
                 assert_memory_equal(out + h * D_MAX, alone, 64 * sizeof *alone);
                 assert_memory_equal(scores + h * 77, alone_scores, 77 * sizeof *alone_scores);
+            }
+        }
+    }
+}
+
+/* Goal: the three steps may be cut anywhere. Method: scores by blocks of slots, values by blocks of
+ * columns, against all at once, as bits. */
+static void test_attention_may_be_cut_by_slots_and_columns(void **state)
+{
+    (void)state;
+    static float whole[QUERIES_MAX * SLOTS_MAX], cut[QUERIES_MAX * SLOTS_MAX];
+    static float values[QUERIES_MAX * D_MAX], parts[QUERIES_MAX * D_MAX];
+    enum { SLOTS = 129, D = 80, STEP = 64, COLUMNS = 32 };
+    fill(5);
+    for (int isa = 0; isa < BASE_ISA_COUNT; isa++) {
+        const kernel_table *t = kernel_table_for((base_isa)isa);
+        for (size_t i = 0; t && i < 2 * QUERIES_MAX; i++) {
+            size_t queries = 1 + i / 2;
+            kernel_kv kv = window(i % 2 == 0);
+            float sums[QUERIES_MAX];
+            t->attention_scores(whole, SLOTS, q, queries, D_MAX, &kv, OFFSET, SLOTS, D, 0.1F, bias);
+            for (size_t from = 0; from < SLOTS; from += STEP) {
+                size_t count = SLOTS - from < STEP ? SLOTS - from : STEP;
+                kernel_kv part = window(i % 2 == 0);
+                size_t bytes = from * WIDTH * (part.half ? sizeof(uint16_t) : sizeof(float));
+                part.keys = (const char *)part.keys + bytes;
+                t->attention_scores(cut + from, SLOTS, q, queries, D_MAX, &part, OFFSET, count, D,
+                                    0.1F, bias + from);
+            }
+            assert_memory_equal(whole, cut, queries * SLOTS * sizeof *cut);
+            t->attention_weights(whole, SLOTS, queries, SLOTS, sums);
+            t->attention_values(values, D_MAX, whole, SLOTS, sums, queries, &kv, OFFSET, SLOTS, D);
+            for (size_t from = 0; from < D; from += COLUMNS) {
+                size_t columns = D - from < COLUMNS ? D - from : COLUMNS;
+                t->attention_values(parts + from, D_MAX, whole, SLOTS, sums, queries, &kv,
+                                    OFFSET + from, SLOTS, columns);
+            }
+            for (size_t h = 0; h < queries; h++) {
+                assert_memory_equal(values + h * D_MAX, parts + h * D_MAX, D * sizeof *parts);
             }
         }
     }
@@ -231,7 +271,7 @@ static void test_attention_to_nothing_is_zero(void **state)
     for (int isa = 0; isa < BASE_ISA_COUNT; isa++) {
         const kernel_table *table = kernel_table_for((base_isa)isa);
         if (table) {
-            table->attention(out, q, 3, D_MAX, &kv, OFFSET, 21, 64, 0.125F, bias, scores);
+            kernel_attention(table, out, q, 3, D_MAX, &kv, OFFSET, 21, 64, 0.125F, bias, scores);
             for (size_t h = 0; h < 3; h++) {
                 for (size_t d = 0; d < 64; d++) {
                     assert_true(out[h * D_MAX + d] == 0.0F);
@@ -250,6 +290,7 @@ int main(void)
         cmocka_unit_test(test_attention_agrees_with_float64),
         cmocka_unit_test(test_attention_minus_infinity_is_absence_bit_for_bit),
         cmocka_unit_test(test_attention_heads_are_independent),
+        cmocka_unit_test(test_attention_may_be_cut_by_slots_and_columns),
         cmocka_unit_test(test_attention_to_nothing_is_zero),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,477 @@
+/* cli/cmd_bench.c: how fast this program is on this machine: prefill, decode, splice, and the
+ * machine's own limits beside them. Every figure is a median over rounds, with least and largest.
+ *
+ * --paced serves eval/bench.py, which lets two programs take turns: once ready, the program prints
+ * "ready", then runs one round for each line it reads and prints that round as one line of JSON.
+ */
+#include <ftw.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "base/rng.h"
+#include "cli/cli.h"
+
+enum { ROUNDS_DEFAULT = 5, ROUNDS_MAX = 1000, PREFILL = 512, DECODE = 32, BOUND_DEFAULT = 1024 };
+
+typedef struct figure {          /* of one round */
+    double seconds, cpu_seconds; /* on the wall; of all threads */
+} figure;
+
+static figure now(void)
+{
+    struct rusage use;
+    getrusage(RUSAGE_SELF, &use);
+    double cpu = (double)(use.ru_utime.tv_sec + use.ru_stime.tv_sec) +
+                 1e-6 * (double)(use.ru_utime.tv_usec + use.ru_stime.tv_usec);
+    return (figure){base_clock_ms() * 1e-3, cpu};
+}
+
+static figure since(figure begin)
+{
+    figure end = now();
+    return (figure){end.seconds - begin.seconds, end.cpu_seconds - begin.cpu_seconds};
+}
+
+static int compare(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Wait for our turn; false when nobody asks any more. */
+static bool next_round(void)
+{
+    for (int c; (c = getchar()) != EOF;) {
+        if (c == '\n') {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Runs `round` as often as is asked for. units: done by a round; rates [ROUNDS_MAX] a second. */
+typedef base_status bench_round(void *argument, base_error *err);
+static base_status run_rounds(const cli_options *o, bench_round *round, void *argument,
+                              double units, double *rates, size_t *count, base_error *err)
+{
+    size_t rounds = o->rounds ? o->rounds : ROUNDS_DEFAULT;
+    base_status status = BASE_OK;
+    rounds = o->paced || rounds > ROUNDS_MAX ? ROUNDS_MAX : rounds;
+    *count = 0;
+    if (o->paced) {
+        printf("ready\n");
+        fflush(stdout);
+    }
+    while (*count < rounds && !status && (!o->paced || next_round())) {
+        figure begin = now();
+        status = round(argument, err);
+        figure took = since(begin);
+        rates[(*count)++] = units / took.seconds;
+        if (o->paced && !status) {
+            printf("{\"units\": %.0f, \"seconds\": %.6f, \"cpu_seconds\": %.6f}\n", units,
+                   took.seconds, took.cpu_seconds);
+            fflush(stdout);
+        }
+    }
+    qsort(rates, *count, sizeof *rates, compare);
+    return status;
+}
+
+static void add_row(json_t *rows, const char *what, size_t tokens, size_t depth, size_t window,
+                    bool detector, const double *rates, size_t count)
+{
+    json_array_append_new(rows, json_pack("{s:s, s:I, s:I, s:I, s:b, s:f, s:f, s:f}", "what", what,
+                                          "tokens", (json_int_t)tokens, "depth", (json_int_t)depth,
+                                          "window", (json_int_t)window, "detector", detector,
+                                          "median_tok_s", rates[count / 2], "min_tok_s", rates[0],
+                                          "max_tok_s", rates[count - 1]));
+}
+
+/* --- prefill and decode ----------------------------------------------------------------------- */
+
+typedef struct token_bench {
+    core_stream *stream;
+    innovation detector;
+    bool detects;
+    int32_t *ids;
+    float *logits; /* [pass, V] */
+    size_t depth, tokens, pass, vocabulary;
+} token_bench;
+
+/* Back to the depth, then the tokens in passes; with the detector as the loop does it: the
+ * distribution behind every token is looked at. */
+static base_status run_tokens(void *argument, base_error *err)
+{
+    token_bench *b = argument;
+    base_status status = BASE_OK;
+    size_t slots = core_slots(b->stream), gone = slots > b->depth ? slots - b->depth : 0;
+    core_window_remove(b->stream, slots - gone, gone);
+    for (size_t done = 0; done < b->tokens && !status; done += b->pass) {
+        size_t count = b->tokens - done < b->pass ? b->tokens - done : b->pass;
+        bool last = done + count == b->tokens;
+        size_t rows = b->detects ? count : last || b->pass == 1;
+        status = core_run(b->stream, b->ids + done, count, b->logits, rows, err);
+        for (size_t t = 0; b->detects && t < rows; t++) {
+            float log_sum, entropy;
+            size_t best;
+            kernel_get()->logit_stats(b->logits + t * b->vocabulary, b->vocabulary, &log_sum,
+                                      &entropy, &best);
+            (void)innovation_observe(&b->detector, entropy);
+        }
+    }
+    return status;
+}
+
+static base_status open_tokens(const cli_options *o, engine *e, token_bench *b, base_error *err)
+{
+    enum { PASS_MAX = 64 };
+    bool bounded = o->core && strcmp(o->core, "window") == 0;
+    core_stream_options options = {.slots_max = bounded ? 0 : b->depth + b->tokens,
+                                   .window = !bounded    ? 0
+                                             : o->window ? o->window
+                                                         : BOUND_DEFAULT,
+                                   .pool = engine_pool(e)};
+    innovation_options detector = {0};
+    base_rng rng;
+    b->vocabulary = core_model_shape(engine_model(e))->vocabulary;
+    b->ids = base_calloc(b->depth + b->tokens, sizeof *b->ids);
+    b->logits = base_calloc(PASS_MAX * b->vocabulary, sizeof *b->logits);
+    if (!b->ids || !b->logits) {
+        return base_fail(err, BASE_NO_MEMORY, "no memory for %zu tokens", b->depth + b->tokens);
+    }
+    base_rng_seed(&rng, 1);
+    for (size_t i = 0; i < b->depth + b->tokens; i++) {
+        b->ids[i] = (int32_t)base_rng_below(&rng, b->vocabulary);
+    }
+    innovation_begin(&b->detector, &detector);
+    base_status status = core_stream_open(engine_model(e), &options, &b->stream, err);
+    return status ? status : core_run(b->stream, b->ids + b->tokens, b->depth, NULL, 0, err);
+}
+
+static void close_tokens(token_bench *b)
+{
+    core_stream_close(b->stream);
+    base_free(b->ids);
+    base_free(b->logits);
+}
+
+static base_status bench_tokens(const cli_options *o, engine *e, bool prefill, size_t depth,
+                                json_t *rows, base_error *err)
+{
+    enum { PASS = 64 };
+    double rates[ROUNDS_MAX];
+    size_t count = 0, window = o->core && strcmp(o->core, "window") == 0
+                                   ? (o->window ? o->window : BOUND_DEFAULT)
+                                   : 0;
+    token_bench b = {.depth = depth,
+                     .tokens = cli_limit(o) ? cli_limit(o)
+                               : prefill    ? PREFILL
+                                            : DECODE,
+                     .pass = prefill ? PASS : 1,
+                     .detects = !o->no_detector};
+    if (window > 0 && b.tokens > CORE_ROLLBACK) {
+        b.tokens = CORE_ROLLBACK; /* as many as a bounded window can run again */
+    }
+    base_status status = open_tokens(o, e, &b, err);
+    if (!status) {
+        status = run_rounds(o, run_tokens, &b, (double)b.tokens, rates, &count, err);
+    }
+    close_tokens(&b);
+    if (status || count == 0) {
+        return status;
+    }
+    if (!o->json && !o->paced) {
+        double bytes = (double)core_model_weight_bytes(engine_model(e));
+        printf("%s %zu tokens at depth %zu%s%s: %.1f tok/s (min %.1f, max %.1f)",
+               prefill ? "prefill" : "decode", b.tokens, depth, window ? " (bounded window)" : "",
+               b.detects ? "" : ", detector off", rates[count / 2], rates[0], rates[count - 1]);
+        if (!prefill) {
+            printf("; weights read at %.1f GB/s", rates[count / 2] * bytes / 1e9);
+        }
+        printf("\n");
+    }
+    add_row(rows, prefill ? "prefill" : "decode", b.tokens, depth, window, b.detects, rates, count);
+    return BASE_OK;
+}
+
+/* --- splice ----------------------------------------------------------------------------------- */
+
+enum { BEFORE = 256, EPISODE = 64, BEHIND = 32 }; /* slots before, of and behind the memory */
+
+typedef struct splice_bench {
+    core_stream *stream;
+    store *store;
+    kvblob_shape shape;
+    uint64_t episode;
+    void *block;
+    int32_t ids[BEFORE + EPISODE];
+} splice_bench;
+
+static const uint8_t bench_tag[32] = "eidetic bench splice";
+
+/* From the store's file into the window, ahead of the last tokens, and out again. */
+static base_status splice_from_disk(void *argument, base_error *err)
+{
+    splice_bench *b = argument;
+    void *blob = NULL;
+    size_t size = 0;
+    base_status status = store_get_kv(b->store, b->episode, bench_tag, &blob, &size, err);
+    if (!status && kvblob_count(&b->shape, blob, size) != EPISODE) {
+        status = base_fail(err, BASE_CORRUPT, "the bench's own block does not read back");
+    }
+    if (!status) {
+        kvblob_decode(&b->shape, blob, b->block);
+        status = core_window_insert(b->stream, BEFORE, EPISODE, b->block, 0.0f, 1, err);
+    }
+    base_free(blob);
+    if (!status) {
+        core_window_remove(b->stream, BEFORE, EPISODE);
+    }
+    return status;
+}
+
+/* What the splice saves: the episode's tokens run behind the prefix. */
+static base_status compute_episode(void *argument, base_error *err)
+{
+    splice_bench *b = argument;
+    core_window_remove(b->stream, BEFORE, core_slots(b->stream) - BEFORE);
+    return core_run(b->stream, b->ids + BEFORE, EPISODE, NULL, 0, err);
+}
+
+static int remove_one(const char *path, const struct stat *info, int type, struct FTW *ftw)
+{
+    (void)info;
+    (void)type;
+    (void)ftw;
+    return remove(path);
+}
+
+/* A store with one episode that holds the block of the window's slots. */
+static base_status fill_store(const char *folder, splice_bench *b, base_error *err)
+{
+    store_options options = {.create = true};
+    store_new_span span = {.start_byte = 0, .end_byte = 5};
+    store_new_document document = {.source = "bench",
+                                   .external_id = "bench",
+                                   .title = "",
+                                   .text = "bench",
+                                   .text_size = 5,
+                                   .observed_at_us = 0,
+                                   .valid_from_us = BASE_TIME_NONE,
+                                   .valid_to_us = BASE_TIME_NONE,
+                                   .spans = &span,
+                                   .span_count = 1};
+    store_put_result result;
+    store_txn *txn = NULL;
+    size_t count = 0, size = kvblob_bytes(&b->shape, EPISODE);
+    void *blob = base_calloc(1, size);
+    base_status status = blob ? store_open(folder, &options, &b->store, err)
+                              : base_fail(err, BASE_NO_MEMORY, "no memory for a block");
+    if (!status && !(status = store_begin(b->store, 0, &txn, err))) {
+        core_block_read(b->stream, BEFORE, EPISODE, b->block);
+        kvblob_encode(&b->shape, b->block, EPISODE, blob);
+        if (!(status = store_put_document(txn, &document, &result, &b->episode, &count, err)) &&
+            !(status = store_put_kv(txn, b->episode, bench_tag, blob, size, err))) {
+            status = store_commit(txn, err);
+        } else {
+            store_abort(txn);
+        }
+    }
+    base_free(blob);
+    return status;
+}
+
+static base_status open_splice(engine *e, kvblob_type type, const char *folder, splice_bench *b,
+                               base_error *err)
+{
+    const core_shape *shape = core_model_shape(engine_model(e));
+    core_stream_options options = {.slots_max = BEFORE + EPISODE + BEHIND, .pool = engine_pool(e)};
+    base_rng rng;
+    base_rng_seed(&rng, 2);
+    for (size_t i = 0; i < BEFORE + EPISODE; i++) {
+        b->ids[i] = (int32_t)base_rng_below(&rng, shape->vocabulary);
+    }
+    base_status status = core_stream_open(engine_model(e), &options, &b->stream, err);
+    if (status) {
+        return status;
+    }
+    size_t token_bytes = core_block_bytes(b->stream, 1);
+    b->shape = (kvblob_shape){.type = type,
+                              .heads = token_bytes / (shape->head_size * sizeof(uint16_t)),
+                              .head_size = shape->head_size};
+    b->block = base_alloc_aligned(EPISODE * token_bytes);
+    if (!b->block) {
+        return base_fail(err, BASE_NO_MEMORY, "no memory for a block");
+    }
+    status = core_run(b->stream, b->ids, BEFORE + EPISODE, NULL, 0, err);
+    return status ? status : fill_store(folder, b, err);
+}
+
+static base_status bench_splice(const cli_options *o, engine *e, json_t *rows, base_error *err)
+{
+    enum { SPLICES = 50 };
+    char folder[4096];
+    double disk[ROUNDS_MAX], computed[ROUNDS_MAX];
+    size_t count = 0;
+    splice_bench b = {0};
+    cli_options rounds = *o;
+    const char *tmp = getenv("TMPDIR");
+    kvblob_type type = KVBLOB_Q8;
+    if (o->kv_type) {
+        (void)kvblob_type_parse(o->kv_type, &type); /* cli_open_engine has seen it */
+    }
+    snprintf(folder, sizeof folder, "%s/eidetic-bench-XXXXXX", tmp && *tmp ? tmp : "/tmp");
+    if (!mkdtemp(folder)) {
+        return base_fail(err, BASE_IO, "cannot create a folder in %s", tmp && *tmp ? tmp : "/tmp");
+    }
+    rounds.paced = false;
+    base_status status = open_splice(e, type, folder, &b, err);
+    if (!status &&
+        !(status = run_rounds(&rounds, compute_episode, &b, 1.0, computed, &count, err))) {
+        double middle = computed[count / 2];
+        rounds.rounds = o->rounds ? o->rounds : SPLICES;
+        core_window_remove(b.stream, BEFORE, EPISODE);
+        status = core_run(b.stream, b.ids, BEHIND, NULL, 0, err);
+        if (!status &&
+            !(status = run_rounds(&rounds, splice_from_disk, &b, 1.0, disk, &count, err))) {
+            if (!o->json) {
+                printf("splice of %d tokens from disk (%s, %zu bytes): %.2f ms (min %.2f, max "
+                       "%.2f); computed: %.1f ms\n",
+                       EPISODE, kvblob_type_name(type), kvblob_bytes(&b.shape, EPISODE),
+                       1e3 / disk[count / 2], 1e3 / disk[count - 1], 1e3 / disk[0], 1e3 / middle);
+            }
+            json_array_append_new(
+                rows, json_pack("{s:s, s:i, s:s, s:I, s:f, s:f, s:f, s:f}", "what", "splice",
+                                "tokens", EPISODE, "kv_type", kvblob_type_name(type), "bytes",
+                                (json_int_t)kvblob_bytes(&b.shape, EPISODE), "median_ms",
+                                1e3 / disk[count / 2], "min_ms", 1e3 / disk[count - 1], "max_ms",
+                                1e3 / disk[0], "computed_median_ms", 1e3 / middle));
+        }
+    }
+    store_close(b.store);
+    core_stream_close(b.stream);
+    base_free_aligned(b.block);
+    nftw(folder, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    return status;
+}
+
+/* --- the machine ------------------------------------------------------------------------------ */
+
+typedef struct limits_bench {
+    base_pool *pool;
+    uint64_t *data;
+    size_t words;
+} limits_bench;
+
+static void read_words(void *argument, size_t begin, size_t end, size_t thread)
+{
+    const uint64_t *p = argument;
+    uint64_t sum[8] = {0};
+    (void)thread;
+    for (size_t i = begin; i + 8 <= end; i += 8) {
+        for (size_t j = 0; j < 8; j++) {
+            sum[j] ^= p[i + j];
+        }
+    }
+    volatile uint64_t keep = sum[0] ^ sum[1] ^ sum[2] ^ sum[3] ^ sum[4] ^ sum[5] ^ sum[6] ^ sum[7];
+    (void)keep;
+}
+
+static base_status read_memory(void *argument, base_error *err)
+{
+    limits_bench *b = argument;
+    (void)err;
+    base_pool_run(b->pool, b->words, 4096, read_words, b->data);
+    return BASE_OK;
+}
+
+enum { MULTIPLY_ROUNDS = 1 << 20 };
+
+static void multiply_range(void *argument, size_t begin, size_t end, size_t thread)
+{
+    (void)argument;
+    (void)thread;
+    (void)kernel_get()->int8_work(end - begin);
+}
+
+static base_status multiply(void *argument, base_error *err)
+{
+    limits_bench *b = argument;
+    (void)err;
+    base_pool_run(b->pool, MULTIPLY_ROUNDS, 64, multiply_range, NULL);
+    return BASE_OK;
+}
+
+static base_status bench_limits(const cli_options *o, engine *e, json_t *rows, base_error *err)
+{
+    double read[ROUNDS_MAX], work[ROUNDS_MAX], per_round = (double)kernel_get()->int8_work(1);
+    size_t count = 0;
+    limits_bench b = {.pool = engine_pool(e), .words = (size_t)256 << 17};
+    b.data = base_alloc_aligned(b.words * sizeof *b.data);
+    if (!b.data) {
+        return base_fail(err, BASE_NO_MEMORY, "no memory to read");
+    }
+    memset(b.data, 1, b.words * sizeof *b.data);
+    base_status status = run_rounds(o, read_memory, &b, (double)(b.words * 8), read, &count, err);
+    if (!status &&
+        !(status = run_rounds(o, multiply, &b, per_round * MULTIPLY_ROUNDS, work, &count, err))) {
+        /* The best: what else runs only ever makes it less. */
+        if (!o->json) {
+            printf("memory reads: %.1f GB/s; 8-bit multiply-adds (%s): %.0f G/s\n",
+                   read[count - 1] / 1e9, base_isa_name(kernel_get()->isa), work[count - 1] / 1e9);
+        }
+        json_array_append_new(rows, json_pack("{s:s, s:f, s:f}", "what", "limits", "read_gb_s",
+                                              read[count - 1] / 1e9, "int8_gmac_s",
+                                              work[count - 1] / 1e9));
+    }
+    base_free_aligned(b.data);
+    return status;
+}
+
+/* --- the command ------------------------------------------------------------------------------ */
+
+int cmd_bench(const cli_options *o)
+{
+    const char *what = o->operands[0];
+    const char *const parts[] = {"prefill", "decode", "splice", "limits"};
+    size_t part = 0;
+    while (part < 4 && strcmp(what, parts[part]) != 0) {
+        part++;
+    }
+    if (part == 4) {
+        return cli_usage("bench: '%s' is none of prefill, decode, splice, limits", what);
+    }
+    if (o->paced && part > 1) {
+        return cli_usage("bench: --paced is for prefill and decode");
+    }
+    base_error err = {0};
+    engine *e = NULL;
+    if (cli_open_engine(o, 0, &e, &err)) {
+        return cli_fail(&err);
+    }
+    json_t *rows = json_array();
+    base_status status = BASE_OK;
+    if (part == 2) {
+        status = bench_splice(o, e, rows, &err);
+    } else if (part == 3) {
+        status = bench_limits(o, e, rows, &err);
+    } else {
+        status = bench_tokens(o, e, part == 0, o->depth, rows, &err);
+        if (!status && part == 1 && o->depth == 0 && !o->paced) {
+            status = bench_tokens(o, e, false, 2048, rows, &err);
+        }
+    }
+    if (!status && o->json && !o->paced) {
+        cli_print_json(json_pack(
+            "{s:s, s:I, s:s, s:I, s:O}", "model", engine_model_name(e), "threads",
+            (json_int_t)base_pool_threads(engine_pool(e)), "isa", base_isa_name(kernel_get()->isa),
+            "weight_bytes", (json_int_t)core_model_weight_bytes(engine_model(e)), "rows", rows));
+    }
+    json_decref(rows);
+    engine_close(e);
+    return status ? cli_fail(&err) : CLI_DONE;
+}
