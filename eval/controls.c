@@ -10,8 +10,9 @@
  * The engine takes no part in it: changed keys and values are put into the records of a store of
  * the controls' own (OUT/control), from where the loop splices them like any others. (ii) and (iii)
  * are compared with what chance allows: (ii) fails where the excess over 2 points has an exact
- * paired p < 0.05, (iii) where 20 points lie above the one-sided 95 % bound of the difference, or
- * the difference may be chance (p >= 0.05). With fewer than 10 questions they are not decided. */
+ * paired p < 0.05; (iii) where fewer than 20 points were measured, and they may be chance (p >=
+ * 0.05) or 20 points lie above the one-sided 95 % bound of the difference. With fewer than 10
+ * questions they are not decided. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -379,7 +380,7 @@ bool eval_controls_passed(const bool right[][EVAL_CONTROL_COUNT], size_t count, 
                      "(ii) %s keys and values give %.0f points more right answers than "
                      "no memory",
                      variant_names[v], 100 * more.difference);
-        } else if (lead.p >= chance || bound < lead_min) {
+        } else if (lead.difference < lead_min && (lead.p >= chance || bound < lead_min)) {
             snprintf(text, 160,
                      "(iii) the right keys and values give only %.0f points more right "
                      "answers than %s ones",

@@ -69,7 +69,7 @@ typedef struct eval_suite {
     size_t limit;     /* default, 0 = all */
     bool documents, questions; /* files that it needs */
 } eval_suite;
-enum { EVAL_SUITE_COUNT = 6 };
+enum { EVAL_SUITE_COUNT = 7 };
 extern const eval_suite eval_suites[EVAL_SUITE_COUNT];
 const eval_suite *eval_suite_find(const char *name); /* NULL when there is none */
 

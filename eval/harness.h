@@ -126,10 +126,20 @@ base_status eval_job_trace(eval_job *job, const char *arm, const char *question,
 
 /* recall.c: arms over documents and questions. */
 base_status eval_run_recall(eval_job *job, base_error *err);
-/* Ask one question; *row is filled but for suite fields; the answer stays with the caller. */
-base_status eval_ask(eval_job *job, const eval_arm *arm, eval_memory *m, const eval_question *q,
-                     engine_session **session, eval_row *row, engine_answer *answer,
-                     base_error *err);
+/* What the store holds of a question's evidence at its time. */
+enum { EVAL_EVIDENCE_MAX = 16 };
+typedef struct eval_evidence {
+    uint64_t ids[EVAL_EVIDENCE_MAX];
+    size_t count;
+    int64_t observed_us; /* BASE_TIME_NONE when count is 0 */
+} eval_evidence;
+/* Begin a row: the question, and where its evidence stands in the arm's own ranking. */
+base_status eval_note_question(eval_job *job, const eval_arm *arm, eval_memory *m,
+                               const eval_question *q, eval_evidence *known, eval_row *row,
+                               base_error *err);
+/* Judge the answer and count; all but answer_ms. The row borrows the answer's text. */
+void eval_note_answer(const eval_arm *arm, const eval_question *q, const engine_answer *a,
+                      const eval_evidence *known, eval_row *row);
 /* OUT/store with all documents; path: where it is. */
 base_status eval_memory_fill(eval_job *job, char path[4096], base_error *err);
 

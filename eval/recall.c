@@ -12,7 +12,7 @@
 #include "base/mem.h"
 #include "eval/harness.h"
 
-enum { EVIDENCE_MAX = 16, RANKED = 64, TRACES = 2, PATH_SIZE = 4096 };
+enum { RANKED = 64, TRACES = 2, PATH_SIZE = 4096 };
 
 /* --- one answer ------------------------------------------------------------------------------- */
 
@@ -74,8 +74,8 @@ static bool brought(const engine_answer *a, const uint64_t *ids, size_t count)
     return false;
 }
 
-static void note_answer(const eval_arm *arm, const eval_question *q, const engine_answer *a,
-                        const uint64_t *ids, size_t count, eval_row *row)
+void eval_note_answer(const eval_arm *arm, const eval_question *q, const engine_answer *a,
+                      const eval_evidence *known, eval_row *row)
 {
     row->answer = a->text;
     row->abstained = a->abstained;
@@ -83,8 +83,8 @@ static void note_answer(const eval_arm *arm, const eval_question *q, const engin
     if (q->answerable) {
         eval_judge(row);
         row->as_of = q->past ? row->contains : -1;
-        if (count > 0 && searches(arm->arm)) {
-            row->evidence = brought(a, ids, count);
+        if (known->count > 0 && searches(arm->arm)) {
+            row->evidence = brought(a, known->ids, known->count);
             row->false_forget = q->unchanged ? !row->evidence : -1;
         }
         if (!a->abstained && arm->arm != ENGINE_ARM_NONE) {
@@ -103,6 +103,9 @@ static void note_answer(const eval_arm *arm, const eval_question *q, const engin
     row->decode_tokens = (int64_t)a->decode_tokens;
     row->rerun_tokens = (int64_t)(a->prefill_tokens + a->rerun_tokens - a->first_tokens);
     row->first_token_ms = a->first_ms;
+    if (known->observed_us != BASE_TIME_NONE) {
+        row->age_s = (double)(q->as_of_us - known->observed_us) / 1e6;
+    }
 }
 
 static void note_question(const eval_arm *arm, const eval_question *q, eval_row *row)
@@ -156,26 +159,34 @@ static base_status warm_up(eval_job *job, const eval_arm *arm, eval_memory *m,
     return status == BASE_LIMIT ? BASE_OK : status;
 }
 
-base_status eval_ask(eval_job *job, const eval_arm *arm, eval_memory *m, const eval_question *q,
-                     engine_session **session, eval_row *row, engine_answer *answer,
-                     base_error *err)
+base_status eval_note_question(eval_job *job, const eval_arm *arm, eval_memory *m,
+                               const eval_question *q, eval_evidence *known, eval_row *row,
+                               base_error *err)
 {
-    uint64_t ids[EVIDENCE_MAX];
-    size_t count = 0;
-    int64_t observed = BASE_TIME_NONE;
-    bool memory = arm->arm != ENGINE_ARM_NONE;
-    *answer = (engine_answer){0};
+    *known = (eval_evidence){.observed_us = BASE_TIME_NONE};
     note_question(arm, q, row);
-    base_status status = BASE_OK;
-    if (memory &&
-        ((status = eval_memory_evidence(m, q, ids, EVIDENCE_MAX, &count, &observed, err)) ||
-         (searches(arm->arm) && count > 0 &&
-          (status = rank_of(job, arm, m, q, ids, count, &row->rank, err))))) {
-        return status;
+    if (arm->arm == ENGINE_ARM_NONE) {
+        return BASE_OK;
     }
-    status = *session ? BASE_OK : warm_up(job, arm, m, q, session, err);
+    base_status status = eval_memory_evidence(m, q, known->ids, EVAL_EVIDENCE_MAX, &known->count,
+                                              &known->observed_us, err);
+    return !status && searches(arm->arm) && known->count > 0
+               ? rank_of(job, arm, m, q, known->ids, known->count, &row->rank, err)
+               : status;
+}
+
+static base_status ask(eval_job *job, const eval_arm *arm, eval_memory *m, const eval_question *q,
+                       engine_session **session, eval_row *row, engine_answer *answer,
+                       base_error *err)
+{
+    eval_evidence known;
+    *answer = (engine_answer){0};
+    base_status status = eval_note_question(job, arm, m, q, &known, row, err);
+    if (!status && !*session) {
+        status = warm_up(job, arm, m, q, session, err);
+    }
     for (int time = arm->warm ? 0 : 1; time < 2 && !status; time++) {
-        if ((status = open_session(job, arm, m, q, ids, count, session, err))) {
+        if ((status = open_session(job, arm, m, q, known.ids, known.count, session, err))) {
             break;
         }
         double begin = base_clock_ms();
@@ -194,10 +205,7 @@ base_status eval_ask(eval_job *job, const eval_arm *arm, eval_memory *m, const e
     if (status) {
         return base_error_prefix(err, "question %s", q->id);
     }
-    note_answer(arm, q, answer, ids, count, row);
-    if (observed != BASE_TIME_NONE) {
-        row->age_s = (double)(q->as_of_us - observed) / 1e6;
-    }
+    eval_note_answer(arm, q, answer, &known, row);
     return BASE_OK;
 }
 
@@ -268,7 +276,7 @@ static base_status ask_and_keep(eval_job *job, const eval_arm *arm, eval_memory 
 {
     eval_row row;
     engine_answer answer;
-    base_status status = eval_ask(job, arm, m, q, session, &row, &answer, err);
+    base_status status = ask(job, arm, m, q, session, &row, &answer, err);
     if (!status) {
         row.extra = row.extra ? row.extra : json_incref(size);
         status = eval_results_add(job->results, &row, err);

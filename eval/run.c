@@ -16,6 +16,8 @@ const eval_suite eval_suites[EVAL_SUITE_COUNT] = {
      RECALL_ARMS, 96, false, false},
     {"consolidate", "numbered facts, later ones contradict earlier ones; one and two hops",
      RECALL_ARMS, 96, false, false},
+    {"haystack", "facts hidden in --tokens N of the text in --documents; recall by distance",
+     RECALL_ARMS, 24, true, false},
     {"world", "attributes that change at different speeds, replayed; asked: now, as of, about",
      RECALL_ARMS, 96, false, false},
     {"stream", "a text that needs another memory every sentence, teacher-forced or free",
@@ -122,11 +124,9 @@ static eval_generator *generator_of(const char *suite)
     const struct {
         const char *suite;
         eval_generator *generator;
-    } all[] = {{"overwrite", eval_generate_overwrite},
-               {"consolidate", eval_generate_consolidate},
-               {"world", eval_generate_world},
-               {"stream", eval_generate_stream},
-               {"events", eval_generate_stream}};
+    } all[] = {{"overwrite", eval_generate_overwrite}, {"consolidate", eval_generate_consolidate},
+               {"world", eval_generate_world},         {"haystack", eval_generate_haystack},
+               {"stream", eval_generate_stream},       {"events", eval_generate_stream}};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         if (strcmp(all[i].suite, suite) == 0) {
             return all[i].generator;
@@ -270,6 +270,7 @@ base_status eval_run_suite(engine *e, const eval_options *options, base_error *e
     o.tokens = o.tokens ? o.tokens : 16000;
     o.replay = o.replay || strcmp(o.suite, "world") == 0;
     size_t limit = o.limit ? o.limit : job.suite->limit;
+    bool lived = o.mode && strcmp(o.mode, "lived") == 0;
     bool stream = strcmp(o.suite, "stream") == 0, events = strcmp(o.suite, "events") == 0;
     base_status status;
     if (strlen(o.out) >= sizeof job.path) {
@@ -283,6 +284,7 @@ base_status eval_run_suite(engine *e, const eval_options *options, base_error *e
         job.begin_ms = job.told_ms = base_clock_ms();
         status = stream   ? eval_run_stream(&job, err)
                  : events ? eval_run_events(&job, err)
+                 : lived  ? eval_run_lived(&job, err)
                           : eval_run_recall(&job, err);
     }
     eval_results_close(job.results);

@@ -208,7 +208,15 @@ for suite in overwrite consolidate world; do
     json "d['suite'] == '$suite' and d['n'] == 1 and d['arms']['full']['answer_ms'] > 0"
     check "$suite writes what it asked" test -s "$work/$suite/questions.jsonl"
 done
-for suite in stream events; do
+hay="--documents $sample/documents.jsonl --tokens 300 --limit 1 --controls 0 --max-tokens 6"
+run 2 eval haystack --out "$work/none"
+run 0 eval haystack $hay --arms full --out "$work/ingested"
+tail -n 1 "$out" >"$work/line" && mv "$work/line" "$out"
+json 'd["suite"] == "haystack" and d["arms"]["full"]["recall_at_4"] == 1'
+run 0 eval haystack $hay --arms full --mode lived --out "$work/lived"
+tail -n 1 "$out" >"$work/line" && mv "$work/line" "$out"
+json 'd["n"] == 1 and d["arms"]["full"]["recall_at_4"] == 1'
+for suite in haystack stream events; do
     run 0 eval $suite --help
     prints "$suite"
 done
