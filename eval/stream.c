@@ -219,6 +219,20 @@ static void note(const watch *w, const engine_answer *a, eval_row *row)
     row->first_token_ms = a->first_ms;
 }
 
+/* The fixed prefix is run before anything is counted (a session that restarts keeps it). */
+static base_status open_session(eval_job *job, const eval_question *q,
+                                const engine_session_options *options, engine_session **session,
+                                base_error *err)
+{
+    engine_answer answer;
+    base_status status = BASE_OK;
+    if (!*session && !(status = engine_session_open(job->e, options, session, err)) &&
+        !(status = engine_ask(*session, q->text, 1, &answer, err))) {
+        engine_answer_free(&answer);
+    }
+    return status ? status : engine_session_restart(*session, options, err);
+}
+
 static base_status run_text(eval_job *job, const eval_arm *arm, eval_memory *m,
                             const eval_question *q, engine_session **session, base_error *err)
 {
@@ -237,8 +251,7 @@ static base_status run_text(eval_job *job, const eval_arm *arm, eval_memory *m,
     options.no_uses = true;
     base_status status = eval_text_open(job->e, q, &text, err);
     if (!status) {
-        status = *session ? engine_session_restart(*session, &options, err)
-                          : engine_session_open(job->e, &options, session, err);
+        status = open_session(job, q, &options, session, err);
     }
     double begin = base_clock_ms();
     if (status ||

@@ -199,10 +199,12 @@ run 2 eval files $files --arms none,fool --out "$work/none"
 says "'fool'"
 run 1 eval overwrite --mode lived --out "$work/none"
 says 'no modes'
-for suite in overwrite consolidate world; do
+for suite in overwrite consolidate haystack world stream events; do
     run 0 eval $suite --help
-    prints "$suite"
+    prints "^  $suite"
     prints 'trigger='
+done
+for suite in overwrite world; do
     run 0 eval $suite --arms full --limit 1 --controls 0 --max-tokens 6 --out "$work/$suite"
     tail -n 1 "$out" >"$work/line" && mv "$work/line" "$out"
     json "d['suite'] == '$suite' and d['n'] == 1 and d['arms']['full']['answer_ms'] > 0"
@@ -210,16 +212,9 @@ for suite in overwrite consolidate world; do
 done
 hay="--documents $sample/documents.jsonl --tokens 300 --limit 1 --controls 0 --max-tokens 6"
 run 2 eval haystack --out "$work/none"
-run 0 eval haystack $hay --arms full --out "$work/ingested"
-tail -n 1 "$out" >"$work/line" && mv "$work/line" "$out"
-json 'd["suite"] == "haystack" and d["arms"]["full"]["recall_at_4"] == 1'
 run 0 eval haystack $hay --arms full --mode lived --out "$work/lived"
 tail -n 1 "$out" >"$work/line" && mv "$work/line" "$out"
 json 'd["n"] == 1 and d["arms"]["full"]["recall_at_4"] == 1'
-for suite in haystack stream events; do
-    run 0 eval $suite --help
-    prints "$suite"
-done
 run 0 eval events --arms entropy,random --limit 1 --out "$work/events"
 tail -n 1 "$out" >"$work/line" && mv "$work/line" "$out"
 json '0 <= d["arms"]["entropy"]["fired"] <= 1 and d["arms"]["entropy"]["events_per_100"] == d["arms"]["random"]["events_per_100"]'
