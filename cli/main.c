@@ -60,7 +60,7 @@ static const cli_option options[] = {
     {"session", 0, TEXT, AT(session), "NAME", "name of the conversation"},
     {"resume-at", 0, TEXT, AT(resume_at), "TURN",
      "go on behind this turn of the conversation (a number, or 'last')"},
-    {"prompt", 'p', TEXT, AT(prompt), "TEXT", "text to continue"},
+    {"prompt", 'p', TEXT, AT(prompt), "TEXT", "text to continue ('-': standard input)"},
     {"count", 'n', COUNT, AT(max_tokens), "N", "tokens to generate"},
     {"results", 'k', COUNT, AT(k), "N", "results"},
     {"source", 0, TEXT, AT(source), "S", "name of the source"},

@@ -109,6 +109,11 @@ typedef struct engine_session_options {
     bool keep_writes;        /* collect uses and new KV for engine_session_write */
     uint64_t kv_budget;      /* bytes of KV that a write leaves in the store; UINT64_MAX = any */
     bool no_uses;            /* of these, only KV: asking does not change what is answered later */
+    /* Where the window is bounded: text of engine_generate and engine_continue that leaves it is
+     * cut into episodes, and those that pass the write test are stored under this source (lived
+     * memory); NULL = off. Needs a store that can be written. */
+    const char *lived_source;
+    float lived_rate;        /* share of spans that the write test aims at; 0 = the default */
     const uint64_t *oracle;  /* [oracle_count] for ENGINE_ARM_ORACLE */
     size_t oracle_count;
     /* Called for every piece of answer text as it is final (whole code points); may be NULL. */
@@ -217,6 +222,18 @@ base_status engine_session_restore(engine_session *s, const void *data, size_t s
 /* Plain continuation of text, no chat template; memory only if the session has a store. */
 base_status engine_generate(engine_session *s, const char *prompt, size_t max_tokens,
                             engine_answer *answer, base_error *err);
+
+/* The same behind the text that the session holds (turns of a conversation are dropped): one stream
+ * in any number of calls, endless where the window is bounded. */
+base_status engine_continue(engine_session *s, const char *text, size_t max_tokens,
+                            engine_answer *answer, base_error *err);
+
+/* What has become of the text that left the window. */
+typedef struct engine_lived {
+    uint64_t tokens_left, tokens_written; /* cut into episodes; of those, stored */
+    uint64_t episodes_left, episodes_written;
+} engine_lived;
+engine_lived engine_session_lived(const engine_session *s);
 
 /* The same loop, teacher-forced (evaluation): after `question` (NULL: none), the answer is `text`;
  * calls `look` before every token with the logits [V] that the loop would sample from. It returns

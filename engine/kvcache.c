@@ -15,7 +15,7 @@ struct kvcache {
     const prompt *prompt;
     kvblob_shape shape;
     void *block; /* [KVCACHE_BLOCK_MAX tokens] what the window gets; until the next get */
-    uint8_t tag[32];
+    uint8_t tag[32], lived_tag[32];
 };
 
 static void make_tag(kvcache *c, const core_model *model, const core_stream_options *options)
@@ -43,6 +43,10 @@ static void make_tag(kvcache *c, const core_model *model, const core_stream_opti
         base_sha256_add(&hash, numbers, 4);
     }
     base_sha256_end(&hash, c->tag);
+    base_sha256_begin(&hash);
+    base_sha256_add(&hash, c->tag, sizeof c->tag);
+    base_sha256_add(&hash, "lived", 6);
+    base_sha256_end(&hash, c->lived_tag);
 }
 
 base_status kvcache_open(const core_model *model, const core_stream_options *options,
@@ -100,9 +104,10 @@ static void open_blob(kvcache *c, kvcache_block *out)
     out->block = c->block;
 }
 
-static bool read_blob(kvcache *c, store *s, uint64_t episode, kvcache_block *out)
+static bool read_blob(kvcache *c, store *s, uint64_t episode, const uint8_t *tag,
+                      kvcache_block *out)
 {
-    if (!s || store_get_kv(s, episode, c->tag, &out->blob, &out->blob_size, NULL) != BASE_OK) {
+    if (!s || store_get_kv(s, episode, tag, &out->blob, &out->blob_size, NULL) != BASE_OK) {
         return false;
     }
     out->count = kvblob_count(&c->shape, out->blob, out->blob_size);
@@ -153,5 +158,30 @@ base_status kvcache_get(kvcache *c, store *s, const store_episode *episode, kvca
                         base_error *err)
 {
     *out = (kvcache_block){0};
-    return read_blob(c, s, episode->id, out) ? BASE_OK : compute(c, episode, out, err);
+    return read_blob(c, s, episode->id, c->tag, out) ? BASE_OK : compute(c, episode, out, err);
+}
+
+const uint8_t *kvcache_lived_tag(const kvcache *c)
+{
+    return c->lived_tag;
+}
+
+base_status kvcache_take(kvcache *c, const core_stream *from, size_t at, size_t count,
+                         kvcache_block *out, base_error *err)
+{
+    BASE_ASSERT(count > 0 && count <= KVCACHE_BLOCK_MAX);
+    *out = (kvcache_block){.count = count, .blob_size = kvblob_bytes(&c->shape, count)};
+    out->blob = base_calloc(1, out->blob_size);
+    if (!out->blob) {
+        return base_fail(err, BASE_NO_MEMORY, "no memory for keys and values");
+    }
+    core_block_read(from, at, count, c->block);
+    kvblob_encode(&c->shape, c->block, count, out->blob);
+    return BASE_OK;
+}
+
+bool kvcache_get_lived(kvcache *c, store *s, uint64_t episode, kvcache_block *out)
+{
+    *out = (kvcache_block){0};
+    return read_blob(c, s, episode, c->lived_tag, out);
 }

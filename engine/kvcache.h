@@ -38,4 +38,14 @@ typedef struct kvcache_block {
 base_status kvcache_get(kvcache *c, store *s, const store_episode *episode, kvcache_block *out,
                         base_error *err);
 
+/* Lived keys and values: as they were in a running window of text, with what they had seen; only
+ * such a window takes them. They lie under a tag of their own, beside the other. */
+const uint8_t *kvcache_lived_tag(const kvcache *c); /* [32] */
+/* Slots [at, at + count) of a stream with this cache's model and KV type, count <=
+ * KVCACHE_BLOCK_MAX; only the blob of *out is set. */
+base_status kvcache_take(kvcache *c, const core_stream *from, size_t at, size_t count,
+                         kvcache_block *out, base_error *err);
+/* As kvcache_get, from disk only: false where there are none. */
+bool kvcache_get_lived(kvcache *c, store *s, uint64_t episode, kvcache_block *out);
+
 #endif

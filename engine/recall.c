@@ -152,7 +152,9 @@ static base_status splice_one(engine_session *s, const retrieval_hit *hit, size_
         return status == BASE_NOT_FOUND ? BASE_OK : status; /* forgotten since it was found */
     }
     store *kv_store = s->options.no_kv_disk ? NULL : s->options.store;
-    status = kvcache_get(s->kv, kv_store, &episode, &block, err);
+    if (!session_lives(s) || !kvcache_get_lived(s->kv, kv_store, hit->id, &block)) {
+        status = kvcache_get(s->kv, kv_store, &episode, &block, err);
+    }
     store_episode_free(&episode);
     if (status) {
         return status;
@@ -204,7 +206,7 @@ base_status session_splice(engine_session *s, const retrieval_hit *hits, size_t 
     for (size_t i = 0; i < count && chosen_count < wanted; i++) {
         if (hits[i].score >= s->options.score_min &&
             strength_of(s, &hits[i]) >= (float)STORE_STRENGTH_SPLICE_MIN &&
-            !splice_find(&s->window, hits[i].id)) {
+            !splice_find(&s->window, hits[i].id) && !session_lived_visible(s, hits[i].id)) {
             chosen[chosen_count++] = i;
         }
     }

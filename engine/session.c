@@ -115,6 +115,7 @@ static base_status take_options(engine_session *s, const engine_session_options 
     }
     base_rng_seed(&s->noise, s->options.sampling.seed);
     innovation_begin(&s->innovation, &s->options.innovation);
+    session_lived_clear(s);
     return status;
 }
 
@@ -202,6 +203,7 @@ void engine_session_close(engine_session *s)
         return;
     }
     drop_writes(s);
+    session_lived_free(s);
     kvcache_close(s->kv);
     splice_close(&s->window);
     sample_free(s->sampler);
@@ -314,12 +316,14 @@ static base_status running_query(engine_session *s, bool in_answer, base_buffer 
     return recent_text(s, s->answer_at, ANSWER_QUERY_TOKENS, query, err);
 }
 
-/* A memory came in: the last tokens are run again; of a short answer all, with its header. */
+/* A memory came in: the last tokens are run again; of a short answer to a question all, with its
+ * header. */
 static base_status run_tail_again(engine_session *s, bool in_answer, engine_event *event,
                                   base_error *err)
 {
     size_t end = splice_slots(&s->window);
-    size_t from = end - s->answer_at >= TAIL || !in_answer ? end - TAIL : s->header_at;
+    bool tail = !in_answer || !s->question || end - s->answer_at >= TAIL;
+    size_t from = !tail ? s->header_at : end > TAIL ? end - TAIL : 0;
     from = from > s->memory_at ? from : s->memory_at;
     if (from == end) {
         return BASE_OK;
@@ -348,6 +352,9 @@ static base_status recall_here(engine_session *s, bool in_answer, float entropy,
         (status = session_look_up(s, query.data, query.size, hits, &hit_count, HITS_MAX,
                                   &event->query_ms, err))) {
         goto done;
+    }
+    if (hit_count > 0 && session_lived_visible(s, hits[0].id)) {
+        goto done; /* it has not left the window */
     }
     bool found = hit_count > 0 && hits[0].score >= running_score_min;
     bool leads = found && (hit_count == 1 || hits[0].score - hits[1].score >= running_lead_min ||
@@ -416,6 +423,9 @@ static base_status read_prompt(engine_session *s, const int32_t *ids, size_t cou
             float logit = t == 0 ? first_logit : s->logits[(t - 1) * v + (size_t)ids[done + t]];
             status = session_note_token(s, ids[done + t], known ? lse - logit : 0.0f, entropy,
                                         false, false, err);
+            if (!status) {
+                status = session_lived_note(s, ids[done + t], known ? lse - logit : 0.0f, err);
+            }
             known = true;
             stats(s, s->logits + t * v, &lse, &entropy);
             bool last = done + t + 1 == count;
@@ -430,6 +440,9 @@ static base_status read_prompt(engine_session *s, const int32_t *ids, size_t cou
         }
         done += chunk;
         memmove(s->logits, s->logits + (chunk - 1) * v, v * sizeof *s->logits);
+        if (!status) {
+            status = session_lived_leave(s, err);
+        }
         if (!status && fired && long_text && done < count) {
             status = recall_here(s, false, fired_entropy, err);
             stats(s, s->logits, &lse, &entropy);
@@ -713,11 +726,15 @@ static base_status generate(engine_session *s, size_t max_tokens, const forced *
         if (!status) {
             status = session_note_text(s, id, false, err);
         }
+        float surprise = lse - s->logits[id];
         if (!status) {
             double begin = base_clock_ms();
             status = splice_run(&s->window, &id, 1, s->logits, 1, err);
             s->answer->decode_ms += base_clock_ms() - begin;
             s->answer->decode_tokens++;
+        }
+        if (!status && !(status = session_lived_note(s, id, surprise, err))) {
+            status = session_lived_leave(s, err);
         }
     }
     return status;
@@ -807,31 +824,41 @@ base_status engine_ask(engine_session *s, const char *question, size_t max_token
     return end_answer(s, status, err);
 }
 
-/* Text without turns: BOS where the model wants one, then the text; memories go to its start. */
-static base_status take_text(engine_session *s, const int32_t *ids, size_t count, base_error *err)
+/* Text without turns: BOS where the model wants one, then the text; memories go to its start, and
+ * at most so far back as insertion_point allows. Anew: behind nothing. */
+static base_status take_text(engine_session *s, const int32_t *ids, size_t count, bool anew,
+                             base_error *err)
 {
     int32_t bos = tokenizer_bos(s->e->tokenizer);
-    bool known = false;
     prompt_events events = {0};
-    s->prefix_stands = false;
-    drop_turns(s);
     base_status status = BASE_OK;
-    if (bos >= 0 && tokenizer_adds_bos(s->e->tokenizer)) {
-        status = run(s, &bos, 1, err);
-        known = true;
+    anew = anew || splice_slots(&s->window) == 0 || s->answered_before;
+    bool known = !anew;
+    if (anew) {
+        s->prefix_stands = false;
+        drop_turns(s);
+        if (bos >= 0 && tokenizer_adds_bos(s->e->tokenizer)) {
+            status = run(s, &bos, 1, err);
+            known = true;
+        }
+        s->memory_at = s->header_at = s->answer_at = splice_slots(&s->window);
+        session_lived_clear(s);
     }
-    s->memory_at = s->header_at = s->answer_at = splice_slots(&s->window);
     if (!status && count > 0) {
-        status = session_recalls(s) ? read_prompt(s, ids, count, known, &events, err)
-                                    : run(s, ids, count, err);
+        status = session_recalls(s) || session_lives(s)
+                     ? read_prompt(s, ids, count, known, &events, err)
+                     : run(s, ids, count, err);
+    }
+    if (events.count > 0) { /* there was no boundary to splice at: it stays open until the end */
+        innovation_again(&s->innovation, 1);
     }
     s->answer_at = s->header_at = splice_slots(&s->window);
     splice_watch(&s->window, true);
     return status;
 }
 
-base_status engine_generate(engine_session *s, const char *text, size_t max_tokens,
-                            engine_answer *answer, base_error *err)
+static base_status go_on(engine_session *s, const char *text, size_t max_tokens, bool anew,
+                         engine_answer *answer, base_error *err)
 {
     int32_t *ids = NULL;
     size_t count = 0;
@@ -839,17 +866,29 @@ base_status engine_generate(engine_session *s, const char *text, size_t max_toke
     if (!status) {
         status = tokenizer_encode(s->e->tokenizer, text, strlen(text), &ids, &count, err);
     }
-    if (!status && count == 0 && !tokenizer_adds_bos(s->e->tokenizer)) {
+    if (!status && anew && count == 0 && !tokenizer_adds_bos(s->e->tokenizer)) {
         status = base_fail(err, BASE_INVALID, "the prompt is empty");
     }
     if (!status) {
-        status = take_text(s, ids, count, err);
+        status = take_text(s, ids, count, anew, err);
     }
     base_free(ids);
     if (!status) {
         status = generate(s, max_tokens, NULL, err);
     }
     return end_answer(s, status, err);
+}
+
+base_status engine_generate(engine_session *s, const char *text, size_t max_tokens,
+                            engine_answer *answer, base_error *err)
+{
+    return go_on(s, text, max_tokens, true, answer, err);
+}
+
+base_status engine_continue(engine_session *s, const char *text, size_t max_tokens,
+                            engine_answer *answer, base_error *err)
+{
+    return go_on(s, text, max_tokens, false, answer, err);
 }
 
 base_status engine_force(engine_session *s, const char *question, const char *text,
@@ -865,7 +904,8 @@ base_status engine_force(engine_session *s, const char *question, const char *te
     }
     if (!status) {
         status =
-            question ? take_question(s, force.count, &abstain, err) : take_text(s, NULL, 0, err);
+            question ? take_question(s, force.count, &abstain, err)
+                     : take_text(s, NULL, 0, true, err);
     }
     if (!status) {
         force.ids = ids;

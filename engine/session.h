@@ -29,6 +29,21 @@ typedef struct session_write {
     float mass;
 } session_write;
 
+/* Live text that has not been cut into episodes yet (lived.c). */
+typedef struct session_lived {
+    int32_t *ids;     /* [capacity] oldest first */
+    float *surprises; /* [capacity] nats */
+    size_t count, capacity;
+    size_t begin;     /* tokens of the stream before ids[0] */
+    float threshold;  /* of a span's pooled surprise */
+    struct {
+        uint64_t first_id, end_id; /* episodes [first_id, end_id) */
+        size_t end;                /* tokens of the stream up to their last */
+    } recent[16];
+    size_t recent_next;
+    engine_lived counts;
+} session_lived;
+
 struct engine_session {
     engine *e;
     engine_session_options options;
@@ -60,6 +75,7 @@ struct engine_session {
     size_t text_sent;       /* bytes of it given to on_text */
     session_write *writes;
     size_t write_count, write_capacity;
+    session_lived lived;
 };
 
 enum { SESSION_ROWS = 64 }; /* prompt tokens run and tested at once (semantics §4) */
@@ -81,6 +97,21 @@ base_status session_look_up(engine_session *s, const char *query, size_t query_s
 base_status session_splice(engine_session *s, const retrieval_hit *hits, size_t count,
                            size_t wanted, size_t at, engine_event *event, size_t *spliced,
                            base_error *err);
+
+/* lived.c -------------------------------------------------------------------------------------- */
+
+/* Does this session keep what leaves its window? */
+bool session_lives(const engine_session *s);
+/* A live token was run; surprise of it. */
+base_status session_lived_note(engine_session *s, int32_t id, float surprise, base_error *err);
+/* Where enough is about to leave the window: cut it into episodes and store those that pass the
+ * write test, with vector and KV; the index follows. */
+base_status session_lived_leave(engine_session *s, base_error *err);
+/* Is this episode's text still in the window? */
+bool session_lived_visible(const engine_session *s, uint64_t episode);
+/* The stream ends, or begins anew: what has not left is no episode. */
+void session_lived_clear(engine_session *s);
+void session_lived_free(engine_session *s);
 
 /* notes.c -------------------------------------------------------------------------------------- */
 

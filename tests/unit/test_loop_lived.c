@@ -1,0 +1,295 @@
+/* Lived memory: what is told in a stream, leaves the bounded window, and is asked for in the same
+ * stream. Nothing is ingested.
+ *
+ * Invented facts are told one by one between filler sentences; later the stream begins the sentence
+ * that tells a fact, and the model goes on. Right: the value is in what it says. Two distances: the
+ * fact is still in the window, or has left it long ago; and the same stream without a store.
+ *
+ * The long form: EIDETIC_LIVED_TOKENS=200000 tells 100 facts and asks at 4,096 to 190,000 tokens,
+ * with W = 1,024 (EIDETIC_LIVED_WINDOW); EIDETIC_LIVED_FILLER=FILE takes the filler from a text,
+ * EIDETIC_LIVED_SERIES=FILE gets "tokens,ms per token,resident KiB" lines for a plot.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/rng.h"
+#include "tests/unit/loop_testing.h"
+
+enum { FACTS_MAX = 100, DISTANCES_MAX = 8, ANSWER = 8, SAMPLES = 50 };
+
+/* --- a stream's text -------------------------------------------------------------------------- */
+
+static const char *const places[] = {
+    "Brindle Hall", "Skerry Lodge",  "Ambleford Mill", "Tarn House",     "Ravens Court",
+    "Larch Manor",  "Otter Cottage", "Pewter Grange",  "Saffron Priory", "Willow Barn"};
+static const char *const jobs[] = {"caretaker", "gardener", "cook",      "owner",  "architect",
+                                   "painter",   "doctor",   "librarian", "porter", "organist"};
+static const char *const names[] = {"Smith",  "Brown", "Wilson", "Taylor", "Davis",
+                                    "Clark",  "Lewis", "Walker", "Hall",   "Young",
+                                    "Wright", "Baker", "Carter", "Cooper", "Fisher"};
+static const char *const subjects[] = {"The rain", "A cart", "The road", "Some sheep",
+                                       "The mist", "A bird", "The wind", "A neighbour"};
+static const char *const verbs[] = {"went on over", "came slowly down", "lay quietly on",
+                                    "passed by",    "was seen near",    "turned towards"};
+static const char *const scenes[] = {"the long hill",  "the old bridge", "the grey fields",
+                                     "the far meadow", "the low wall",   "the muddy lane"};
+enum { PLACES = 10, JOBS = 10, NAMES = 15 };
+
+typedef struct stream_text {
+    base_rng rng;
+    base_buffer filler; /* a text, or none: made sentences */
+    size_t filler_at;
+} stream_text;
+
+static void tell(char *out, size_t size, size_t fact, const size_t *values)
+{
+    snprintf(out, size, "The %s of %s is called %s.", jobs[fact / PLACES], places[fact % PLACES],
+             names[values[fact]]);
+}
+
+static void ask(char *out, size_t size, size_t fact)
+{
+    snprintf(out, size, " The %s of %s is called", jobs[fact / PLACES], places[fact % PLACES]);
+}
+
+/* One more sentence, or as much of the given text. */
+static void fill(stream_text *t, char *out, size_t size)
+{
+    if (t->filler.size > 0) {
+        size_t left = t->filler.size - t->filler_at, count = left < 60 ? left : 60;
+        const char *at = t->filler.data + t->filler_at;
+        while (count < left && count + 8 < size && !strchr(" \n", at[count])) {
+            count++;
+        }
+        snprintf(out, size, "%.*s", (int)count, t->filler.data + t->filler_at);
+        t->filler_at = count == left ? 0 : t->filler_at + count;
+        return;
+    }
+    snprintf(out, size, " %s %s %s.", subjects[base_rng_below(&t->rng, 8)],
+             verbs[base_rng_below(&t->rng, 6)], scenes[base_rng_below(&t->rng, 6)]);
+}
+
+/* --- one run ---------------------------------------------------------------------------------- */
+
+typedef struct plan {
+    size_t tokens; /* in all */
+    size_t facts, distances;
+    size_t distance[DISTANCES_MAX]; /* tokens from telling to asking */
+    bool store;
+} plan;
+
+typedef struct outcome {
+    size_t asked[DISTANCES_MAX], right[DISTANCES_MAX];
+    size_t brought; /* questions that brought the fact's own episode */
+    engine_lived lived;
+    double ms[SAMPLES];
+    size_t kib[SAMPLES], at[SAMPLES], samples;
+} outcome;
+
+static size_t resident_kib(void)
+{
+    FILE *file = fopen("/proc/self/statm", "r");
+    unsigned long all = 0, resident = 0;
+    if (file) {
+        if (fscanf(file, "%lu %lu", &all, &resident) != 2) {
+            resident = 0;
+        }
+        fclose(file);
+    }
+    return resident * (size_t)sysconf(_SC_PAGESIZE) / 1024;
+}
+
+static size_t read_on(engine_session *s, const char *text, size_t more, engine_answer *answer)
+{
+    base_error err = {0};
+    loop_check(engine_continue(s, text, more, answer, &err), &err);
+    return answer->prefill_tokens + answer->decode_tokens;
+}
+
+static bool brought(loop *l, const engine_answer *answer, const char *fact)
+{
+    bool found = false;
+    for (size_t e = 0; e < answer->event_count; e++) {
+        for (size_t m = 0; m < answer->events[e].memory_count; m++) {
+            store_episode episode;
+            loop_check(store_get(l->store, answer->events[e].memories[m].id, &episode, NULL), NULL);
+            found = found || strstr(episode.text, fact);
+            store_episode_free(&episode);
+        }
+    }
+    return found;
+}
+
+static void sample(outcome *o, size_t total, size_t tokens, double ms)
+{
+    if (o->samples < SAMPLES && tokens >= (o->samples + 1) * total / SAMPLES) {
+        o->at[o->samples] = tokens;
+        o->ms[o->samples] = ms;
+        o->kib[o->samples++] = resident_kib();
+    }
+}
+
+/* Facts are told and asked for at planned places of one stream. */
+static void run_stream(loop *l, const plan *p, stream_text *text, outcome *o)
+{
+    size_t told_at[FACTS_MAX], ask_at[FACTS_MAX], values[FACTS_MAX], tokens = 0;
+    bool told[FACTS_MAX] = {0}, asked[FACTS_MAX] = {0};
+    engine_session_options options;
+    engine_session_defaults(&options);
+    options.lived_source = p->store ? "lived" : NULL;
+    options.keep_writes = p->store;
+    options.no_uses = true;
+    engine_session *s = loop_session(l, p->store ? ENGINE_ARM_FULL : ENGINE_ARM_NONE, &options);
+    for (size_t i = 0; i < p->facts; i++) {
+        size_t distance = p->distance[i % p->distances];
+        values[i] = (size_t)base_rng_below(&text->rng, NAMES);
+        told_at[i] = (size_t)base_rng_below(&text->rng, p->tokens - distance);
+        ask_at[i] = told_at[i] + distance;
+    }
+    *o = (outcome){0};
+    double begin = base_clock_ms();
+    while (tokens < p->tokens) {
+        char piece[512], fact[128];
+        engine_answer answer;
+        size_t i = 0;
+        fill(text, piece, sizeof piece - 160);
+        while (i < p->facts && (told[i] || told_at[i] > tokens)) {
+            i++;
+        }
+        if (i < p->facts) {
+            told[i] = true; /* after the planned place, if there was none before it */
+            ask_at[i] = tokens + p->distance[i % p->distances];
+            tell(fact, sizeof fact, i, values);
+            snprintf(piece + strlen(piece), sizeof piece - strlen(piece), "\n%s\n", fact);
+        }
+        tokens += read_on(s, piece, 0, &answer);
+        engine_answer_free(&answer);
+        for (i = 0; i < p->facts; i++) {
+            if (!told[i] || asked[i] || ask_at[i] > tokens) {
+                continue;
+            }
+            asked[i] = true;
+            ask(piece, sizeof piece, i);
+            tell(fact, sizeof fact, i, values);
+            tokens += read_on(s, piece, ANSWER, &answer);
+            o->asked[i % p->distances]++;
+            o->right[i % p->distances] += strstr(answer.text, names[values[i]]) != NULL;
+            o->brought += p->store && brought(l, &answer, fact);
+            engine_session_write(s);
+            engine_answer_free(&answer);
+            tokens += read_on(s, "\n", 0, &answer);
+            engine_answer_free(&answer);
+        }
+        sample(o, p->tokens, tokens, base_clock_ms() - begin);
+    }
+    o->lived = engine_session_lived(s);
+    engine_session_close(s);
+}
+
+static void print_outcome(const plan *p, const outcome *o)
+{
+    for (size_t d = 0; d < p->distances; d++) {
+        printf("%s distance %6zu: %zu of %zu\n", p->store ? "lived memory," : "no store,",
+               p->distance[d], o->right[d], o->asked[d]);
+    }
+    if (p->store) {
+        printf("%.2f of %llu tokens that left were written (%llu of %llu episodes); %zu answers "
+               "had the fact's episode\n",
+               (double)o->lived.tokens_written / (double)o->lived.tokens_left,
+               (unsigned long long)o->lived.tokens_left,
+               (unsigned long long)o->lived.episodes_written,
+               (unsigned long long)o->lived.episodes_left, o->brought);
+    }
+}
+
+static void write_series(const outcome *o)
+{
+    const char *path = getenv("EIDETIC_LIVED_SERIES");
+    FILE *file = path ? fopen(path, "w") : NULL;
+    for (size_t i = 0; file && i < o->samples; i++) {
+        double ms = o->ms[i] - (i ? o->ms[i - 1] : 0.0);
+        size_t tokens = o->at[i] - (i ? o->at[i - 1] : 0);
+        fprintf(file, "%zu,%.3f,%zu\n", o->at[i], ms / (double)tokens, o->kib[i]);
+    }
+    if (file) {
+        fclose(file);
+    }
+}
+
+/* --- the default model ------------------------------------------------------------------------ */
+
+static size_t number(const char *variable, size_t otherwise)
+{
+    const char *text = getenv(variable);
+    return text ? (size_t)strtoul(text, NULL, 10) : otherwise;
+}
+
+static void test_what_has_left_the_window_comes_back(void **state)
+{
+    (void)state;
+    loop l = {0};
+    size_t total = number("EIDETIC_LIVED_TOKENS", 0);
+    size_t window = number("EIDETIC_LIVED_WINDOW", total ? 1024 : 128);
+    plan p = {.tokens = total ? total : 900,
+              .facts = total ? FACTS_MAX : 8,
+              .distances = 2,
+              .distance = {window / 4, total ? 4096 : 600},
+              .store = true};
+    const size_t far[] = {16384, 65536, 190000};
+    for (size_t i = 0; i < 3 && far[i] < total; i++) {
+        p.distance[p.distances++] = far[i];
+    }
+    const char *filler = getenv("EIDETIC_LIVED_FILLER");
+    base_error err = {0};
+    outcome with, without;
+    loop_open_engine_with(&l, ENGINE_CORE_WINDOW, window);
+    loop_open_store(&l);
+    for (int i = 0; i < 2; i++) {
+        stream_text text = {0};
+        base_rng_seed(&text.rng, 5);
+        if (filler) {
+            loop_check(base_file_read(filler, (size_t)64 << 20, &text.filler, &err), &err);
+        }
+        p.store = i == 0;
+        run_stream(&l, &p, &text, i ? &without : &with);
+        print_outcome(&p, i ? &without : &with);
+        if (i == 0) {
+            write_series(&with);
+        }
+        base_buffer_free(&text.filler);
+    }
+    size_t right = 0, asked = 0, guessed = 0;
+    for (size_t d = 1; d < p.distances; d++) {
+        right += with.right[d];
+        asked += with.asked[d];
+        guessed += without.right[d];
+    }
+    store_stats stats;
+    loop_check(store_get_stats(l.store, &stats, &err), &err);
+    assert_int_equal(stats.episodes, with.lived.episodes_written);
+    assert_true(stats.kv_entries >= stats.episodes - stats.episodes / 20);
+    store_stats_free(&stats);
+    assert_int_equal(without.lived.tokens_left, 0);
+    assert_true(with.lived.tokens_left >= p.tokens - 2 * window);
+    assert_true(with.lived.episodes_written < with.lived.episodes_left);
+    /* A name can be guessed: one in fifteen. */
+    assert_true(asked > 0 && guessed <= 1 + asked / 4);
+    assert_true(with.brought + 1 >= asked || total);
+    assert_true(right >= guessed + asked / 3);
+    loop_close_store(&l);
+    engine_close(l.e);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_what_has_left_the_window_comes_back),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
