@@ -276,11 +276,11 @@ static base_status run_text(eval_job *job, const eval_arm *arm, eval_memory *m,
     return status;
 }
 
-static base_status run_arm(eval_job *job, const eval_arm *arm, const char *store, base_error *err)
+static base_status run_arm(eval_job *job, const eval_arm *arm, const char *path, base_error *err)
 {
     eval_memory m = {0};
     engine_session *session = NULL;
-    base_status status = eval_memory_open(job->e, store, &m, err);
+    base_status status = eval_memory_open(job->e, path, &m, err);
     for (size_t i = 0; i < job->set->question_count && !status; i++) {
         const eval_question *q = &job->set->questions[i];
         if (!eval_results_has(job->results, arm->name, q->id) &&
@@ -297,7 +297,7 @@ static base_status run_arm(eval_job *job, const eval_arm *arm, const char *store
 
 base_status eval_run_stream(eval_job *job, base_error *err)
 {
-    char store[4096];
+    char path[4096];
     base_status status;
     job->total = job->arm_count * job->set->question_count;
     job->done = eval_results_count(job->results, NULL);
@@ -307,11 +307,11 @@ base_status eval_run_stream(eval_job *job, base_error *err)
         }
     }
     /* Nothing is written while texts are forced: one store serves all arms. */
-    if ((status = eval_memory_fill(job, store, err))) {
+    if ((status = eval_memory_fill(job, path, err))) {
         return status;
     }
     for (size_t i = 0; i < job->arm_count && !status; i++) {
-        status = run_arm(job, &job->arms[i], store, err);
+        status = run_arm(job, &job->arms[i], path, err);
     }
     return status;
 }
