@@ -1,5 +1,5 @@
 /* What 8 bits per element cost on disk and in the distribution of the next token: against f16, over
- * every token of some answers that rest on a memory. Long form: eval/tools/kv_divergence.c. */
+ * every token of some answers that rest on a memory. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
