@@ -39,7 +39,7 @@ typedef struct cli_options {
     int64_t observed_at_us, valid_from_us, valid_to_us, from_us, to_us;
     uint64_t id;
     double half_life_s;
-    bool watch, dry_run, repair, force;
+    bool watch, dry_run, repair, force, no_supersede;
     /* eval */
     const char *documents, *questions, *arms, *out, *mode;
     size_t controls, tokens;

@@ -43,6 +43,7 @@ static int run_ingest(const cli_options *o, bool restore)
     encoder *enc = NULL;
     ingest *in = NULL;
     ingest_counts counts = {0};
+    retrieval_supersede_receipt compared = {0};
     progress p = {.begin_ms = base_clock_ms(), .terminal = isatty(STDERR_FILENO) == 1};
     ingest_options options = {.source = o->source,
                               .observed_at_us = o->observed_at_us,
@@ -73,6 +74,9 @@ static int run_ingest(const cli_options *o, bool restore)
     base_status committed = ingest_commit(in, true, status ? &later : &err);
     status = status ? status : committed;
     ingest_get_counts(in, &counts);
+    if (!status && !o->no_supersede) {
+        status = ingest_supersede(memory.retrieval, enc, o->now_us, 0, &compared, &err);
+    }
 done:
     ingest_close(in);
     cli_close_memory(&memory);
@@ -84,17 +88,19 @@ done:
     double seconds = (base_clock_ms() - p.begin_ms) / 1e3;
     if (o->json) {
         cli_print_json(json_pack(
-            "{s:I, s:I, s:I, s:I, s:I, s:I, s:f}", "new", (json_int_t)counts.documents_new,
+            "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f}", "new", (json_int_t)counts.documents_new,
             "updated", (json_int_t)counts.documents_updated, "unchanged",
             (json_int_t)counts.documents_unchanged, "failed", (json_int_t)counts.failed, "episodes",
-            (json_int_t)counts.episodes, "bytes", (json_int_t)counts.bytes, "seconds", seconds));
+            (json_int_t)counts.episodes, "superseded", (json_int_t)compared.closed, "bytes",
+            (json_int_t)counts.bytes, "seconds", seconds));
     } else if (in || !status) {
-        printf("%llu new, %llu updated, %llu unchanged, %llu skipped; %llu episodes, %.1f KB in "
-               "%.1f s\n",
+        printf("%llu new, %llu updated, %llu unchanged, %llu skipped; %llu episodes (%llu of other "
+               "documents superseded), %.1f KB in %.1f s\n",
                (unsigned long long)counts.documents_new,
                (unsigned long long)counts.documents_updated,
                (unsigned long long)counts.documents_unchanged, (unsigned long long)counts.failed,
-               (unsigned long long)counts.episodes, (double)counts.bytes / 1e3, seconds);
+               (unsigned long long)counts.episodes, (unsigned long long)compared.closed,
+               (double)counts.bytes / 1e3, seconds);
     }
     return status ? cli_fail(&err) : counts.failed > 0 ? CLI_FAILED : CLI_DONE;
 }
@@ -149,8 +155,8 @@ int cmd_reindex(const cli_options *o)
     } else if (o->json) {
         cli_print_json(json_pack("{s:s, s:I, s:I, s:b, s:b}", "encoder", encoder_name(enc),
                                  "dimensions", (json_int_t)encoder_dim(enc), "encoded",
-                                 (json_int_t)receipt.encoded, "resumed", receipt.resumed,
-                                 "changed", receipt.episodes > 0));
+                                 (json_int_t)receipt.encoded, "resumed", receipt.resumed, "changed",
+                                 receipt.episodes > 0));
     } else if (receipt.episodes == 0) {
         printf("the vectors are those of %s already\n", encoder_name(enc));
     } else {

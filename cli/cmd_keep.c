@@ -5,6 +5,7 @@
 
 #include "base/mem.h"
 #include "cli/cli.h"
+#include "ingest/ingest.h"
 
 enum { WRITER_WAIT_MS = 10000, QUERY_RESULTS_MAX = 256 };
 
@@ -37,10 +38,10 @@ int cmd_verify(const cli_options *o)
     if (o->json) {
         json_t *problems = json_array();
         for (size_t i = 0; i < report.count; i++) {
-            json_array_append_new(problems, json_pack("{s:s, s:I, s:s}", "file",
-                                                      report.problems[i].file, "id",
-                                                      (json_int_t)report.problems[i].id, "kind",
-                                                      report.problems[i].kind));
+            json_array_append_new(problems,
+                                  json_pack("{s:s, s:I, s:s}", "file", report.problems[i].file,
+                                            "id", (json_int_t)report.problems[i].id, "kind",
+                                            report.problems[i].kind));
         }
         cli_print_json(json_pack("{s:b, s:o, s:I, s:I}", "ok", ok, "problems", problems, "repaired",
                                  (json_int_t)report.repaired, "episodes",
@@ -58,66 +59,113 @@ int cmd_verify(const cli_options *o)
     return ok ? CLI_DONE : CLI_FAILED;
 }
 
-/* First form of the scheduler: the half-life comes from outside (--half-life, for one --source or
- * for all); index segments are merged; keys and values beyond --kv-budget go. Strength itself is
+/* --- age -------------------------------------------------------------------------------------- */
+
+/* Close what newer episodes of other documents replace. Without a text encoder, statements in other
+ * words stay open. */
+static base_status close_superseded(const cli_options *o, cli_memory *memory,
+                                    retrieval_supersede_receipt *receipt, base_error *err)
+{
+    base_pool *pool = NULL;
+    encoder *enc = NULL;
+    base_status status;
+    if (!(status = base_pool_create(o->threads, &pool, err)) &&
+        !(status = cli_open_encoder(o, pool, &enc, err)) &&
+        !(status = cli_check_encoder(memory, enc, err))) {
+        status = ingest_supersede(memory->retrieval, enc, o->now_us, 0, receipt, err);
+    }
+    encoder_close(enc);
+    base_pool_free(pool);
+    return status;
+}
+
+/* A half-life from outside (--half-life), for one --source or for all. */
+static base_status set_half_lives(const cli_options *o, cli_memory *memory, size_t *set,
+                                  base_error *err)
+{
+    store_stats stats = {0};
+    store_txn *txn = NULL;
+    base_status status = store_get_stats(memory->store, &stats, err);
+    if (status || (status = store_begin(memory->store, o->now_us, &txn, err))) {
+        store_stats_free(&stats);
+        return status;
+    }
+    for (size_t i = 0; i < stats.source_count && !status; i++) {
+        const store_source_info *s = &stats.sources[i];
+        if (!o->source || strcmp(o->source, s->source) == 0) {
+            double half_life = o->half_life_s > 0 ? o->half_life_s : INFINITY;
+            status = store_put_half_life(txn, s->source, half_life, s->evidence, err);
+            ++*set;
+        }
+    }
+    if (!status && o->source && *set == 0) {
+        status = base_fail(err, BASE_NOT_FOUND, "there is no source '%s' in %s", o->source,
+                           store_path(memory->store));
+    }
+    if (status) {
+        store_abort(txn);
+    } else {
+        status = store_commit(txn, err);
+    }
+    store_stats_free(&stats);
+    return status;
+}
+
+/* Keys and values beyond --kv-budget go. */
+static base_status trim_kv(const cli_options *o, cli_memory *memory, store_trim_receipt *trimmed,
+                           base_error *err)
+{
+    store_txn *txn = NULL;
+    base_status status = store_begin(memory->store, o->now_us, &txn, err);
+    if (status) {
+        return status;
+    }
+    if ((status = store_trim_kv(txn, o->kv_budget, trimmed, err))) {
+        store_abort(txn);
+        return status;
+    }
+    return store_commit(txn, err);
+}
+
+/* The decay scheduler: superseded episodes are closed, index segments merged, keys and values
+ * beyond --kv-budget evicted. Strength itself is
  * evaluated when it is read, never rewritten. */
 int cmd_age(const cli_options *o)
 {
     base_error err = {0};
     cli_memory memory = {0};
-    store_stats stats = {0};
-    store_txn *txn = NULL;
+    retrieval_supersede_receipt compared = {0};
+    store_trim_receipt trimmed = {0};
     cli_options plain = *o;
     plain.half_life_s = NAN;
-    store_trim_receipt trimmed = {0};
     size_t set = 0;
-    if (cli_open_memory(&plain, false, WRITER_WAIT_MS, &memory, &err) ||
-        store_get_stats(memory.store, &stats, &err)) {
-        cli_close_memory(&memory);
-        return cli_fail(&err);
-    }
-    base_status status = BASE_OK;
-    if (store_is_read_only(memory.store)) {
+    base_status status = cli_open_memory(&plain, false, WRITER_WAIT_MS, &memory, &err);
+    if (!status && store_is_read_only(memory.store)) {
         status = base_fail(&err, BASE_PERMISSION, "%s: the store cannot be written",
                            store_path(memory.store));
     }
-    if (!status && (!isnan(o->half_life_s) || o->kv_budget != UINT64_MAX) &&
-        !(status = store_begin(memory.store, o->now_us, &txn, &err))) {
-        for (size_t i = 0; i < stats.source_count && !status && !isnan(o->half_life_s); i++) {
-            const store_source_info *s = &stats.sources[i];
-            if (!o->source || strcmp(o->source, s->source) == 0) {
-                double half_life = o->half_life_s > 0 ? o->half_life_s : INFINITY;
-                status = store_put_half_life(txn, s->source, half_life, s->evidence, &err);
-                set++;
-            }
-        }
-        if (!status && o->source && set == 0 && !isnan(o->half_life_s)) {
-            status = base_fail(&err, BASE_NOT_FOUND, "there is no source '%s' in %s", o->source,
-                               store_path(memory.store));
-        }
-        if (!status) {
-            status = store_trim_kv(txn, o->kv_budget, &trimmed, &err);
-        }
-        if (status) {
-            store_abort(txn);
-        } else {
-            status = store_commit(txn, &err);
-        }
+    if (!status && !isnan(o->half_life_s)) {
+        status = set_half_lives(o, &memory, &set, &err);
     }
-    if (!status && !(status = retrieval_sync(memory.retrieval, &err))) {
+    if (!status && o->kv_budget != UINT64_MAX) {
+        status = trim_kv(o, &memory, &trimmed, &err);
+    }
+    if (!status && !(status = close_superseded(o, &memory, &compared, &err)) &&
+        !(status = retrieval_sync(memory.retrieval, &err))) {
         status = retrieval_flush(memory.retrieval, true, &err);
     }
-    store_stats_free(&stats);
     cli_close_memory(&memory);
     if (status) {
         return cli_fail(&err);
     }
     if (o->json) {
-        return cli_print_json(json_pack("{s:I, s:I, s:I}", "half_lives_set", (json_int_t)set,
-                                        "kv_evicted", (json_int_t)trimmed.entries,
-                                        "kv_bytes_evicted", (json_int_t)trimmed.bytes));
+        return cli_print_json(json_pack(
+            "{s:I, s:I, s:I, s:I, s:I}", "half_lives_set", (json_int_t)set, "compared",
+            (json_int_t)compared.compared, "superseded", (json_int_t)compared.closed, "kv_evicted",
+            (json_int_t)trimmed.entries, "kv_bytes_evicted", (json_int_t)trimmed.bytes));
     }
-    printf("half-life of %zu sources set, index merged", set);
+    printf("half-life of %zu sources set; %llu episodes compared, %llu superseded; index merged",
+           set, (unsigned long long)compared.compared, (unsigned long long)compared.closed);
     if (o->kv_budget != UINT64_MAX) {
         printf(", keys and values of %llu episodes evicted (%.1f MB)",
                (unsigned long long)trimmed.entries, (double)trimmed.bytes / 1e6);
@@ -170,10 +218,10 @@ static base_status select_ids(const cli_options *o, cli_memory *memory, uint64_t
 static int print_receipt(const cli_options *o, const store_forget_receipt *r)
 {
     if (o->json) {
-        return cli_print_json(json_pack(
-            "{s:I, s:I, s:I, s:I, s:I, s:b}", "episodes", (json_int_t)r->episodes, "vectors",
-            (json_int_t)r->vectors, "kv", (json_int_t)r->kv, "fts", (json_int_t)r->fts, "bytes",
-            (json_int_t)r->bytes, "dry_run", o->dry_run));
+        return cli_print_json(json_pack("{s:I, s:I, s:I, s:I, s:I, s:b}", "episodes",
+                                        (json_int_t)r->episodes, "vectors", (json_int_t)r->vectors,
+                                        "kv", (json_int_t)r->kv, "fts", (json_int_t)r->fts, "bytes",
+                                        (json_int_t)r->bytes, "dry_run", o->dry_run));
     }
     printf("%s: %llu episodes, %llu vectors, %llu blocks of keys and values, %llu index rows, %llu "
            "bytes\n",

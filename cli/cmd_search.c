@@ -130,35 +130,45 @@ static double strength_now(const cli_options *o, store *s, uint64_t id, store_br
     return store_strength(brief, as_of);
 }
 
-/* The other versions of an episode's document: the episodes that it replaced or that replaced it.
- * */
+static void add_history(const cli_options *o, store *s, const store_episode *other, json_t *history)
+{
+    store_brief brief;
+    json_t *text = json_stringn(other->text, other->text_size);
+    json_array_append_new(
+        history, json_pack("{s:I, s:s, s:i, s:o, s:o, s:f, s:o}", "id", (json_int_t)other->id,
+                           "document", other->external_id, "version", (int)other->version,
+                           "observed_at", cli_json_time(other->observed_at_us), "superseded_at",
+                           cli_json_time(other->superseded_at_us), "strength",
+                           strength_now(o, s, other->id, &brief), "text",
+                           text ? text : json_null()));
+}
+
+/* The episodes that an episode replaced or that replaced it, in its document and in others. */
 static json_t *history_of(const cli_options *o, store *s, const store_episode *episode)
 {
     json_t *history = json_array();
     uint64_t *ids = NULL;
     size_t count = 0;
+    store_episode other;
     if (store_document_episodes(s, episode->document, 0, &ids, &count, NULL)) {
         return history;
     }
+    bool shown = episode->superseded_by == 0;
     for (size_t i = 0; i < count; i++) {
-        store_episode other;
-        store_brief brief;
         if (ids[i] == episode->id || store_get(s, ids[i], &other, NULL)) {
             continue;
         }
         if (other.superseded_by == episode->id || episode->superseded_by == other.id) {
-            json_t *text = json_stringn(other.text, other.text_size);
-            json_array_append_new(
-                history,
-                json_pack("{s:I, s:i, s:o, s:o, s:f, s:o}", "id", (json_int_t)other.id, "version",
-                          (int)other.version, "observed_at", cli_json_time(other.observed_at_us),
-                          "superseded_at", cli_json_time(other.superseded_at_us), "strength",
-                          strength_now(o, s, other.id, &brief), "text",
-                          text ? text : json_null()));
+            add_history(o, s, &other, history);
+            shown = shown || episode->superseded_by == other.id;
         }
         store_episode_free(&other);
     }
     base_free(ids);
+    if (!shown && store_get(s, episode->superseded_by, &other, NULL) == BASE_OK) {
+        add_history(o, s, &other, history);
+        store_episode_free(&other);
+    }
     return history;
 }
 

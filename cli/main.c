@@ -73,6 +73,8 @@ static const cli_option options[] = {
     {"query", 0, TEXT, AT(query), "TEXT", "what search finds for this text"},
     {"from", 0, TIME, AT(from_us), "TIME", "observed at or after"},
     {"to", 0, TIME, AT(to_us), "TIME", "observed before"},
+    {"no-supersede", 0, FLAG, AT(no_supersede), NULL,
+     "leave it to 'age' to close what is replaced in other documents"},
     {"dry-run", 0, FLAG, AT(dry_run), NULL, "only count"},
     {"repair", 0, FLAG, AT(repair), NULL, "rebuild what is derived, salvage what is valid"},
     {"documents", 0, TEXT, AT(documents), "FILE", "documents.jsonl"},
@@ -109,7 +111,8 @@ static const struct command {
     cli_command *run;
 } commands[] = {
     {"ingest", "PATH...", "take in text, Markdown, HTML, PDF, JSONL, folders or '-'",
-     COMMON STORE " encoder source observed-at valid-from valid-to ", 1, 1 << 20, cmd_ingest},
+     COMMON STORE " encoder source observed-at valid-from valid-to no-supersede ", 1, 1 << 20,
+     cmd_ingest},
     {"ask", "QUESTION", "answer from memory, with citations", COMMON STORE MODEL ASKING, 1, 1,
      cmd_ask},
     {"chat", "", "converse; what is said becomes memory",
@@ -135,7 +138,7 @@ static const struct command {
      cmd_restore},
     {"export", "", "all documents and versions as JSONL", COMMON STORE " out ", 0, 0, cmd_export},
     {"import", "FILE...", "take in what export wrote ('-': standard input)",
-     COMMON STORE " encoder ", 1, 1 << 20, cmd_import},
+     COMMON STORE " encoder no-supersede ", 1, 1 << 20, cmd_import},
     {"reindex", "", "change the text encoder in place, to --encoder or the default",
      COMMON STORE " encoder ", 0, 0, cmd_reindex},
     {"prime", "MODEL", "make a hybrid (-o FILE) of a Transformer",

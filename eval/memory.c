@@ -208,6 +208,11 @@ base_status eval_memory_add(engine *e, eval_memory *m, const eval_set *set, int6
     if (in && !status) {
         status = ingest_commit(in, m->documents - begin > TELL_EVERY, err);
     }
+    retrieval_supersede_receipt compared;
+    if (in && !status) {
+        status = ingest_supersede(m->retrieval, engine_encoder(e), options.now_us, 0, &compared,
+                                  err);
+    }
     ingest_close(in);
     return status ? status : map_episodes(e, m, err);
 }

@@ -14,7 +14,7 @@
 #include <stdio.h>
 
 #include "engine/encoder.h"
-#include "retrieval/retrieval.h"
+#include "retrieval/supersede.h"
 #include "store/store.h"
 
 /* One document is one commit: this is what fits into it. */
@@ -66,6 +66,11 @@ typedef struct ingest_document {
     const char *place; /* for messages: file, or file:line */
 } ingest_document;
 base_status ingest_add(ingest *in, const ingest_document *document, base_error *err);
+
+/* Compare what was not yet compared, and close what it replaces in other documents
+ * (retrieval/supersede.h); episodes_max as there. */
+base_status ingest_supersede(retrieval *r, encoder *e, int64_t now_us, uint64_t episodes_max,
+                             retrieval_supersede_receipt *receipt, base_error *err);
 
 /* Commit what is pending; the index follows (flush: into a segment). */
 base_status ingest_commit(ingest *in, bool flush, base_error *err);

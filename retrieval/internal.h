@@ -41,6 +41,11 @@ typedef struct retrieval_candidates {
     size_t count;
 } retrieval_candidates;
 
+/* The nearest `wanted` of all segments and the tail, best first, forgotten ones left out. *near:
+ * base_free. */
+base_status retrieval_nearest(const retrieval *r, const float *vector, size_t wanted,
+                              retrieval_near **near, size_t *count, base_error *err);
+
 /* All that is known at as_of and came near enough to be read, scored, best first, before twins are
  * ordered and copies collapsed. *out starts zeroed and is freed by the caller, also after an error.
  */

@@ -82,10 +82,8 @@ static size_t vector_count(const retrieval *r)
     return n;
 }
 
-/* The nearest `wanted` of all segments and the tail, best first, forgotten ones left out. *near:
- * base_free. */
-static base_status nearest(const retrieval *r, const float *vector, size_t wanted,
-                           retrieval_near **near, size_t *count, base_error *err)
+base_status retrieval_nearest(const retrieval *r, const float *vector, size_t wanted,
+                              retrieval_near **near, size_t *count, base_error *err)
 {
     size_t parts = r->manifest.count + 1;
     size_t bytes;
@@ -216,7 +214,7 @@ static base_status gather(const retrieval *r, const retrieval_query *q, candidat
         retrieval_near *near = NULL;
         size_t near_count = 0, similar = 0;
         if (wanted > 0) {
-            status = nearest(r, q->vector, wanted, &near, &near_count, err);
+            status = retrieval_nearest(r, q->vector, wanted, &near, &near_count, err);
         }
         if (status == BASE_OK) {
             status = unite(near, near_count, text, text_count, c, err);

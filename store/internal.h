@@ -3,6 +3,7 @@
  *   store.c      open, close, locks, begin and commit
  *   write.c      put a document                  supersede.c  a new version closes the old
  *   put.c        uses, KV, half-lives            forget.c     removal for good
+ *   ageing.c     closing across documents
  *   read.c       get, briefs, scan, lists        stats.c      figures, text search
  *   follow.c     catalogue behind the records    copy.c       rewrite of data.mdb, swap, scrub
  *   backup.c     backup and restore           budget.c     KV kept below a number of bytes

@@ -287,7 +287,11 @@ base_status store_meta_encode(base_buffer *out, const store_meta *m)
     base_put_u64(p + 104, m->bytes_vectors);
     base_put_u64(p + 112, m->bytes_kv);
     base_put_u16(p + 120, (uint16_t)encoder.size);
-    return append_slice(out, append_fixed(out, p, sizeof p), encoder);
+    uint8_t compared[8];
+    base_put_u64(compared, m->compared);
+    base_status status = append_slice(out, append_fixed(out, p, sizeof p), encoder);
+    return status == BASE_OK && m->compared ? base_buffer_append(out, compared, sizeof compared)
+                                            : status;
 }
 
 base_status store_meta_decode(store_slice payload, store_meta *m)
@@ -297,6 +301,12 @@ base_status store_meta_decode(store_slice payload, store_meta *m)
     if (payload.size >= 4 && base_get_u32(p) > STORE_FORMAT_VERSION) {
         m->format = base_get_u32(p);
         return BASE_VERSION;
+    }
+    m->compared = 0;
+    if (payload.size >= META_FIXED + 8 &&
+        payload.size - META_FIXED - 8 == base_get_u16(payload.data + 120)) {
+        m->compared = base_get_u64(p + payload.size - 8);
+        payload.size -= 8;
     }
     base_status status = take_name(payload, META_FIXED, 120, &encoder);
     if (status != BASE_OK || encoder.size >= sizeof m->encoder) {

@@ -42,7 +42,8 @@
  *                 36 4 vector dim      40 8 episodes         48 8 documents       56 8 versions
  *                 64 8 superseded      72 8 kv entries       80 8 uses            88 8 dropped
  *                 96 8 bytes of text  104 8 bytes of vectors                     112 8 bytes of kv
- *                120 2 encoder size   122 . encoder
+ *                120 2 encoder size   122 . encoder          then, when not 0:
+ *                  . 8 last episode compared with the others (supersession across documents)
  *   SOURCE         0 8 half-life in seconds (f64, +inf = not measured)             8 8 evidence
  *                 16 8 documents       24 8 episodes         32 2 name size       34 . name
  *   SOURCE_KEY     0 4 source
@@ -149,6 +150,7 @@ typedef struct store_meta {
     uint64_t episodes, documents, versions, superseded, kv_entries, uses, dropped_writes;
     uint64_t bytes_text, bytes_vectors, bytes_kv;
     char encoder[512]; /* NUL-terminated, "" until the first vector */
+    uint64_t compared; /* episodes up to this id were compared with the others (ageing.c) */
 } store_meta;
 #define STORE_META_SCRUB_PENDING 1u
 base_status store_meta_encode(base_buffer *out, const store_meta *meta);

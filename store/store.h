@@ -151,6 +151,18 @@ base_status store_put_document(store_txn *txn, const store_new_document *doc,
                                store_put_result *result, uint64_t *first_id, size_t *count,
                                base_error *err);
 
+/* Supersession across documents (semantics §3), decided by the caller: newer states another value
+ * for what older says. The order is checked here: observed_at, then commit order; in the wrong
+ * order nothing is done. older is closed at newer's observed_at, unless it was closed at that time
+ * or before; what arrives late is so closed on arrival. *changed: a state was written. A missing
+ * episode is no error. */
+base_status store_put_superseded(store_txn *txn, uint64_t older, uint64_t newer, bool *changed,
+                                 base_error *err);
+/* How far the comparison of episodes with one another has come: ids up to this one are done. Kept
+ * with the commit, so that it goes on where it was. */
+base_status store_put_compared(store_txn *txn, uint64_t id, base_error *err);
+base_status store_get_compared(store *s, uint64_t *id, base_error *err);
+
 /* A use that counted (attention mass >= 0.05): recorded with its time (semantics §2). */
 base_status store_put_use(store_txn *txn, uint64_t episode, int64_t time_us, float mass,
                           base_error *err);

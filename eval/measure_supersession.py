@@ -1,0 +1,227 @@
+"""Measures supersession across documents: what of it is right, what is missed, what it costs.
+
+    python eval/measure_supersession.py --build build/release --work DIR [--sets mquake,releases,haystack]
+        [--limit N] [--errors N]
+
+mquake    four forms of its documents: as they are; without titles; without titles and the newer
+          document in other words; without titles and each document in other words
+          (eval/wordings.py).  A closing is right when both documents are about the same (subject,
+          relation).  precision = right / all closings; recall = facts that changed and whose old
+          document is closed rightly / facts that changed.
+releases  a closing is right when both documents announce releases of one line of one product;
+          wrong = wrong closings / episodes, and how many of the releases that another of their
+          line follows are closed.  With titles and without.
+haystack  nothing changes there but what new versions of the same proposal say; every closing
+          counts as wrong.
+
+Halves by document group (eval/split.py): the rules were tuned on the tuning half, the test half is
+what is to be reported.  Needs only the standard library, a C compiler and the built libraries; makes
+eval/tools/closings.c.  Stores are kept below DIR without closings, and copied, so that a second run
+encodes nothing.
+"""
+import argparse
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, HERE)
+import split  # noqa: E402  (beside this file)
+from wordings import WORDINGS  # noqa: E402
+
+NOW = "2026-11-01"
+
+
+def draw(key, count):
+    """A number below count that depends on nothing but key."""
+    return int.from_bytes(hashlib.sha256(key.encode("utf-8")).digest()[:4], "big") % count
+
+
+def facts():
+    """mquake's documents with subject, relation and value; the value is what follows the words that
+    all documents of the relation have in common."""
+    documents = list(split.read_jsonl("mquake", "documents"))
+    relations = {}
+    for d in documents:
+        d["subject"], d["relation"] = d["title"].rsplit(" — ", 1)
+        relations.setdefault(d["relation"], []).append(d)
+    for group in relations.values():
+        masked = [d["text"].replace(d["subject"], "\0", 1) for d in group]
+        common = os.path.commonprefix(masked)
+        for d, text in zip(group, masked):
+            d["value"] = text[len(common):].rstrip(".")
+    return documents
+
+
+def reworded(d):
+    """The document in one of the two wordings of its half."""
+    side = split.side("mquake", d["subject"])
+    index = draw(d["id"], 2) + (2 if side == "test" else 0)
+    return WORDINGS[d["relation"]][index].format(s=d["subject"], v=d["value"])
+
+
+def mquake_forms():
+    documents = facts()
+    forms = {"titles": [], "no titles": [], "newer reworded": [], "both reworded": []}
+    for d in documents:
+        plain = {k: d[k] for k in ("id", "source", "title", "text", "observed_at")}
+        bare = {**plain, "title": ""}
+        other = {**bare, "text": reworded(d)}
+        forms["titles"].append(plain)
+        forms["no titles"].append(bare)
+        forms["newer reworded"].append(other if "/new/" in d["id"] else bare)
+        forms["both reworded"].append(other)
+    return documents, forms
+
+
+def compile_tool(build, work):
+    root = os.path.dirname(HERE)
+    tool = os.path.join(work, "closings")
+    libraries = [os.path.join(build, f"lib{n}.a") for n in ("store", "base")]
+    packages = subprocess.run(["pkg-config", "--libs", "lmdb", "sqlite3", "jansson"], check=True,
+                              capture_output=True, text=True).stdout
+    subprocess.run(["cc", "-std=c11", "-O2", "-D_POSIX_C_SOURCE=200809L", "-D_DEFAULT_SOURCE", "-I", root,
+                    os.path.join(HERE, "tools", "closings.c"), "-o", tool, *libraries,
+                    *shlex.split(packages), "-lm", "-lpthread"], check=True)
+    return tool
+
+
+def run_form(options, tool, name, records):
+    """Closings of one form: (document, its successor), and the seconds that comparing took."""
+    base = os.path.join(options.work, name.replace(" ", "-"))
+    program = os.path.join(options.build, "eidetic")
+    if not os.path.exists(os.path.join(base, "data.mdb")):
+        lines = base + ".jsonl"
+        with open(lines, "w", encoding="utf-8") as out:
+            for record in records:
+                out.write(json.dumps(record) + "\n")
+        subprocess.run([program, "ingest", "--store", base, "--now", NOW, "--no-supersede", lines],
+                       check=True, stdout=subprocess.DEVNULL)
+    copy = base + ".aged"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(base, copy)
+    begin = time.time()
+    subprocess.run([program, "age", "--store", copy, "--now", NOW], check=True,
+                   stdout=subprocess.DEVNULL)
+    seconds = time.time() - begin
+    done = subprocess.run([tool, copy], check=True, stdout=subprocess.PIPE, text=True)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    pairs = [(x["document"], x["superseded_by"]) for x in lines
+             if x["superseded_by"] and not x["same_document"]]
+    return pairs, len(lines), seconds
+
+
+def show(label, cells):
+    print(f"{label:36} " + "  ".join(f"{k} {v}" for k, v in cells), flush=True)
+
+
+def show_errors(options, pairs, records, right):
+    text = {r["id"]: r for r in records}
+    wrong = [p for p in pairs if not right(*p)]
+    for old, new in wrong[:options.errors]:
+        print("    wrong:", text[old]["text"][:150], "<-", text[new]["text"][:150])
+
+
+def measure_mquake(options, tool):
+    documents, forms = mquake_forms()
+    key = {d["id"]: (d["subject"], d["relation"]) for d in documents}
+    groups = {}
+    for d in documents:
+        groups.setdefault(key[d["id"]], []).append(d["id"])
+    for form, records in forms.items():
+        pairs, _, seconds = run_form(options, tool, "mquake " + form, records)
+        for side in ("tune", "test"):
+            mine = [p for p in pairs if split.side("mquake", key[p[0]][0]) == side]
+            right = {old for old, new in mine if key[old] == key[new]}
+            changed = [ids for k, ids in groups.items()
+                       if len(ids) > 1 and split.side("mquake", k[0]) == side]
+            found = sum(any(i in right for i in ids) for ids in changed)
+            show(f"mquake, {form}, {side}", (
+                ("closings", len(mine)), ("precision", f"{len(right) / max(1, len(mine)):.4f}"),
+                ("recall", f"{found / len(changed):.4f}"), ("n", len(changed)),
+                ("seconds", f"{seconds:.1f}")))
+            if side == "tune":
+                show_errors(options, mine, records, lambda a, b: key[a] == key[b])
+                texts = {r["id"]: r["text"] for r in records}
+                missed = [ids for ids in changed if not any(i in right for i in ids)]
+                for ids in missed[:options.errors]:
+                    print("    missed:", " | ".join(texts[i] for i in ids))
+
+
+def measure_releases(options, tool):
+    documents = list(split.read_jsonl("releases", "documents"))
+    line = {}
+    for q in split.read_jsonl("releases", "questions"):
+        product, name = q["meta"]["product"], q["meta"]["line"]
+        for version in q["answers"] + q["stale_answers"]:
+            line[f"releases/{product}/{version}"] = (product, name)
+    product = {d["id"]: d["id"].split("/")[1] for d in documents}
+
+    def same_line(a, b):
+        if product[a] != product[b]:
+            return False
+        if a in line and b in line:
+            return line[a] == line[b]
+        # A version that no question names: its line is one that begins it.
+        known = line.get(a) or line.get(b)
+        rest = (b if a in line else a).split("/")[2]
+        return known is not None and rest.startswith(known[1] + ".")
+
+    followed = set()
+    last = {}
+    for d in documents:
+        if d["id"] in line:
+            if line[d["id"]] in last:
+                followed.add(last[line[d["id"]]])
+            last[line[d["id"]]] = d["id"]
+    for form in ("titles", "no titles"):
+        records = [d if form == "titles" else {**d, "title": ""} for d in documents]
+        pairs, count, seconds = run_form(options, tool, "releases " + form, records)
+        for side in ("tune", "test"):
+            mine = [p for p in pairs if split.side("releases", product[p[0]]) == side]
+            wrong = [p for p in mine if not same_line(*p)]
+            episodes = sum(split.side("releases", p) == side for p in product.values())
+            wanted = {d for d in followed if split.side("releases", product[d]) == side}
+            closed = {old for old, new in mine} & wanted
+            show(f"releases, {form}, {side}", (
+                ("closings", len(mine)), ("wrong", f"{len(wrong)} = {len(wrong) / episodes:.5f}"),
+                ("recall", f"{len(closed) / len(wanted):.4f}"), ("episodes", count),
+                ("seconds", f"{seconds:.1f}")))
+            if side == "tune":
+                show_errors(options, mine, records, same_line)
+
+
+def measure_haystack(options, tool):
+    records = list(split.read_jsonl("haystack", "documents"))
+    if options.limit:
+        records = records[::max(1, len(records) // options.limit)]
+    text = {r["id"]: r for r in records}
+    pairs, count, seconds = run_form(options, tool, f"haystack {options.limit}", records)
+    show("haystack", (("closings", len(pairs)), ("wrong", f"{len(pairs) / count:.5f}"),
+                      ("episodes", count), ("seconds", f"{seconds:.1f}")))
+    for old, new in pairs[:options.errors]:
+        print("   ", text[old]["title"], "<-", text[new]["title"])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--build", default="build/release")
+    parser.add_argument("--work", required=True)
+    parser.add_argument("--sets", default="mquake,releases,haystack")
+    parser.add_argument("--limit", type=int, default=0, help="documents of haystack, 0 = all")
+    parser.add_argument("--errors", type=int, default=0, help="show so many errors of the tuning half")
+    options = parser.parse_args()
+    os.makedirs(options.work, exist_ok=True)
+    tool = compile_tool(options.build, options.work)
+    measures = {"mquake": measure_mquake, "releases": measure_releases, "haystack": measure_haystack}
+    for name in options.sets.split(","):
+        measures[name](options, tool)
+
+
+if __name__ == "__main__":
+    main()

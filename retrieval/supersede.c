@@ -1,0 +1,384 @@
+/* retrieval/supersede.c: candidates -> slot.h -> closings in batches. See supersede.h. */
+#include "retrieval/supersede.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "retrieval/internal.h"
+#include "retrieval/slot.h"
+
+enum {
+    BATCH = 256,        /* episodes to a commit */
+    NEAR = 32,          /* candidates by vector */
+    NAMED = 32,         /* candidates by names */
+    FRAME_SLOTS = 4096, /* of the cache of vectors, a power of two; half are used at most */
+    QUERY_BYTES = 512
+};
+
+/* Do two statements about one entity in other words say the same of it? Their frames, the whole
+ * statements and the values are compared: a logistic regression on the tuning half of mquake in
+ * other
+ * words (eval/measure_supersession.py, eval/wordings.py; 295 pairs, November 2026), divided by the
+ * weight of the frames. 0.5 probability lies at the threshold. */
+static const float STATEMENT_WEIGHT = 0.85f, VALUE_WEIGHT = 0.3f, AGREEMENT_MIN = 1.31f;
+/* Frames that differ in one word ("was born in", "was buried in") look alike without meaning it:
+ * chosen. */
+static const float ONE_WORD_MORE = 0.2f;
+/* An older statement that agrees less than the best by more than this is about another thing. */
+static const float AGREEMENT_SLACK = 0.15f;
+
+typedef struct frame_cache {
+    uint64_t hash[FRAME_SLOTS]; /* 0 = free */
+    float *vectors;             /* [FRAME_SLOTS, dim] */
+    size_t count;
+} frame_cache;
+
+typedef struct closing {
+    uint64_t older, newer;
+} closing;
+
+typedef struct work {
+    retrieval *r;
+    const retrieval_supersede_options *options;
+    frame_cache frames;
+    closing *closings;
+    size_t count, capacity;
+} work;
+
+/* What one candidate turned out to be. */
+typedef struct finding {
+    uint64_t other;
+    bool other_is_older;
+    float agreement; /* 0 = another slot */
+} finding;
+
+/* --- frames ---------------------------------------------------------------------------------- */
+
+static uint64_t text_hash(const char *text)
+{
+    uint64_t hash = 0xcbf29ce484222325u; /* FNV-1a */
+    for (; *text; text++) {
+        hash = (hash ^ (unsigned char)*text) * 0x100000001b3u;
+    }
+    return hash ? hash : 1;
+}
+
+/* *vector is valid until the next call. */
+static base_status frame_vector(work *w, const char *frame, const float **vector, base_error *err)
+{
+    frame_cache *c = &w->frames;
+    size_t dim = w->r->dim;
+    uint64_t hash = text_hash(frame);
+    if (c->count >= FRAME_SLOTS / 2) {
+        memset(c->hash, 0, sizeof c->hash);
+        c->count = 0;
+    }
+    size_t at = hash & (FRAME_SLOTS - 1);
+    while (c->hash[at] != 0 && c->hash[at] != hash) {
+        at = (at + 1) & (FRAME_SLOTS - 1);
+    }
+    *vector = c->vectors + at * dim;
+    if (c->hash[at] == hash) {
+        return BASE_OK;
+    }
+    size_t size = strlen(frame);
+    base_status status =
+        w->options->encode(w->options->argument, &frame, &size, 1, c->vectors + at * dim, err);
+    if (status == BASE_OK) {
+        c->hash[at] = hash;
+        c->count++;
+    }
+    return status;
+}
+
+static base_status masked_cosine(work *w, const char *older, const char *newer, float *cosine,
+                                 base_error *err)
+{
+    const float *a, *b;
+    float kept[STORE_VECTOR_DIM_MAX];
+    base_status status = frame_vector(w, older, &a, err);
+    if (status != BASE_OK) {
+        return status;
+    }
+    memcpy(kept, a, w->r->dim * sizeof *kept); /* the cache may be emptied */
+    status = frame_vector(w, newer, &b, err);
+    if (status == BASE_OK) {
+        *cosine = retrieval_dot(kept, b, w->r->dim);
+    }
+    return status;
+}
+
+static base_status agreement_of(work *w, const retrieval_slot *slot, const float *older,
+                                const float *newer, float *agreement, base_error *err)
+{
+    float frames = 0, values = 0;
+    base_status status = masked_cosine(w, slot->older_frame, slot->newer_frame, &frames, err);
+    if (status == BASE_OK) {
+        status = masked_cosine(w, slot->older_value, slot->newer_value, &values, err);
+    }
+    if (status == BASE_OK) {
+        *agreement = frames + STATEMENT_WEIGHT * retrieval_dot(older, newer, w->r->dim) +
+                     VALUE_WEIGHT * values;
+    }
+    return status;
+}
+
+/* --- one pair -------------------------------------------------------------------------------- */
+
+static bool may_compare(const store_episode *e)
+{
+    return e->kind != STORE_TURN_ASSISTANT && e->text_size > 0;
+}
+
+/* Which of two was observed later? 0: neither, they were said at once. */
+static int order_in_time(const store_episode *a, const store_episode *b)
+{
+    if (a->observed_at_us != b->observed_at_us) {
+        return a->observed_at_us < b->observed_at_us ? -1 : 1;
+    }
+    return a->commit == b->commit ? 0 : a->id < b->id ? -1 : 1;
+}
+
+static base_status compare(work *w, const store_episode *e, const store_episode *other,
+                           finding *out, base_error *err)
+{
+    retrieval_slot slot;
+    int order = order_in_time(other, e);
+    *out = (finding){.other = other->id, .other_is_older = order < 0};
+    if (order == 0 || e->document == other->document || !may_compare(other)) {
+        return BASE_OK;
+    }
+    const store_episode *older = order < 0 ? other : e, *newer = order < 0 ? e : other;
+    retrieval_statement a = {older->title, older->text, older->text_size};
+    retrieval_statement b = {newer->title, newer->text, newer->text_size};
+    retrieval_slot_compare(&a, &b, &slot);
+    if (slot.verdict == RETRIEVAL_SLOT_SAME) {
+        out->agreement = 1 + STATEMENT_WEIGHT + VALUE_WEIGHT;
+    } else if (slot.verdict == RETRIEVAL_SLOT_IF_FRAMES_AGREE && w->options->encode && e->vector &&
+               other->vector && e->vector_dim == w->r->dim && other->vector_dim == w->r->dim) {
+        float agreement = 0;
+        base_status status = agreement_of(w, &slot, older->vector, newer->vector, &agreement, err);
+        if (status != BASE_OK) {
+            return status;
+        }
+        float least = AGREEMENT_MIN + (slot.one_word ? ONE_WORD_MORE : 0);
+        out->agreement = agreement >= least ? agreement : 0;
+    }
+    return BASE_OK;
+}
+
+/* --- candidates ------------------------------------------------------------------------------ */
+
+static int by_number(const void *a, const void *b)
+{
+    const uint64_t *x = a, *y = b;
+    return (*x > *y) - (*x < *y);
+}
+
+/* Ids near e by vector or by its names, ascending, each once, without e. */
+static base_status find_candidates(work *w, const store_episode *e,
+                                   uint64_t *ids /* [NEAR+NAMED] */, size_t *count, base_error *err)
+{
+    retrieval_near *near = NULL;
+    store_text_hit hits[NAMED];
+    char names[QUERY_BYTES];
+    size_t near_count = 0, hit_count = 0, n = 0;
+    base_status status = BASE_OK;
+    if (e->vector && e->vector_dim == w->r->dim) {
+        status = retrieval_nearest(w->r, e->vector, NEAR, &near, &near_count, err);
+    }
+    retrieval_statement statement = {e->title, e->text, e->text_size};
+    size_t size = retrieval_slot_names(&statement, names, sizeof names);
+    if (status == BASE_OK && size > 0) {
+        status =
+            store_search_text(w->r->s, names, size, BASE_TIME_MAX, NAMED, hits, &hit_count, err);
+    }
+    for (size_t i = 0; i < near_count && status == BASE_OK; i++) {
+        ids[n++] = near[i].id;
+    }
+    for (size_t i = 0; i < hit_count && status == BASE_OK; i++) {
+        ids[n++] = hits[i].id;
+    }
+    base_free(near);
+    qsort(ids, n, sizeof *ids, by_number);
+    *count = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (ids[i] != e->id && (*count == 0 || ids[*count - 1] != ids[i])) {
+            ids[(*count)++] = ids[i];
+        }
+    }
+    return status;
+}
+
+static base_status add_closing(work *w, uint64_t older, uint64_t newer, base_error *err)
+{
+    if (w->count == w->capacity) {
+        size_t wanted = w->capacity ? 2 * w->capacity : 256;
+        closing *grown = base_realloc(w->closings, wanted * sizeof *grown);
+        if (!grown) {
+            return base_fail(err, BASE_NO_MEMORY, "no memory for %zu closings", wanted);
+        }
+        w->closings = grown;
+        w->capacity = wanted;
+    }
+    w->closings[w->count++] = (closing){older, newer};
+    return BASE_OK;
+}
+
+/* Compare one episode with its candidates. Each direction in time is judged by itself: of the older
+ * ones those that agree best are closed by it, of the newer ones those close it. */
+static base_status compare_one(work *w, uint64_t id, base_error *err)
+{
+    store_episode e;
+    uint64_t ids[NEAR + NAMED];
+    finding findings[NEAR + NAMED];
+    float best[2] = {0, 0};
+    size_t count = 0;
+    base_status status = store_get(w->r->s, id, &e, err);
+    if (status != BASE_OK) {
+        return status == BASE_NOT_FOUND || status == BASE_CORRUPT ? BASE_OK : status;
+    }
+    if (may_compare(&e)) {
+        status = find_candidates(w, &e, ids, &count, err);
+    }
+    for (size_t i = 0; i < count && status == BASE_OK; i++) {
+        store_episode other;
+        findings[i] = (finding){0};
+        status = store_get(w->r->s, ids[i], &other, err);
+        if (status == BASE_OK) {
+            status = compare(w, &e, &other, &findings[i], err);
+            store_episode_free(&other);
+            float *top = &best[findings[i].other_is_older];
+            *top = findings[i].agreement > *top ? findings[i].agreement : *top;
+        } else if (status == BASE_NOT_FOUND || status == BASE_CORRUPT) {
+            status = BASE_OK;
+        }
+    }
+    for (size_t i = 0; i < count && status == BASE_OK; i++) {
+        const finding *f = &findings[i];
+        if (f->agreement > 0 && f->agreement >= best[f->other_is_older] - AGREEMENT_SLACK) {
+            status = f->other_is_older ? add_closing(w, f->other, id, err)
+                                       : add_closing(w, id, f->other, err);
+        }
+    }
+    store_episode_free(&e);
+    return status;
+}
+
+/* --- batches --------------------------------------------------------------------------------- */
+
+typedef struct id_list {
+    uint64_t *ids;
+    size_t count, capacity;
+    bool failed;
+} id_list;
+
+static bool add_id(void *argument, const store_view *view)
+{
+    id_list *list = argument;
+    if (list->count == list->capacity) {
+        size_t wanted = list->capacity ? 2 * list->capacity : 1024;
+        uint64_t *grown = base_realloc(list->ids, wanted * sizeof *grown);
+        if (!grown) {
+            list->failed = true;
+            return false;
+        }
+        list->ids = grown;
+        list->capacity = wanted;
+    }
+    list->ids[list->count++] = view->id;
+    return true;
+}
+
+/* Write the closings of a batch and how far it came. */
+static base_status commit_batch(work *w, uint64_t last, uint64_t *closed, base_error *err)
+{
+    store_txn *txn;
+    uint64_t written = 0;
+    base_status status = store_begin(w->r->s, w->options->now_us, &txn, err);
+    if (status != BASE_OK) {
+        return status;
+    }
+    for (size_t i = 0; i < w->count && status == BASE_OK; i++) {
+        bool changed = false;
+        status =
+            store_put_superseded(txn, w->closings[i].older, w->closings[i].newer, &changed, err);
+        written += changed;
+    }
+    if (status == BASE_OK) {
+        status = store_put_compared(txn, last, err);
+    }
+    if (status != BASE_OK) {
+        store_abort(txn);
+        return status;
+    }
+    status = store_commit(txn, err);
+    *closed += status == BASE_OK ? written : 0;
+    return status;
+}
+
+static base_status run(work *w, const id_list *list, retrieval_supersede_receipt *receipt,
+                       base_error *err)
+{
+    base_status status = BASE_OK;
+    size_t end = list->count;
+    if (w->options->episodes_max > 0 && w->options->episodes_max < end) {
+        end = (size_t)w->options->episodes_max;
+    }
+    for (size_t from = 0; from < end && status == BASE_OK; from += BATCH) {
+        size_t to = end - from < BATCH ? end : from + BATCH;
+        w->count = 0;
+        for (size_t i = from; i < to && status == BASE_OK; i++) {
+            status = compare_one(w, list->ids[i], err);
+        }
+        if (status == BASE_OK) {
+            status = commit_batch(w, list->ids[to - 1], &receipt->closed, err);
+        }
+        receipt->compared += status == BASE_OK ? to - from : 0;
+    }
+    receipt->left = list->count - receipt->compared;
+    return status;
+}
+
+base_status retrieval_supersede(retrieval *r, const retrieval_supersede_options *options,
+                                retrieval_supersede_receipt *receipt, base_error *err)
+{
+    id_list list = {0};
+    uint64_t after = 0, damaged = 0;
+    *receipt = (retrieval_supersede_receipt){0};
+    base_status status = retrieval_sync(r, err);
+    if (status == BASE_OK) {
+        status = store_get_compared(r->s, &after, err);
+    }
+    if (status == BASE_OK) {
+        status = store_scan(r->s, after, add_id, &list, &damaged, err);
+    }
+    if (status == BASE_OK && list.failed) {
+        status = base_fail(err, BASE_NO_MEMORY, "no memory for a list of episodes");
+    }
+    work *w = status == BASE_OK ? base_calloc(1, sizeof *w) : NULL;
+    size_t bytes;
+    if (status == BASE_OK && w && base_size_mul(FRAME_SLOTS * sizeof(float), r->dim, &bytes)) {
+        w->frames.vectors = list.count > 0 ? base_alloc(bytes) : NULL;
+        if (list.count == 0) {
+            goto done;
+        }
+    }
+    if (status == BASE_OK && (!w || !w->frames.vectors)) {
+        status = base_fail(err, BASE_NO_MEMORY, "no memory to compare episodes");
+    }
+    if (status == BASE_OK) {
+        w->r = r;
+        w->options = options;
+        status = run(w, &list, receipt, err);
+    }
+done:
+    if (w) {
+        base_free(w->frames.vectors);
+        base_free(w->closings);
+        base_free(w);
+    }
+    base_free(list.ids);
+    return status;
+}

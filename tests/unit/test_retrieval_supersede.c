@@ -1,0 +1,205 @@
+/* Supersession across documents over a real store: newer closes older whichever came first, what is
+ * said at once or by one document stays, the comparison goes on where it was. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "folder_testing.h"
+#include "retrieval/supersede.h"
+
+#define DIM 8
+#define DAY BASE_DAY_US
+
+typedef struct line {
+    const char *id, *text;
+    int day;
+} line;
+
+/* Put one-episode documents in one commit; vectors are all alike, so that everything is near. */
+static void put_lines(store *s, const line *lines, size_t count)
+{
+    float v[DIM] = {1};
+    store_txn *txn;
+    assert_ok(store_begin(s, 900 * DAY, &txn, err));
+    for (size_t i = 0; i < count; i++) {
+        store_new_span span = {.end_byte = strlen(lines[i].text), .vector = v};
+        store_new_document doc = {.source = "test",
+                                  .external_id = lines[i].id,
+                                  .title = "",
+                                  .text = lines[i].text,
+                                  .text_size = strlen(lines[i].text),
+                                  .observed_at_us = lines[i].day * DAY,
+                                  .valid_from_us = BASE_TIME_NONE,
+                                  .valid_to_us = BASE_TIME_NONE,
+                                  .spans = &span,
+                                  .span_count = 1,
+                                  .vector_dim = DIM,
+                                  .encoder = "one"};
+        store_put_result result;
+        uint64_t first;
+        size_t n;
+        assert_ok(store_put_document(txn, &doc, &result, &first, &n, err));
+    }
+    assert_ok(store_commit(txn, err));
+}
+
+static size_t encoded; /* frames and values that were asked for */
+
+/* Frames that speak of heading lie on one axis, others on another. */
+static base_status encode(void *argument, const char *const *texts, const size_t *sizes,
+                          size_t count, float *vectors, base_error *err)
+{
+    (void)argument;
+    (void)sizes;
+    (void)err;
+    memset(vectors, 0, count * DIM * sizeof *vectors);
+    for (size_t i = 0; i < count; i++) {
+        vectors[i * DIM + (strstr(texts[i], "head") ? 0 : 1)] = 1;
+        encoded++;
+    }
+    return BASE_OK;
+}
+
+static retrieval_supersede_receipt supersede(store *s, uint64_t max)
+{
+    retrieval *r = NULL;
+    retrieval_supersede_receipt receipt;
+    retrieval_supersede_options options = {
+        .now_us = 900 * DAY, .encode = encode, .episodes_max = max};
+    assert_ok(retrieval_open(s, DIM, &r, err));
+    assert_ok(retrieval_supersede(r, &options, &receipt, err));
+    retrieval_close(r);
+    return receipt;
+}
+
+static void check_closed(store *s, uint64_t id, uint64_t by, int day)
+{
+    store_episode e;
+    assert_ok(store_get(s, id, &e, err));
+    if (e.superseded_by != by || (by && e.superseded_at_us != day * DAY)) {
+        fail_msg("episode %d (\"%s\") is closed by %d, wanted %d", (int)id, e.text,
+                 (int)e.superseded_by, (int)by);
+    }
+    store_episode_free(&e);
+}
+
+static store *open_at(const char *path)
+{
+    store *s = NULL;
+    store_options options = {.create = true};
+    assert_ok(store_open(path, &options, &s, err));
+    return s;
+}
+
+/* Goal: the newer closes the older, in other words too; another entity, another attribute stay. */
+static void test_newer_closes_older(void **state)
+{
+    const char *path = *state;
+    store *s = open_at(path);
+    static const line lines[] = {
+        {"a", "The head of Northgate Library is Ada Brandt.", 1},
+        {"b", "The head of Southgate Library is Ada Brandt.", 2},
+        {"c", "Northgate Library stands in Bergen.", 3},
+        {"d", "The head of Northgate Library is Otto Lenz.", 4},
+        {"e", "Northgate Library is headed by Ida Moe.", 6},
+    };
+    put_lines(s, lines, 5);
+    encoded = 0;
+    retrieval_supersede_receipt receipt = supersede(s, 0);
+    assert_int_equal(receipt.compared, 5);
+    assert_int_equal(receipt.left, 0);
+    assert_true(encoded > 0 && encoded < 12); /* each frame and value once */
+    check_closed(s, 1, 4, 4);
+    check_closed(s, 2, 0, 0);
+    check_closed(s, 3, 0, 0);
+    check_closed(s, 4, 5, 6);
+    check_closed(s, 5, 0, 0);
+    uint64_t commit = store_last_commit(s);
+    receipt = supersede(s, 0);
+    assert_int_equal(receipt.compared, 0);
+    assert_int_equal(store_last_commit(s), commit); /* again: nothing is written */
+    store_close(s);
+    store_verify_report report = {0};
+    assert_ok(store_verify(path, false, &report, err));
+    assert_int_equal(report.count, 0);
+    base_free(report.problems);
+}
+
+/* Goal: what arrives late is closed on arrival, and closes its predecessor at its own time. */
+static void test_a_late_arrival_finds_its_place(void **state)
+{
+    const char *path = *state;
+    store *s = open_at(path);
+    static const line early[] = {{"a", "The head of Northgate Library is Ada Brandt.", 1},
+                                 {"c", "The head of Northgate Library is Otto Lenz.", 9}};
+    static const line late[] = {{"b", "The head of Northgate Library is Ida Moe.", 5}};
+    put_lines(s, early, 2);
+    supersede(s, 0);
+    check_closed(s, 1, 2, 9);
+    put_lines(s, late, 1);
+    supersede(s, 0);
+    check_closed(s, 1, 3, 5);
+    check_closed(s, 3, 2, 9);
+    check_closed(s, 2, 0, 0);
+    store_close(s);
+}
+
+/* Goal: said at one moment in one commit, values stand side by side; said later, they follow. */
+static void test_what_is_said_at_once_stands_side_by_side(void **state)
+{
+    const char *path = *state;
+    store *s = open_at(path);
+    static const line at_once[] = {{"a", "Ruth Olsen speaks French.", 1},
+                                   {"b", "Ruth Olsen speaks German.", 1}};
+    static const line later[] = {{"c", "Ida's dog is called Rex.", 2}},
+                      last[] = {{"d", "Ida's dog is called Bello.", 2}};
+    put_lines(s, at_once, 2);
+    put_lines(s, later, 1);
+    put_lines(s, last, 1);
+    supersede(s, 0);
+    check_closed(s, 1, 0, 0);
+    check_closed(s, 2, 0, 0);
+    check_closed(s, 3, 4, 2);
+    store_close(s);
+}
+
+/* Goal: a comparison cut short goes on after reopening, and comes to the same end. */
+static void test_the_comparison_goes_on_where_it_was(void **state)
+{
+    const char *path = *state;
+    store *s = open_at(path);
+    static const line lines[] = {{"a", "The head of Northgate Library is Ada Brandt.", 1},
+                                 {"b", "The head of Northgate Library is Otto Lenz.", 2},
+                                 {"c", "The head of Northgate Library is Ida Moe.", 3}};
+    put_lines(s, lines, 3);
+    uint64_t left = 3;
+    while (left > 0) {
+        retrieval_supersede_receipt receipt = supersede(s, 1);
+        assert_int_equal(receipt.compared, 1);
+        assert_int_equal(receipt.left, left - 1);
+        left = receipt.left;
+        store_close(s);
+        s = open_at(path);
+    }
+    check_closed(s, 1, 2, 2);
+    check_closed(s, 2, 3, 3);
+    check_closed(s, 3, 0, 0);
+    store_close(s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_newer_closes_older, make_folder, drop_folder),
+        cmocka_unit_test_setup_teardown(test_a_late_arrival_finds_its_place, make_folder,
+                                        drop_folder),
+        cmocka_unit_test_setup_teardown(test_what_is_said_at_once_stands_side_by_side, make_folder,
+                                        drop_folder),
+        cmocka_unit_test_setup_teardown(test_the_comparison_goes_on_where_it_was, make_folder,
+                                        drop_folder),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
