@@ -213,7 +213,8 @@ CLONES static void add_row(float *restrict row, const float *restrict b, const f
 
 /* Q8_0 as GGUF defines it: per 32 columns an f16 scale d = max|w|/127 and 32 signed codes. Adding
  * and taking away 1.5 * 2^23 rounds to the nearest integer, ties to even, |x| < 2^22. */
-CLONES static void quantise_q8_0(const float *restrict values, size_t columns, uint8_t *restrict out)
+CLONES static void quantise_q8_0(const float *restrict values, size_t columns,
+                                 uint8_t *restrict out)
 {
     static const float shift = 12582912.0f;
     for (size_t block = 0; block < columns / 32; block++, out += 34) {
