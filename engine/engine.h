@@ -98,6 +98,9 @@ typedef struct engine_session_options {
     size_t memory_slots_max; /* resident tokens, 0 = default */
     /* below it nothing is spliced and an answer abstains; NAN = the calibrated default */
     float score_min;
+    /* hits that score less than this share of the best are left out: beside the right memory they
+     * only mislead */
+    float score_share;
     /* engine_ask answers ENGINE_ABSTAIN_TEXT when nothing scores score_min */
     bool may_abstain;
     engine_layout layout;    /* ablation */

@@ -205,6 +205,7 @@ base_status session_splice(engine_session *s, const retrieval_hit *hits, size_t 
     }
     for (size_t i = 0; i < count && chosen_count < wanted; i++) {
         if (hits[i].score >= s->options.score_min &&
+            hits[i].score >= s->options.score_share * hits[0].score &&
             strength_of(s, &hits[i]) >= (float)STORE_STRENGTH_SPLICE_MIN &&
             !splice_find(&s->window, hits[i].id) && !session_lived_visible(s, hits[i].id)) {
             chosen[chosen_count++] = i;

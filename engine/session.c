@@ -53,7 +53,8 @@ void engine_session_defaults(engine_session_options *options)
                                         .about_us = BASE_TIME_NONE,
                                         .sampling = {.top_p = 1.0f},
                                         .kv_budget = UINT64_MAX,
-                                        .score_min = NAN};
+                                        .score_min = NAN,
+                                        .score_share = 0.7f};
 }
 
 static size_t vocabulary(const engine_session *s)

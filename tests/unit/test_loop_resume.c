@@ -55,6 +55,7 @@ static engine_session *open_session(loop *l)
     options.sampling.seed = 5;
     options.keep_writes = true;
     options.score_min = 0.1f;
+    options.score_share = 0; /* many memories: tokens leave the bounded window */
     return loop_session(l, ENGINE_ARM_FULL, &options);
 }
 
