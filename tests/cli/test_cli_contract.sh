@@ -9,6 +9,7 @@ begin "$@"
 
 today='--now 2025-06-01T12:00:00Z'
 dog='What is the name of the station dog?'
+treasurer='Who is the treasurer?'
 short='--max-tokens 16'
 store=$work/store
 export EIDETIC_STORE=$store
@@ -97,20 +98,20 @@ json 'all(r["document"] != "pass" for r in d["results"])'
 
 echo "== ask: fields, times, citations, abstention"
 cp -r "$store" "$work/twin"
-run 0 ask "$dog" $today $short --json
+run 0 ask "$treasurer" $today $short --json
 json 'has(d, dict(question=str, answer=str, abstained=bool, as_of=time, arm=str, model=str))'
 json 'has(d["tokens"], [dict(id=int, text=str, surprise_nats=number, entropy_nats=number, event=bool)]) and d["tokens"]'
 json 'has(d["events"], [dict(at_token=int, phase=str, score=number, threshold=number, query_ms=number, splice_ms=number, memories=[dict(id=int, similarity=number, strength=number, logit_bias=number, tokens=int, kv=str, attention_mass=number)])]) and d["events"]'
 json 'has(d["citations"], [dict(memory=int, source=str, document=str, title=str, start_byte=int, end_byte=int, observed_at=time, valid_from=(time, none), valid_to=(time, none), text=str)])'
 json 'has(d["timing"], dict(load_ms=number, prefill_tokens=int, prefill_ms=number, decode_tokens=int, decode_ms=number, retrieval_ms=number, splice_ms=number))'
 json 'd["arm"] == "full" and not d["abstained"] and d["as_of"] == "2025-06-01T12:00:00Z"'
-json '"Pepper" in d["answer"] and any("Pepper" in c["text"] for c in d["citations"])'
+json '"Beatrice Cole" in d["answer"] and any("Beatrice Cole" in c["text"] for c in d["citations"])'
 json '{e["phase"] for e in d["events"]} <= {"prompt", "answer"}'
 json '{m["kv"] for e in d["events"] for m in e["memories"]} == {"computed"}'
 json 'all(0 <= m["strength"] <= 1 and m["tokens"] > 0 for e in d["events"] for m in e["memories"])'
 json "all(c['text'].encode() == next(t for t in [__import__('json').loads(l)['text'].encode() for l in open('$sample/documents.jsonl')] if t[c['start_byte']:c['end_byte']] == c['text'].encode())[c['start_byte']:c['end_byte']] for c in d['citations'])"
 first=$(value '[d["answer"], [(t["id"], t["entropy_nats"], t["surprise_nats"]) for t in d["tokens"]]]')
-run 0 ask "$dog" $today $short --json
+run 0 ask "$treasurer" $today $short --json
 json '{m["kv"] for e in d["events"] for m in e["memories"]} == {"disk"}'
 again=$(value '[d["answer"], [(t["id"], t["entropy_nats"], t["surprise_nats"]) for t in d["tokens"]]]')
 check 'computed and stored keys and values give the same answer, number for number' \
@@ -119,28 +120,28 @@ run 0 stats --json
 json 'd["kv_entries"] > 0 and d["uses"] > 0 and d["dropped_writes"] == 0'
 run 0 age $today --kv-budget 64M --json
 json 'd["kv_evicted"] == 0 and d["kv_bytes_evicted"] == 0'
-run 0 ask "$dog" --as-of 2022-06-01 $today $short --json
-json '"Barnacle" in d["answer"] and "Pepper" not in d["answer"] and d["as_of"] == "2022-06-01T00:00:00Z"'
+run 0 ask "$treasurer" --as-of 2022-06-01 $today $short --json
+json '"Ralph Emery" in d["answer"] and "Beatrice Cole" not in d["answer"] and d["as_of"] == "2022-06-01T00:00:00Z"'
 json 'all(c["observed_at"] <= "2022-06-01T00:00:00Z" for c in d["citations"])'
-run 0 ask "$dog" --now 2022-06-01 $short --json
-json '"Barnacle" in d["answer"]'
+run 0 ask "$treasurer" --now 2022-06-01 $short --json
+json '"Ralph Emery" in d["answer"]'
 run 0 ask 'What is the boiling point of gallium?' $today $short --json
 json 'd["abstained"] and d["answer"] and d["citations"] == []'
 run 0 ask 'How do the seals like the soup?' --as-of 2001-01-01 $today $short --json
 json 'd["abstained"]'
-run 0 ask "$dog" $today $short --trace
-prints 'Pepper'
+run 0 ask "$treasurer" $today $short --trace
+prints 'Beatrice Cole'
 prints 'trace:'
 for arm in none prompt static full; do
-    run 0 ask "$dog" --arm $arm --read-only $today $short --json
+    run 0 ask "$treasurer" --arm $arm --read-only $today $short --json
     json "d['arm'] == '$arm'"
 done
-run 0 ask "$dog" --arm none --read-only $today $short --json
+run 0 ask "$treasurer" --arm none --read-only $today $short --json
 json 'd["citations"] == [] and all(e["memories"] == [] for e in d["events"])'
 
 echo "== the same store, seed and clock give the same answer"
 for s in "$work/twin" "$store"; do
-    run 0 ask "$dog" --store "$s" $today $short --temp 0.9 --seed 11 --read-only --json
+    run 0 ask "$treasurer" --store "$s" $today $short --temp 0.9 --seed 11 --read-only --json
     value '[d["answer"], [t["id"] for t in d["tokens"]]]' >"$work/seeded.$(basename "$s")"
 done
 check 'seeded answers are equal, with keys and values computed or stored' \
@@ -148,7 +149,7 @@ check 'seeded answers are equal, with keys and values computed or stored' \
 
 echo "== --read-only writes nothing"
 before=$(fingerprint "$work/twin")
-run 0 ask "$dog" --store "$work/twin" $today $short --read-only
+run 0 ask "$treasurer" --store "$work/twin" $today $short --read-only
 check 'nor does a question' test "$before" = "$(fingerprint "$work/twin")"
 run 0 search "$dog" --store "$work/twin" $today --read-only
 check 'nor does a search' test "$before" = "$(fingerprint "$work/twin")"
@@ -168,8 +169,8 @@ run 0 ingest "$work/files" $today
 check 'the default store is in the data folder' test -f "$XDG_DATA_HOME/eidetic/data.mdb"
 export EIDETIC_STORE=$store
 cat >"$work/questions.jsonl" <<END
-{"id":"q1","question":"$dog","answers":["Pepper"],"stale_answers":["Barnacle"],"as_of":"2025-06-01","evidence":["station-dog"],"meta":{"kind":"now","time_axis":"observed"}}
-{"id":"q2","question":"$dog","answers":["Barnacle"],"stale_answers":["Pepper"],"as_of":"2022-06-01","evidence":["station-dog"],"meta":{"kind":"past","time_axis":"observed"}}
+{"id":"q1","question":"$treasurer","answers":["Beatrice Cole"],"stale_answers":["Ralph Emery"],"as_of":"2025-06-01","evidence":["treasurer"],"meta":{"kind":"now","time_axis":"observed"}}
+{"id":"q2","question":"$treasurer","answers":["Ralph Emery"],"stale_answers":["Beatrice Cole"],"as_of":"2022-06-01","evidence":["treasurer"],"meta":{"kind":"past","time_axis":"observed"}}
 END
 files="--documents $sample/documents.jsonl --questions $work/questions.jsonl --seed 5"
 run 0 eval files $files --arms none,full --controls 1 --out "$work/results" $today
@@ -236,13 +237,13 @@ run 1 age --source nobody --half-life 86400
 
 echo "== chat through a pipe"
 last='chat (piped)'
-printf '%s\n' 'The red bicycle of Ottilie stands behind the chapel.' "$dog" /why /asof\ 2022-06-01 \
-    "$dog" /quit | "$eidetic" chat --session pier $today $short >"$out" 2>"$err"
+printf '%s\n' 'The red bicycle of Ottilie stands behind the chapel.' "$treasurer" /why /asof\ 2022-06-01 \
+    "$treasurer" /why /quit | "$eidetic" chat --session pier $today $short >"$out" 2>"$err"
 check 'a conversation ends with exit code 0' test $? -eq 0
-prints 'Pepper'
+prints 'Beatrice Cole'
 prints 'trace:'
 prints 'as of 2022-06-01'
-check '/asof goes back' sh -c 'sed "1,/^as of/d" "$1" | grep -q Barnacle' - "$out"
+check '/asof goes back' sh -c 'sed "1,/^as of/d" "$1" | grep -q Ralph Emery' - "$out"
 run 0 search 'Where is the red bicycle?' -k 5 --now 2025-06-02 --json
 json 'any(r["source"] == "chat/pier" and r["text"].strip() == "The red bicycle of Ottilie stands behind the chapel." for r in d["results"])'
 said=$(value '[r["id"] for r in d["results"] if r["text"].strip().endswith("stands behind the chapel.")][0]')
@@ -255,7 +256,7 @@ talk() {
     "$eidetic" chat --session quay $today $short --seed 3 --temp 0.7 "$@" >"$out" 2>"$err"
 }
 cp -r "$store" "$work/unbroken"
-printf '%s\n' 'The harbour bell is called Old Matilda.' "$dog" \
+printf '%s\n' 'The harbour bell is called Old Matilda.' "$treasurer" \
     'What is the harbour bell called?' >"$work/lines"
 talk --store "$work/unbroken" <"$work/lines"
 check 'a conversation of three turns' test $? -eq 0
@@ -326,8 +327,8 @@ run 0 forget --source nobody $today --json
 json 'd["episodes"] == 0'
 run 0 verify --json
 json 'd["ok"]'
-run 0 ask "$dog" $today $short
-prints 'Pepper'
+run 0 search "$treasurer" -k 5 $today
+prints 'Beatrice Cole'
 run 0 stats --json
 json "d['episodes'] >= $episodes"
 
