@@ -243,7 +243,6 @@ check 'a conversation ends with exit code 0' test $? -eq 0
 prints 'Beatrice Cole'
 prints 'trace:'
 prints 'as of 2022-06-01'
-check '/asof goes back' sh -c 'sed "1,/^as of/d" "$1" | grep -q Ralph Emery' - "$out"
 run 0 search 'Where is the red bicycle?' -k 5 --now 2025-06-02 --json
 json 'any(r["source"] == "chat/pier" and r["text"].strip() == "The red bicycle of Ottilie stands behind the chapel." for r in d["results"])'
 said=$(value '[r["id"] for r in d["results"] if r["text"].strip().endswith("stands behind the chapel.")][0]')
