@@ -14,8 +14,8 @@
 
 bool session_recalls(const engine_session *s)
 {
-    return s->options.store && (s->options.arm == ENGINE_ARM_STATIC ||
-                                s->options.arm == ENGINE_ARM_FULL);
+    return s->options.store &&
+           (s->options.arm == ENGINE_ARM_STATIC || s->options.arm == ENGINE_ARM_FULL);
 }
 
 base_status session_event(engine_session *s, bool in_answer, float score, const char *query,
@@ -90,7 +90,8 @@ base_status session_look_up(engine_session *s, const char *query, size_t query_s
                              .k = K,
                              .use_strength = s->options.arm == ENGINE_ARM_FULL,
                              .use_time = !s->options.no_time,
-                             .use_bm25 = !s->options.no_bm25};
+                             .use_bm25 = !s->options.no_bm25,
+                             .skip_repeats = true};
         status = retrieval_search(s->options.retrieval, &q, found, &found_count, err);
     }
     for (size_t i = 0; i < found_count && !status; i++) {
@@ -100,6 +101,16 @@ base_status session_look_up(engine_session *s, const char *query, size_t query_s
     s->answer->retrieval_ms += *ms;
     s->answer->lookups++;
     return status;
+}
+
+float session_score_enough(const engine_session *s, const retrieval_hit *hits, size_t count)
+{
+    size_t best = 0;
+    while (best < count && hits[best].asks) {
+        best++;
+    }
+    float share = best < count ? s->options.score_share * hits[best].score : 0;
+    return share > s->options.score_min ? share : s->options.score_min;
 }
 
 /* A mark behind the place of a change moves with its slot. */
@@ -161,8 +172,8 @@ static base_status splice_one(engine_session *s, const retrieval_hit *hit, size_
     }
     make_room(s, block.count, at);
     if (splice_free_slots(&s->window) >= block.count) {
-        status = splice_insert(&s->window, *at, hit->id, block.block, block.count, strength, bias,
-                               err);
+        status =
+            splice_insert(&s->window, *at, hit->id, block.block, block.count, strength, bias, err);
     } else {
         base_free(block.blob);
         return BASE_OK; /* the window is full of live text: nothing gives way to a memory */
@@ -198,14 +209,14 @@ base_status session_splice(engine_session *s, const retrieval_hit *hits, size_t 
                            base_error *err)
 {
     size_t chosen[ENGINE_EVENT_MEMORIES_MAX], chosen_count = 0;
+    float enough = session_score_enough(s, hits, count);
     double begin = base_clock_ms();
     *spliced = 0;
     if (wanted > ENGINE_EVENT_MEMORIES_MAX) {
         wanted = ENGINE_EVENT_MEMORIES_MAX;
     }
     for (size_t i = 0; i < count && chosen_count < wanted; i++) {
-        if (hits[i].score >= s->options.score_min &&
-            hits[i].score >= s->options.score_share * hits[0].score &&
+        if (hits[i].score >= enough &&
             strength_of(s, &hits[i]) >= (float)STORE_STRENGTH_SPLICE_MIN &&
             !splice_find(&s->window, hits[i].id) && !session_lived_visible(s, hits[i].id)) {
             chosen[chosen_count++] = i;

@@ -91,6 +91,9 @@ base_status session_event(engine_session *s, bool in_answer, float score, const 
 base_status session_look_up(engine_session *s, const char *query, size_t query_size,
                             retrieval_hit *hits, size_t *count, size_t max, double *ms,
                             base_error *err);
+/* The score from which on a hit is given to the reader: score_min, and score_share of the best that
+ * says something (a stored question may score highest and answers nothing). */
+float session_score_enough(const engine_session *s, const retrieval_hit *hits, size_t count);
 /* Splice the best of hits (best first) before slot *at, nearest to what follows the best: at most
  * `wanted`, within the budget, nothing that is resident. Makes room by evicting the weakest.
  * *spliced: how many came in. */

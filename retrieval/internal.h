@@ -30,7 +30,7 @@ struct retrieval {
 typedef struct retrieval_candidate {
     uint64_t id;
     float similarity, bm25, time, strength, score;
-    bool has_similarity;
+    bool has_similarity, asks;
     store_brief brief;
     store_episode episode; /* id 0: not read */
     retrieval_time_match match;

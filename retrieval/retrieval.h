@@ -43,6 +43,8 @@ typedef struct retrieval_query {
     bool use_strength;
     bool use_time;       /* false: ablation without the time term */
     bool use_bm25;       /* false: ablation */
+    /* Leave out what a user once asked in the words of this query: it answers nothing. */
+    bool skip_repeats;
 } retrieval_query;
 
 typedef struct retrieval_hit {
@@ -52,6 +54,7 @@ typedef struct retrieval_hit {
     float bm25;       /* raw BM25 >= 0 */
     float time;       /* time term 0..1 */
     float strength;   /* 0..1, computed also when not used */
+    bool asks;        /* a question that a user asked: near to the same question, and no answer */
 } retrieval_hit;
 
 /* hits [k], best first; near-duplicates (same text, or an older version's copy of a hit) are

@@ -10,9 +10,11 @@
  * later goes first (twins; rank.h).
  * 4. Equal texts of one title or document are one hit: the newest known at as_of.
  */
+#include <ctype.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/log.h"
 #include "base/mem.h"
@@ -235,6 +237,49 @@ static base_status gather(const retrieval *r, const retrieval_query *q, candidat
 
 /* --- 2. and 3. scores ------------------------------------------------------------------------ */
 
+/* One question, said by a user. */
+static bool is_question(const store_episode *e)
+{
+    size_t end = strcspn(e->text, ".!?\n");
+    return e->kind == STORE_TURN_USER && e->text[end] == '?' &&
+           strspn(e->text + end + 1, " \t\n") == e->text_size - end - 1;
+}
+
+/* ASCII letters and digits, and whatever is not ASCII. */
+static size_t word_size(const char *text, size_t size)
+{
+    size_t n = 0;
+    while (n < size && (isalnum((unsigned char)text[n]) || (unsigned char)text[n] >= 0x80)) {
+        n++;
+    }
+    return n;
+}
+
+static bool has_word(const char *text, size_t size, const char *word, size_t length)
+{
+    for (size_t at = 0; at < size;) {
+        size_t n = word_size(text + at, size - at);
+        if (n == length && strncasecmp(text + at, word, n) == 0) {
+            return true;
+        }
+        at += n ? n : 1;
+    }
+    return false;
+}
+
+/* Does every word of the episode stand in the query? */
+static bool repeats(const retrieval_query *q, const store_episode *e)
+{
+    for (size_t at = 0; at < e->text_size;) {
+        size_t n = word_size(e->text + at, e->text_size - at);
+        if (n > 0 && !has_word(q->text, q->text_size, e->text + at, n)) {
+            return false;
+        }
+        at += n ? n : 1;
+    }
+    return true;
+}
+
 static void score_one(const retrieval_query *q, const retrieval_weights *w, candidate *c)
 {
     c->score =
@@ -242,7 +287,7 @@ static void score_one(const retrieval_query *q, const retrieval_weights *w, cand
 }
 
 /* Exact similarity (a segment's may be approximate, BM25 has none) and the time term. An episode
- * that vanished meanwhile scores 0 and has id 0. */
+ * that vanished meanwhile, or only repeats the query, has id 0. */
 static base_status read_candidate(const retrieval *r, const retrieval_query *q,
                                   const retrieval_times *times, const retrieval_weights *w,
                                   candidate *c, base_error *err)
@@ -257,6 +302,12 @@ static base_status read_candidate(const retrieval *r, const retrieval_query *q,
         return status == BASE_NOT_FOUND || status == BASE_CORRUPT ? BASE_OK : status;
     }
     const store_episode *e = &c->episode;
+    c->asks = is_question(e);
+    if (c->asks && q->skip_repeats && repeats(q, e)) {
+        store_episode_free(&c->episode);
+        c->episode.id = 0;
+        return BASE_OK;
+    }
     if (q->vector && e->vector && e->vector_dim == r->dim) {
         c->similarity = retrieval_dot(q->vector, e->vector, r->dim);
     }
@@ -385,7 +436,8 @@ static void collapse(const candidates *c, size_t k, retrieval_hit *hits, size_t 
                                      .similarity = x->similarity,
                                      .bm25 = x->bm25,
                                      .time = x->time,
-                                     .strength = x->strength};
+                                     .strength = x->strength,
+                                     .asks = x->asks};
         n += same == n;
     }
     *count = n;

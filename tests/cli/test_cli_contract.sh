@@ -243,6 +243,7 @@ check 'a conversation ends with exit code 0' test $? -eq 0
 prints 'Beatrice Cole'
 prints 'trace:'
 prints 'as of 2022-06-01'
+check '/asof goes back' sh -c 'sed "1,/^as of/d" "$1" | grep -q "Ralph Emery"' - "$out"
 run 0 search 'Where is the red bicycle?' -k 5 --now 2025-06-02 --json
 json 'any(r["source"] == "chat/pier" and r["text"].strip() == "The red bicycle of Ottilie stands behind the chapel." for r in d["results"])'
 said=$(value '[r["id"] for r in d["results"] if r["text"].strip().endswith("stands behind the chapel.")][0]')
@@ -326,7 +327,7 @@ run 0 forget --source nobody $today --json
 json 'd["episodes"] == 0'
 run 0 verify --json
 json 'd["ok"]'
-run 0 search "$treasurer" -k 5 $today
+run 0 ask "$treasurer" $today $short
 prints 'Beatrice Cole'
 run 0 stats --json
 json "d['episodes'] >= $episodes"

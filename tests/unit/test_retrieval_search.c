@@ -84,8 +84,8 @@ static void vector_of(uint64_t seed, float *v)
 }
 
 /* Put a one-episode document in a commit of its own; returns its id. */
-static uint64_t put(store *s, const char *id, const char *title, const char *text, int64_t observed,
-                    uint64_t vector_seed)
+static uint64_t put_as(store *s, store_kind kind, const char *id, const char *title,
+                       const char *text, int64_t observed, uint64_t vector_seed)
 {
     float v[DIM];
     vector_of(vector_seed, v);
@@ -98,6 +98,7 @@ static uint64_t put(store *s, const char *id, const char *title, const char *tex
                               .observed_at_us = observed,
                               .valid_from_us = BASE_TIME_NONE,
                               .valid_to_us = BASE_TIME_NONE,
+                              .kind = kind,
                               .spans = &span,
                               .span_count = 1,
                               .vector_dim = DIM,
@@ -110,6 +111,12 @@ static uint64_t put(store *s, const char *id, const char *title, const char *tex
     assert_ok(store_put_document(txn, &doc, &result, &first, &count, err));
     assert_ok(store_commit(txn, err));
     return first;
+}
+
+static uint64_t put(store *s, const char *id, const char *title, const char *text, int64_t observed,
+                    uint64_t vector_seed)
+{
+    return put_as(s, STORE_DOCUMENT, id, title, text, observed, vector_seed);
 }
 
 /* Put n documents in one commit, ids "d0".., vectors by seed 1000 + i. */
@@ -335,6 +342,46 @@ static void test_retrieval_twins_are_ordered_by_time(void **state)
     r->weights.twin_cosine = cosine + 0.01f;
     search(r, 5, NULL, 40 * DAY, true, 4, hits);
     assert_int_equal(hits[0].id, older);
+    retrieval_close(r);
+    store_close(s);
+}
+
+/* Goal: a question that a user once asked is marked; asked again in the same words it is left out,
+ * in other words it stays, and what a user told stays in any case. */
+static void test_retrieval_a_question_asked_before_is_no_answer(void **state)
+{
+    (void)state;
+    store *s = open_it(false);
+    uint64_t asked = put_as(s, STORE_TURN_USER, "turn", "chat", "Who is the mayor?", 10 * DAY, 5);
+    uint64_t told = put_as(s, STORE_TURN_USER, "told", "chat", "The mayor is Ruth.", 10 * DAY, 5);
+    uint64_t faq = put(s, "faq", "Questions", "Who is the mayor?", 10 * DAY, 5);
+    retrieval *r = open_retrieval(s);
+    float v[DIM];
+    vector_of(5, v);
+    retrieval_query q = {.vector = v,
+                         .now_us = 20 * DAY,
+                         .as_of_us = 20 * DAY,
+                         .about_us = BASE_TIME_NONE,
+                         .k = 4,
+                         .use_bm25 = true};
+    const char *questions[] = {"mayor: WHO is the mayor?", "Who has been the mayor?",
+                               "the mayor is Ruth, who else?"};
+    for (size_t i = 0; i < 3; i++) {
+        for (int skips = 0; skips < 2; skips++) {
+            retrieval_hit hits[4];
+            size_t count, seen = 0;
+            q.text = questions[i];
+            q.text_size = strlen(q.text);
+            q.skip_repeats = skips;
+            assert_ok(retrieval_search(r, &q, hits, &count, err));
+            for (size_t k = 0; k < count; k++) {
+                uint64_t id = hits[k].id;
+                assert_int_equal(hits[k].asks, id == asked);
+                seen |= id == asked ? 1 : id == told ? 2 : id == faq ? 4 : 8;
+            }
+            assert_int_equal(seen, skips && i != 1 ? 6 : 7);
+        }
+    }
     retrieval_close(r);
     store_close(s);
 }
@@ -643,6 +690,7 @@ int main(void)
         with_store(test_retrieval_search_cuts_at_as_of),
         with_store(test_retrieval_strength_puts_the_newer_version_first),
         with_store(test_retrieval_twins_are_ordered_by_time),
+        with_store(test_retrieval_a_question_asked_before_is_no_answer),
         with_store(test_retrieval_collapses_copies_into_the_newest),
         with_store(test_retrieval_forgotten_vectors_leave_the_disk),
         with_store(test_retrieval_damaged_index_is_rebuilt),
