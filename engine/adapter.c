@@ -11,27 +11,14 @@
 
 #include "base/hash.h"
 #include "base/mem.h"
-#include "base/text.h"
+#include "engine/kernels_internal.h"
 #include "engine/model.h"
-
-/* The same C for three instruction sets, as in kernels_state.c: merging is most of a start. */
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__SANITIZE_ADDRESS__) && \
-    !defined(__SANITIZE_THREAD__)
-#define CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define CLONES
-#endif
 
 struct core_adapter {
     gguf_file *file;
     float alpha;
     size_t merged; /* tensors of the model that have had theirs */
 };
-
-static bool text_is(gguf_text text, const char *what)
-{
-    return text.data && text.size == strlen(what) && memcmp(text.data, what, text.size) == 0;
-}
 
 /* Of a text for a message, at most 80 bytes. */
 static int shown(gguf_text text)
@@ -67,14 +54,14 @@ static base_status check_base(const core_adapter *a, const gguf_file *base, base
     }
     core_hash_tensors(base, hash);
     base_hex(hash, sizeof hash, have);
-    if (text_is(trained_on, have)) {
+    if (gguf_text_is(trained_on, have)) {
         return BASE_OK;
     }
     gguf_get_text(a->file, "general.base_model.0.name", &name);
     gguf_get_text(a->file, "eidetic.base_type", &type);
     const gguf_tensor *first = gguf_find_tensor(base, "blk.0.attn_q.weight");
     const char *mine = first ? kernel_source_name(first->type) : "?";
-    if (type.size > 0 && !text_is(type, mine)) {
+    if (type.size > 0 && !gguf_text_is(type, mine)) {
         return base_fail(err, BASE_INVALID,
                          "%s: adapter for '%.*s' in quantisation %.*s, %s is in %s",
                          gguf_path(a->file), shown(name), name.data ? name.data : "", shown(type),
@@ -91,10 +78,10 @@ static base_status check_kind(core_adapter *a, const char *architecture, base_er
     gguf_get_text(a->file, "general.type", &type);
     gguf_get_text(a->file, "adapter.type", &kind);
     gguf_get_text(a->file, "general.architecture", &made_for);
-    if (!text_is(type, "adapter") || !text_is(kind, "lora")) {
+    if (!gguf_text_is(type, "adapter") || !gguf_text_is(kind, "lora")) {
         return base_fail(err, BASE_INVALID, "%s: not a LoRA adapter", gguf_path(a->file));
     }
-    if (!text_is(made_for, architecture)) {
+    if (!gguf_text_is(made_for, architecture)) {
         return base_fail(err, BASE_INVALID, "%s: adapter for architecture '%.*s', the model is %s",
                          gguf_path(a->file), shown(made_for), made_for.data ? made_for.data : "",
                          architecture);
@@ -182,8 +169,7 @@ static base_status find_factors(const core_adapter *adapter, const char *tensor,
         !kernel_source_known(out->a->type) || !kernel_source_known(out->b->type) ||
         !kernel_source_row_bytes(out->a->type, columns) ||
         !kernel_source_row_bytes(out->b->type, rank)) {
-        return base_fail(err, BASE_INVALID,
-                         "%s: factors of %s do not fit the model's [%zu, %zu]",
+        return base_fail(err, BASE_INVALID, "%s: factors of %s do not fit the model's [%zu, %zu]",
                          gguf_path(adapter->file), tensor, rows, columns);
     }
     out->rank = rank;
@@ -191,8 +177,8 @@ static base_status find_factors(const core_adapter *adapter, const char *tensor,
 }
 
 /* row [columns] += scale * b A, b [rank], A [rank, columns]; four rows of A a time. */
-CLONES static void add_row(float *restrict row, const float *restrict b, const float *restrict a,
-                    size_t rank, size_t columns, float scale)
+KERNEL_CLONES static void add_row(float *restrict row, const float *restrict b,
+                                  const float *restrict a, size_t rank, size_t columns, float scale)
 {
     size_t r = 0;
     for (; r + 4 <= rank; r += 4) {
@@ -213,8 +199,8 @@ CLONES static void add_row(float *restrict row, const float *restrict b, const f
 
 /* Q8_0 as GGUF defines it: per 32 columns an f16 scale d = max|w|/127 and 32 signed codes. Adding
  * and taking away 1.5 * 2^23 rounds to the nearest integer, ties to even, |x| < 2^22. */
-CLONES static void quantise_q8_0(const float *restrict values, size_t columns,
-                                 uint8_t *restrict out)
+KERNEL_CLONES static void quantise_q8_0(const float *restrict values, size_t columns,
+                                        uint8_t *restrict out)
 {
     static const float shift = 12582912.0f;
     for (size_t block = 0; block < columns / 32; block++, out += 34) {

@@ -697,6 +697,11 @@ static gguf_text load_text(const uint8_t *p)
     return text;
 }
 
+bool gguf_text_is(gguf_text text, const char *word)
+{
+    return text.data && text.size == strlen(word) && memcmp(text.data, word, text.size) == 0;
+}
+
 bool gguf_get_text(const gguf_file *file, const char *key, gguf_text *value)
 {
     const key_entry *entry = find_key(file, key, false);

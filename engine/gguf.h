@@ -18,6 +18,9 @@ typedef struct gguf_text {
     size_t size;
 } gguf_text;
 
+/* Is it this word? Not when it is absent ({0}). */
+bool gguf_text_is(gguf_text text, const char *word);
+
 typedef struct gguf_tensor {
     gguf_text name;
     uint32_t type;       /* kernel_source_type or unknown */

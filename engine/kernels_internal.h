@@ -25,6 +25,14 @@
 #define KERNEL_X86 1 /* kernels_avx2.c and kernels_avx512.c hold code */
 #endif
 
+/* One plain loop compiled for three instruction sets, chosen by the loader. */
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__SANITIZE_ADDRESS__) && \
+    !defined(__SANITIZE_THREAD__)
+#define KERNEL_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define KERNEL_CLONES
+#endif
+
 /* Loops over registers must vanish: unroll them fully, except under sanitizers, whose checks on
  * every unrolled access would cost minutes of compilation. */
 #define KERNEL_INLINE static inline __attribute__((always_inline))

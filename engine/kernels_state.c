@@ -4,15 +4,10 @@
 
 #include <string.h>
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__SANITIZE_ADDRESS__) && \
-    !defined(__SANITIZE_THREAD__)
-#define CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define CLONES
-#endif
+#include "engine/kernels_internal.h"
 
-CLONES void kernel_state_read(const float *restrict state, size_t n, size_t p,
-                              const float *restrict x, float *restrict out)
+KERNEL_CLONES void kernel_state_read(const float *restrict state, size_t n, size_t p,
+                                     const float *restrict x, float *restrict out)
 {
     memset(out, 0, p * sizeof *out);
     for (size_t i = 0; i < n; i++) {
@@ -23,9 +18,9 @@ CLONES void kernel_state_read(const float *restrict state, size_t n, size_t p,
     }
 }
 
-CLONES void kernel_state_add(float *restrict state, size_t n, size_t p, float decay,
-                             const float *restrict k, const float *restrict v,
-                             const float *restrict q, float *restrict out)
+KERNEL_CLONES void kernel_state_add(float *restrict state, size_t n, size_t p, float decay,
+                                    const float *restrict k, const float *restrict v,
+                                    const float *restrict q, float *restrict out)
 {
     memset(out, 0, p * sizeof *out);
     for (size_t i = 0; i < n; i++) {
@@ -37,9 +32,10 @@ CLONES void kernel_state_add(float *restrict state, size_t n, size_t p, float de
     }
 }
 
-CLONES void kernel_state_delta(float *restrict state, size_t n, size_t p, float decay, float beta,
-                               const float *restrict k, const float *restrict v,
-                               const float *restrict q, float *restrict e, float *restrict out)
+KERNEL_CLONES void kernel_state_delta(float *restrict state, size_t n, size_t p, float decay,
+                                      float beta, const float *restrict k, const float *restrict v,
+                                      const float *restrict q, float *restrict e,
+                                      float *restrict out)
 {
     memset(out, 0, p * sizeof *out);
     for (size_t i = 0; i < n; i++) {
@@ -62,8 +58,8 @@ CLONES void kernel_state_delta(float *restrict state, size_t n, size_t p, float 
     }
 }
 
-CLONES float kernel_state_squares(const float *restrict state, size_t n, size_t p,
-                                  float *restrict work)
+KERNEL_CLONES float kernel_state_squares(const float *restrict state, size_t n, size_t p,
+                                         float *restrict work)
 {
     float total = 0.0F;
     memset(work, 0, p * sizeof *work);
@@ -79,9 +75,11 @@ CLONES float kernel_state_squares(const float *restrict state, size_t n, size_t 
     return total;
 }
 
-CLONES void kernel_state_chebyshev(const float *restrict state, size_t n, const float *restrict x,
-                                   const float *restrict b, float ridge, float eta, float omega,
-                                   const float *previous, float *next, float *restrict product)
+KERNEL_CLONES void kernel_state_chebyshev(const float *restrict state, size_t n,
+                                          const float *restrict x, const float *restrict b,
+                                          float ridge, float eta, float omega,
+                                          const float *previous, float *next,
+                                          float *restrict product)
 {
     memset(product, 0, n * sizeof *product);
     for (size_t i = 0; i < n; i++) {

@@ -38,11 +38,6 @@ static base_status read_size(const gguf_file *file, const char *key, size_t max,
     return BASE_OK;
 }
 
-static bool is(gguf_text text, const char *word)
-{
-    return text.size == strlen(word) && memcmp(text.data, word, text.size) == 0;
-}
-
 /* "llama.block_count" from "block_count", for the architecture that the blocks have. */
 static const char *key_of(const core_model *model, const char *name, char out[KEY_SIZE])
 {
@@ -59,13 +54,13 @@ static base_status read_architecture(core_model *model, base_error *err)
         return base_fail(err, BASE_CORRUPT, "%s: key general.architecture is missing",
                          gguf_path(file));
     }
-    model->fading = is(text, "bmojo");
+    model->fading = gguf_text_is(text, "bmojo");
     if (model->fading && !gguf_get_text(file, "bmojo.base_architecture", &text)) {
         return base_fail(err, BASE_CORRUPT, "%s: key bmojo.base_architecture is missing",
                          gguf_path(file));
     }
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
-        if (is(text, known[i])) {
+        if (gguf_text_is(text, known[i])) {
             model->architecture = known[i];
             model->rope_halves = i > 0;
             return BASE_OK;

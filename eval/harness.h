@@ -120,6 +120,8 @@ void eval_job_tell(eval_job *job, const char *arm, bool last);
 /* Judge row->answer by row->answers and stale_answers: em, contains, f1, stale (an abstention is a
  * wrong answer, semantics §9). */
 void eval_judge(eval_row *row);
+/* What an answer cost: lookups, events, tokens run, time to its first token. */
+void eval_note_cost(const engine_answer *a, eval_row *row);
 /* Trace of one answer for the report's picture. */
 base_status eval_job_trace(eval_job *job, const char *arm, const char *question,
                            const engine_answer *answer, base_error *err);

@@ -74,6 +74,16 @@ static bool brought(const engine_answer *a, const uint64_t *ids, size_t count)
     return false;
 }
 
+void eval_note_cost(const engine_answer *a, eval_row *row)
+{
+    row->lookups = (int64_t)a->lookups;
+    row->events = (int64_t)a->event_count;
+    row->prefill_tokens = (int64_t)a->first_tokens;
+    row->decode_tokens = (int64_t)a->decode_tokens;
+    row->rerun_tokens = (int64_t)(a->prefill_tokens + a->rerun_tokens - a->first_tokens);
+    row->first_token_ms = a->first_ms;
+}
+
 void eval_note_answer(const eval_arm *arm, const eval_question *q, const engine_answer *a,
                       const eval_evidence *known, eval_row *row)
 {
@@ -97,12 +107,7 @@ void eval_note_answer(const eval_arm *arm, const eval_question *q, const engine_
             }
         }
     }
-    row->lookups = (int64_t)a->lookups;
-    row->events = (int64_t)a->event_count;
-    row->prefill_tokens = (int64_t)a->first_tokens;
-    row->decode_tokens = (int64_t)a->decode_tokens;
-    row->rerun_tokens = (int64_t)(a->prefill_tokens + a->rerun_tokens - a->first_tokens);
-    row->first_token_ms = a->first_ms;
+    eval_note_cost(a, row);
     if (known->observed_us != BASE_TIME_NONE) {
         row->age_s = (double)(q->as_of_us - known->observed_us) / 1e6;
     }

@@ -211,12 +211,7 @@ static void note(const watch *w, const engine_answer *a, eval_row *row)
     row->answer = w->spoken.data ? w->spoken.data : "";
     row->value_top1 = w->t->count ? (double)w->right / (double)w->t->count : (double)NAN;
     row->value_nll = w->tokens ? w->nats / (double)w->tokens : (double)NAN;
-    row->lookups = (int64_t)a->lookups;
-    row->events = (int64_t)a->event_count;
-    row->prefill_tokens = (int64_t)a->first_tokens;
-    row->decode_tokens = (int64_t)a->decode_tokens;
-    row->rerun_tokens = (int64_t)(a->prefill_tokens + a->rerun_tokens - a->first_tokens);
-    row->first_token_ms = a->first_ms;
+    eval_note_cost(a, row);
 }
 
 /* The fixed prefix is run before anything is counted (a session that restarts keeps it). */

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/mem.h"
 #include "engine/engine.h"
@@ -128,6 +129,20 @@ static inline engine_session *loop_session(loop *l, engine_arm arm, engine_sessi
     o->now_us = o->as_of_us = l->now_us;
     loop_check(engine_session_open(l->e, o, &session, &err), &err);
     return session;
+}
+
+/* Of this process. */
+static inline size_t loop_resident_kib(void)
+{
+    FILE *file = fopen("/proc/self/statm", "r");
+    unsigned long all = 0, resident = 0;
+    if (file) {
+        if (fscanf(file, "%lu %lu", &all, &resident) != 2) {
+            resident = 0;
+        }
+        fclose(file);
+    }
+    return resident * (size_t)sysconf(_SC_PAGESIZE) / 1024;
 }
 
 #endif

@@ -14,8 +14,7 @@
 
 #include <cmocka.h>
 
-#include "engine/prime.h"
-#include "tests/fault/chat_model.h"
+#include "tests/unit/loop_models.h"
 #include "tests/unit/loop_testing.h"
 
 enum { W = 64, STRETCHES = 30, PIECE = 200, SAID = 8 };
@@ -25,20 +24,7 @@ typedef struct stretch {
     double ms, allocations; /* per token; of the processor */
 } stretch;
 
-static char folder[1024], plain[1100], hybrid[1100];
-
-static size_t resident_kib(void)
-{
-    FILE *file = fopen("/proc/self/statm", "r");
-    unsigned long all = 0, resident = 0;
-    if (file) {
-        if (fscanf(file, "%lu %lu", &all, &resident) != 2) {
-            resident = 0;
-        }
-        fclose(file);
-    }
-    return resident * (size_t)sysconf(_SC_PAGESIZE) / 1024;
-}
+static char folder[LOOP_PATH], plain[LOOP_PATH], hybrid[LOOP_PATH];
 
 /* One piece is read and some tokens are said; the tokens of both, 0 when the window is full. */
 static size_t go_on(engine_session *s, base_rng *rng)
@@ -84,7 +70,7 @@ static size_t run_stream(engine_core core, size_t total, stretch out[STRETCHES])
         }
         if (done > begin) {
             out[count] = (stretch){.tokens = done,
-                                   .kib = resident_kib(),
+                                   .kib = loop_resident_kib(),
                                    .allocations = (double)(base_mem_count() - allocations) /
                                                   (double)(done - begin),
                                    .ms = (double)(clock() - begin_clock) * 1e3 / CLOCKS_PER_SEC /
@@ -171,27 +157,13 @@ static void test_an_unbounded_window_ends(void **state)
 static int set_up(void **state)
 {
     (void)state;
-    const char *tmp = getenv("TMPDIR");
-    prime_options options = {.window = W / 2, .layer_count = CHAT_MODEL_LAYERS, .mixer = MIXER_GDN};
-    base_error err = {0};
-    snprintf(folder, sizeof folder, "%s/eidetic-endless-XXXXXX", tmp ? tmp : "/tmp");
-    if (!mkdtemp(folder)) {
-        return -1;
-    }
-    snprintf(plain, sizeof plain, "%s/plain.gguf", folder);
-    snprintf(hybrid, sizeof hybrid, "%s/hybrid.gguf", folder);
-    if (!chat_model_write(plain) || prime_model(plain, hybrid, &options, &err)) {
-        fprintf(stderr, "%s\n", err.text);
-        return -1;
-    }
-    return 0;
+    return loop_make_models(folder, plain, hybrid, W / 2);
 }
 
 static int tear_down(void **state)
 {
     (void)state;
-    nftw(folder, loop_remove, 16, FTW_DEPTH | FTW_PHYS);
-    return 0;
+    return loop_drop_models(folder);
 }
 
 int main(void)

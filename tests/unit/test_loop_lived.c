@@ -92,19 +92,6 @@ typedef struct outcome {
     size_t kib[SAMPLES], at[SAMPLES], samples;
 } outcome;
 
-static size_t resident_kib(void)
-{
-    FILE *file = fopen("/proc/self/statm", "r");
-    unsigned long all = 0, resident = 0;
-    if (file) {
-        if (fscanf(file, "%lu %lu", &all, &resident) != 2) {
-            resident = 0;
-        }
-        fclose(file);
-    }
-    return resident * (size_t)sysconf(_SC_PAGESIZE) / 1024;
-}
-
 static size_t read_on(engine_session *s, const char *text, size_t more, engine_answer *answer)
 {
     base_error err = {0};
@@ -131,7 +118,7 @@ static void sample(outcome *o, size_t total, size_t tokens, double ms)
     if (o->samples < SAMPLES && tokens >= (o->samples + 1) * total / SAMPLES) {
         o->at[o->samples] = tokens;
         o->ms[o->samples] = ms;
-        o->kib[o->samples++] = resident_kib();
+        o->kib[o->samples++] = loop_resident_kib();
     }
 }
 

@@ -10,9 +10,8 @@
 
 #include <cmocka.h>
 
-#include "engine/prime.h"
 #include "store/sessions.h"
-#include "tests/fault/chat_model.h"
+#include "tests/unit/loop_models.h"
 #include "tests/unit/loop_testing.h"
 
 enum { W = 24, TOKENS = 14, TURNS = 6, KEPT = 4 };
@@ -30,7 +29,7 @@ static const char *const questions[TURNS] = {
 };
 enum { FACTS = sizeof texts / sizeof *texts };
 
-static char folder[1024], plain[1100], hybrid[1100];
+static char folder[LOOP_PATH], plain[LOOP_PATH], hybrid[LOOP_PATH];
 
 static void open_engine(loop *l, engine_core core)
 {
@@ -286,27 +285,13 @@ static void test_a_replayed_conversation_is_the_same_without_memory(void **state
 static int set_up(void **state)
 {
     (void)state;
-    const char *tmp = getenv("TMPDIR");
-    prime_options options = {.window = 48, .layer_count = CHAT_MODEL_LAYERS, .mixer = MIXER_GDN};
-    base_error err = {0};
-    snprintf(folder, sizeof folder, "%s/eidetic-resume-XXXXXX", tmp ? tmp : "/tmp");
-    if (!mkdtemp(folder)) {
-        return -1;
-    }
-    snprintf(plain, sizeof plain, "%s/plain.gguf", folder);
-    snprintf(hybrid, sizeof hybrid, "%s/hybrid.gguf", folder);
-    if (!chat_model_write(plain) || prime_model(plain, hybrid, &options, &err)) {
-        fprintf(stderr, "%s\n", err.text);
-        return -1;
-    }
-    return 0;
+    return loop_make_models(folder, plain, hybrid, 48);
 }
 
 static int tear_down(void **state)
 {
     (void)state;
-    nftw(folder, loop_remove, 16, FTW_DEPTH | FTW_PHYS);
-    return 0;
+    return loop_drop_models(folder);
 }
 
 int main(void)
