@@ -50,11 +50,11 @@ static json_t *json_tokens(const engine *e, const engine_answer *answer)
         const engine_token *t = &answer->tokens[i];
         base_buffer text = {0};
         tokenizer_decode(engine_tokenizer(e), t->id, true, &text);
-        json_array_append_new(
-            tokens, json_pack("{s:i, s:o, s:f, s:f, s:b}", "id", (int)t->id, "text",
-                              json_bytes(text.data ? text.data : "", text.size), "surprise_nats",
-                              (double)t->surprise_nats, "entropy_nats", (double)t->entropy_nats,
-                              "event", t->event));
+        json_array_append_new(tokens,
+                              json_pack("{s:i, s:o, s:f, s:f, s:b}", "id", (int)t->id, "text",
+                                        json_bytes(text.data ? text.data : "", text.size),
+                                        "surprise_nats", (double)t->surprise_nats, "entropy_nats",
+                                        (double)t->entropy_nats, "event", t->event));
         base_buffer_free(&text);
     }
     return tokens;
@@ -77,12 +77,12 @@ static json_t *json_events(const engine_answer *answer)
                           memory->kv == ENGINE_KV_DISK ? "disk" : "computed", "attention_mass",
                           (double)memory->attention_mass));
         }
-        json_array_append_new(
-            events, json_pack("{s:I, s:s, s:f, s:f, s:f, s:f, s:s, s:o}", "at_token",
-                              (json_int_t)e->at_token, "phase", e->in_answer ? "answer" : "prompt",
-                              "score", (double)e->score, "threshold", (double)e->threshold,
-                              "query_ms", e->query_ms, "splice_ms", e->splice_ms, "query", e->query,
-                              "memories", memories));
+        json_array_append_new(events, json_pack("{s:I, s:s, s:f, s:f, s:f, s:f, s:s, s:o}",
+                                                "at_token", (json_int_t)e->at_token, "phase",
+                                                e->in_answer ? "answer" : "prompt", "score",
+                                                (double)e->score, "threshold", (double)e->threshold,
+                                                "query_ms", e->query_ms, "splice_ms", e->splice_ms,
+                                                "query", e->query, "memories", memories));
     }
     return events;
 }
@@ -109,10 +109,11 @@ json_t *cli_json_answer(const cli_options *o, const engine *e, const char *quest
                         const engine_answer *answer)
 {
     json_t *timing = json_pack(
-        "{s:f, s:I, s:f, s:I, s:f, s:f, s:f, s:I, s:I}", "load_ms", engine_load_ms(e),
+        "{s:f, s:I, s:f, s:I, s:I, s:f, s:f, s:f, s:I, s:I}", "load_ms", engine_load_ms(e),
         "prefill_tokens", (json_int_t)answer->prefill_tokens, "prefill_ms", answer->prefill_ms,
-        "decode_tokens", (json_int_t)answer->decode_tokens, "decode_ms", answer->decode_ms,
-        "retrieval_ms", answer->retrieval_ms, "splice_ms", answer->splice_ms, "rerun_tokens",
+        "decode_tokens", (json_int_t)answer->decode_tokens, "decode_steps",
+        (json_int_t)answer->decode_steps, "decode_ms", answer->decode_ms, "retrieval_ms",
+        answer->retrieval_ms, "splice_ms", answer->splice_ms, "rerun_tokens",
         (json_int_t)answer->rerun_tokens, "lookups", (json_int_t)answer->lookups);
     return json_pack("{s:s, s:o, s:b, s:o, s:s, s:s, s:f, s:o, s:o, s:o, s:o}", "question",
                      question, "answer", json_bytes(answer->text, strlen(answer->text)),
@@ -159,8 +160,10 @@ void cli_print_citations(const engine_answer *answer)
 
 void cli_print_trace(const engine *e, store *s, const engine_answer *answer)
 {
-    printf("\ntrace: %zu prompt tokens run, %zu answer tokens, %zu run again; %zu lookups\n",
-           answer->prefill_tokens, answer->decode_tokens, answer->rerun_tokens, answer->lookups);
+    printf("\ntrace: %zu prompt tokens run, %zu answer tokens in %zu steps, %zu run again; %zu "
+           "lookups\n",
+           answer->prefill_tokens, answer->decode_tokens, answer->decode_steps,
+           answer->rerun_tokens, answer->lookups);
     for (size_t i = 0; i < answer->event_count; i++) {
         const engine_event *event = &answer->events[i];
         base_buffer before = {0};
@@ -179,9 +182,8 @@ void cli_print_trace(const engine *e, store *s, const engine_answer *answer)
             printf("    + [%llu] score %.2f, similarity %.2f, strength %.2f (bias %.2f), %zu "
                    "tokens, KV %s, attention %.3f: ",
                    (unsigned long long)memory->id, (double)memory->score,
-                   (double)memory->similarity, (double)memory->strength,
-                   (double)memory->logit_bias, memory->tokens,
-                   memory->kv == ENGINE_KV_DISK ? "from disk" : "computed",
+                   (double)memory->similarity, (double)memory->strength, (double)memory->logit_bias,
+                   memory->tokens, memory->kv == ENGINE_KV_DISK ? "from disk" : "computed",
                    (double)memory->attention_mass);
             if (s && store_get(s, memory->id, &episode, NULL) == BASE_OK) {
                 print_short(episode.text, episode.text_size, 70);

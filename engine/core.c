@@ -119,6 +119,7 @@ static void lay_out(core_stream *s, layout *l)
     s->scores = take(l, score_rows, slots * sizeof(float));
     s->head_sums = take(l, shape->heads, sizeof(float));
     s->head_mass = take(l, batch * shape->heads, CORE_OWNERS_MAX * sizeof(float));
+    s->row_mass = take(l, batch, CORE_OWNERS_MAX * sizeof(float));
     size_t widest = max3(shape->channels, s->q_width, shape->feed_forward);
     widest = widest > s->mixer_out ? widest : s->mixer_out;
     s->matmul_scratch = take(l, 1, kernel_matmul_scratch(batch, widest));
@@ -173,9 +174,28 @@ void core_stream_close(core_stream *stream)
 void core_mass_watch(core_stream *s, float *mass, size_t owners, size_t *tokens)
 {
     BASE_ASSERT(owners <= CORE_OWNERS_MAX);
+    core_mass_sum(s);
     s->mass = mass;
     s->owners = mass ? owners : 0;
     s->mass_tokens = tokens;
+}
+
+void core_mass_sum(core_stream *s)
+{
+    for (size_t t = 0; s->mass && t < s->mass_rows; t++) {
+        for (size_t o = 0; o < s->owners; o++) {
+            s->mass[o] += s->row_mass[t * CORE_OWNERS_MAX + o];
+        }
+    }
+    if (s->mass && s->mass_tokens) {
+        *s->mass_tokens += s->mass_rows;
+    }
+    s->mass_rows = 0;
+}
+
+void core_mass_drop(core_stream *s, size_t count)
+{
+    s->mass_rows -= count < s->mass_rows ? count : s->mass_rows;
 }
 
 /* --- the forward pass ------------------------------------------------------------------------- */
@@ -278,8 +298,7 @@ static void enter_fading(core_stream *s, const core_layer *layer, size_t tokens)
     if (s->model->fading_residual) {
         s->kernels->add(s->projected, s->normed, tokens * channels);
     }
-    linear(s, &layer->kv, s->projected, tokens, s->qkv + s->q_width,
-           s->q_width + 2 * s->kv_width);
+    linear(s, &layer->kv, s->projected, tokens, s->qkv + s->q_width, s->q_width + 2 * s->kv_width);
     adjust(s, layer, s->q_width, tokens);
     enter_slots(s, s->model->attention_planes + f->index, tokens);
 }
@@ -309,6 +328,8 @@ static void run_batch(core_stream *s, const int32_t *tokens, size_t count)
 {
     const core_model *model = s->model;
     const core_shape *shape = &model->shape;
+    core_mass_sum(s);
+    memset(s->row_mass, 0, count * CORE_OWNERS_MAX * sizeof *s->row_mass);
     for (size_t t = 0; t < count; t++) {
         kernel_matrix_row(&model->embedding, (size_t)tokens[t], s->x + t * shape->channels);
         s->bias[s->places + t] = 0;
@@ -335,9 +356,7 @@ static void run_batch(core_stream *s, const int32_t *tokens, size_t count)
     }
     s->places += count;
     s->run_tokens += count;
-    if (s->mass && s->mass_tokens) {
-        *s->mass_tokens += count;
-    }
+    s->mass_rows = s->mass ? count : 0;
 }
 
 base_status core_run(core_stream *s, const int32_t *tokens, size_t token_count, float *logits,

@@ -60,21 +60,21 @@ size_t core_model_weight_bytes(const core_model *model);
 /* --- stream ----------------------------------------------------------------------------------- */
 
 enum {
-    CORE_SINKS_MIN = 4,  /* without them a model trained with full attention is lost (+0.85 nats) */
-    CORE_ROLLBACK = 64   /* tokens that can be dropped and run again in a bounded window */
+    CORE_SINKS_MIN = 4, /* without them a model trained with full attention is lost (+0.85 nats) */
+    CORE_ROLLBACK = 64  /* tokens that can be dropped and run again in a bounded window */
 };
 
 typedef struct core_stream_options {
     /* capacity of the window, 0 = the model's context; where it is bounded: room for sinks and
      * memories beside the live tokens, 0 = 512 */
     size_t slots_max;
-    size_t window;       /* W: live tokens that a token sees; 0 = not bounded */
+    size_t window; /* W: live tokens that a token sees; 0 = not bounded */
     /* Use the model's fading layers, with its own window; else they are plain attention layers. */
     bool hybrid;
-    size_t batch_max;    /* largest T of one core_run pass; 0 = 64 */
-    bool kv_f32;         /* keys and values in f32 (tests); default f16 */
+    size_t batch_max; /* largest T of one core_run pass; 0 = 64 */
+    bool kv_f32;      /* keys and values in f32 (tests); default f16 */
     kernel_activations activations;
-    base_pool *pool;     /* borrowed; NULL = this thread only */
+    base_pool *pool; /* borrowed; NULL = this thread only */
 } core_stream_options;
 
 /* The window that a stream with these options has, 0 = not bounded (a hybrid's is the model's). */
@@ -86,13 +86,13 @@ base_status core_stream_open(const core_model *model, const core_stream_options 
 void core_stream_close(core_stream *stream);
 void core_stream_clear(core_stream *stream); /* empty window */
 
-size_t core_slots(const core_stream *stream);     /* index of the next token's slot */
+size_t core_slots(const core_stream *stream); /* index of the next token's slot */
 /* First slot behind the sinks of a bounded window that has not left, else 0: the first place where
  * a memory may go. */
 size_t core_slots_begin(const core_stream *stream);
 /* Slots that an insert may take; in an unbounded window also core_run. */
 size_t core_slots_free(const core_stream *stream);
-size_t core_window(const core_stream *stream); /* W, 0 = not bounded */
+size_t core_window(const core_stream *stream);              /* W, 0 = not bounded */
 int32_t core_token(const core_stream *stream, size_t slot); /* id; -1 for a memory's slot */
 /* First slot with this owner, SIZE_MAX when there is none. A memory moves up when live tokens
  * behind it leave. */
@@ -136,9 +136,12 @@ void core_state_save(core_stream *stream, void *out); /* [core_state_bytes] */
 base_status core_state_restore(core_stream *stream, const void *state, size_t size,
                                base_error *err);
 
-/* Attention mass: while on, every core_run adds, for each owner < owners, the share of attention
- * that its slots received, averaged over layers and heads, per token run. mass [owners]
- * accumulates; *tokens counts the tokens that contributed. NULL switches off. */
+/* Attention mass: while on, for each owner < owners, the share of attention that its slots got,
+ * averaged over layers and heads, per token run. mass [owners] accumulates; *tokens counts the
+ * tokens that contributed. NULL switches off. The tokens of the last batch that was run are summed
+ * up with the next one, or by core_mass_sum; until then the last `count` of them can be dropped. */
 void core_mass_watch(core_stream *stream, float *mass, size_t owners, size_t *tokens);
+void core_mass_sum(core_stream *stream);
+void core_mass_drop(core_stream *stream, size_t count);
 
 #endif

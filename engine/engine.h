@@ -108,6 +108,7 @@ typedef struct engine_session_options {
     bool no_time;            /* ablation: ranking without its time term */
     bool no_bm25;            /* ablation: ranking without BM25 */
     bool no_kv_disk;         /* ablation: never read KV from disk */
+    bool no_draft;           /* ablation: one token a pass, whatever a memory says */
     bool notes_plain;        /* arm prompt pastes what a splice holds: no dates, best nearest */
     bool keep_writes;        /* collect uses and new KV for engine_session_write */
     uint64_t kv_budget;      /* bytes of KV that a write leaves in the store; UINT64_MAX = any */
@@ -189,6 +190,7 @@ typedef struct engine_answer {
     engine_citation *citations;
     size_t citation_count;
     size_t prefill_tokens, decode_tokens, rerun_tokens, lookups;
+    size_t decode_steps; /* passes that the decode_tokens took: fewer where a memory was copied */
     double prefill_ms, decode_ms, retrieval_ms, splice_ms;
     /* from the question to the distribution of the answer's first token: time, and tokens run */
     double first_ms;

@@ -297,9 +297,10 @@ void core_attend(core_stream *s, size_t plane, size_t fading_plane, const core_v
         base_pool_run(s->pool, tokens * shape->kv_heads, 1, attend, &job);
     }
     for (size_t h = 0; s->mass && h < tokens * shape->heads; h++) {
+        float *mass = s->row_mass + h / shape->heads * CORE_OWNERS_MAX;
         for (size_t o = 0; o < s->owners; o++) {
-            s->mass[o] += s->head_mass[h * CORE_OWNERS_MAX + o] /
-                          (float)(s->model->attention_planes * shape->heads);
+            mass[o] += s->head_mass[h * CORE_OWNERS_MAX + o] /
+                       (float)(s->model->attention_planes * shape->heads);
         }
     }
 }

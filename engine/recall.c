@@ -166,11 +166,13 @@ static base_status splice_one(engine_session *s, const retrieval_hit *hit, size_
     if (!session_lives(s) || !kvcache_get_lived(s->kv, kv_store, hit->id, &block)) {
         status = kvcache_get(s->kv, kv_store, &episode, &block, err);
     }
-    store_episode_free(&episode);
     if (status) {
+        store_episode_free(&episode);
         return status;
     }
     make_room(s, block.count, at);
+    session_draft_note(s, &episode);
+    store_episode_free(&episode);
     if (splice_free_slots(&s->window) >= block.count) {
         status =
             splice_insert(&s->window, *at, hit->id, block.block, block.count, strength, bias, err);

@@ -185,10 +185,10 @@ base_status engine_session_restart(engine_session *s, const engine_session_optio
     drop_writes(s);
     drop_turns(s);
     base_status status = take_options(s, options, err);
-    if (!status && (s->options.window_slots != slots ||
-                    s->options.memory_slots_max != memory_slots)) {
-        status = base_fail(err, BASE_INVALID, "a session's window keeps its size of %zu slots",
-                           slots);
+    if (!status &&
+        (s->options.window_slots != slots || s->options.memory_slots_max != memory_slots)) {
+        status =
+            base_fail(err, BASE_INVALID, "a session's window keeps its size of %zu slots", slots);
     }
     return status;
 }
@@ -205,6 +205,7 @@ void engine_session_close(engine_session *s)
     }
     drop_writes(s);
     session_lived_free(s);
+    session_draft_free(&s->draft);
     kvcache_close(s->kv);
     splice_close(&s->window);
     sample_free(s->sampler);
@@ -326,6 +327,8 @@ static base_status run_tail_again(engine_session *s, bool in_answer, engine_even
     bool tail = !in_answer || !s->question || end - s->answer_at >= TAIL;
     size_t from = !tail ? s->header_at : end > TAIL ? end - TAIL : 0;
     from = from > s->memory_at ? from : s->memory_at;
+    /* In a bounded window a memory may lie behind that: it goes behind the sinks at least. */
+    from = from > splice_behind(&s->window) ? from : splice_behind(&s->window);
     if (from == end) {
         return BASE_OK;
     }
@@ -705,39 +708,39 @@ static base_status generate(engine_session *s, size_t max_tokens, const forced *
 {
     base_status status = BASE_OK;
     size_t count = force ? force->count : max_tokens;
+    bool drafts = !force && !s->options.no_draft && s->options.sampling.temperature == 0 &&
+                  !s->e->stream_options.hybrid && !session_lives(s);
+    s->draft.refused = 0;
     for (size_t n = 0; n < count && !status; n++) {
         float lse, entropy;
-        stats(s, s->logits, &lse, &entropy);
+        stats(s, session_logits(s), &lse, &entropy);
         bool event = event_fires(s, n, entropy);
         if (event) {
+            session_draft_drop(s);
             if ((status = recall_here(s, true, entropy, err))) {
                 break;
             }
             stats(s, s->logits, &lse, &entropy);
         }
-        int32_t id = force ? force->ids[n] : sample_next(s->sampler, s->logits);
+        const float *logits = session_logits(s);
+        int32_t id = force ? force->ids[n] : sample_next(s->sampler, logits);
         if (force && force->look) {
-            id = force->look(force->argument, n, id, s->logits, vocabulary(s));
+            id = force->look(force->argument, n, id, logits, vocabulary(s));
         }
         if (!force && tokenizer_is_end(s->e->tokenizer, id)) {
             break;
         }
         bool start = n == 0 && s->question && session_recalls(s) && has_memory(s);
-        status = session_note_token(s, id, lse - s->logits[id], entropy, event || start, true, err);
-        if (!status) {
-            status = session_note_text(s, id, false, err);
-        }
-        float surprise = lse - s->logits[id];
-        if (!status) {
-            double begin = base_clock_ms();
-            status = splice_run(&s->window, &id, 1, s->logits, 1, err);
-            s->answer->decode_ms += base_clock_ms() - begin;
-            s->answer->decode_tokens++;
+        float surprise = lse - logits[id];
+        status = session_note_token(s, id, surprise, entropy, event || start, true, err);
+        if (!status && !(status = session_note_text(s, id, false, err))) {
+            status = session_say(s, id, drafts ? count - n - 1 : 0, err);
         }
         if (!status && !(status = session_lived_note(s, id, surprise, err))) {
             status = session_lived_leave(s, err);
         }
     }
+    session_draft_drop(s);
     return status;
 }
 
@@ -904,9 +907,8 @@ base_status engine_force(engine_session *s, const char *question, const char *te
         status = tokenizer_encode(s->e->tokenizer, text, strlen(text), &ids, &force.count, err);
     }
     if (!status) {
-        status =
-            question ? take_question(s, force.count, &abstain, err)
-                     : take_text(s, NULL, 0, true, err);
+        status = question ? take_question(s, force.count, &abstain, err)
+                          : take_text(s, NULL, 0, true, err);
     }
     if (!status) {
         force.ids = ids;

@@ -34,8 +34,8 @@ typedef struct session_lived {
     int32_t *ids;     /* [capacity] oldest first */
     float *surprises; /* [capacity] nats */
     size_t count, capacity;
-    size_t begin;     /* tokens of the stream before ids[0] */
-    float threshold;  /* of a span's pooled surprise */
+    size_t begin;    /* tokens of the stream before ids[0] */
+    float threshold; /* of a span's pooled surprise */
     struct {
         uint64_t first_id, end_id; /* episodes [first_id, end_id) */
         size_t end;                /* tokens of the stream up to their last */
@@ -43,6 +43,21 @@ typedef struct session_lived {
     size_t recent_next;
     engine_lived counts;
 } session_lived;
+
+enum { SESSION_DRAFT_MAX = 6 }; /* tokens run ahead: cheap beside a step, most values fit */
+
+/* Greedy answers that run ahead of themselves (draft.c). */
+typedef struct session_draft {
+    struct {
+        uint64_t episode;
+        base_buffer text; /* title and text as they were spliced */
+    } sources[SPLICE_RESIDENTS_MAX];
+    size_t source_count;
+    int32_t ids[SESSION_DRAFT_MAX]; /* [count] that stand in the window, unsaid from `row` on */
+    size_t count, row; /* row of s->logits that is the distribution of the next token */
+    size_t refused;    /* drafts in a row of which not one token was said */
+    base_buffer word;
+} session_draft;
 
 struct engine_session {
     engine *e;
@@ -53,7 +68,8 @@ struct engine_session {
     sample_state *sampler;
     innovation innovation;
     splice_window window;
-    float *logits;       /* [SESSION_ROWS, V]; row 0 is the distribution of the next token */
+    float *logits;       /* [SESSION_ROWS, V]; row 0 is the distribution of the next token; while an
+                          * answer is said: session_logits */
     float *query_vector; /* [encoder dim] */
 
     /* Marks in the window; they move with every insert and eviction. */
@@ -63,19 +79,20 @@ struct engine_session {
     size_t header_at; /* first slot of the assistant's header */
     size_t answer_at; /* first slot of the answer */
 
-    char *question;         /* of the answer under way, NULL in plain text */
-    bool answered_before;   /* a turn stands in the window already */
-    bool prefix_stands;     /* the window begins with the fixed prefix */
-    float *prefix_logits;   /* [V] behind it */
-    base_rng noise;         /* of ENGINE_TRIGGER_RANDOM */
-    double begin_ms;        /* when the answer under way was asked for */
-    engine_answer *answer;  /* of the caller, being filled */
+    char *question;        /* of the answer under way, NULL in plain text */
+    bool answered_before;  /* a turn stands in the window already */
+    bool prefix_stands;    /* the window begins with the fixed prefix */
+    float *prefix_logits;  /* [V] behind it */
+    base_rng noise;        /* of ENGINE_TRIGGER_RANDOM */
+    double begin_ms;       /* when the answer under way was asked for */
+    engine_answer *answer; /* of the caller, being filled */
     size_t token_capacity, event_capacity;
-    base_buffer text;       /* the answer so far */
-    size_t text_sent;       /* bytes of it given to on_text */
+    base_buffer text; /* the answer so far */
+    size_t text_sent; /* bytes of it given to on_text */
     session_write *writes;
     size_t write_count, write_capacity;
     session_lived lived;
+    session_draft draft;
 };
 
 enum { SESSION_ROWS = 64 }; /* prompt tokens run and tested at once (semantics §4) */
@@ -125,6 +142,19 @@ base_status session_paste_hits(engine_session *s, const retrieval_hit *hits, siz
 /* Arm full-context: all that is known at as-of, dated, oldest first. BASE_LIMIT when it has more
  * than `room` tokens. */
 base_status session_paste_all(engine_session *s, size_t room, chat_ids *ids, base_error *err);
+
+/* draft.c ------------------------------------------------------------------------------------- */
+
+void session_draft_free(session_draft *draft);
+/* An episode was spliced: what it says may be copied. */
+void session_draft_note(engine_session *s, const store_episode *episode);
+/* Distribution [V] of the next token. */
+const float *session_logits(const engine_session *s);
+/* The token that was chosen from it, noted in the answer already, goes into the window; behind it
+ * up to ahead_max that may follow (0: none). */
+base_status session_say(engine_session *s, int32_t id, size_t ahead_max, base_error *err);
+/* What was run ahead and not said leaves the window; row 0 is the next token's distribution. */
+void session_draft_drop(engine_session *s);
 
 /* answer.c ------------------------------------------------------------------------------------- */
 

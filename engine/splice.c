@@ -79,6 +79,12 @@ void splice_truncate(splice_window *w, size_t at)
     splice_remove_live(w, at, core_slots(w->stream) - at);
 }
 
+void splice_unrun(splice_window *w, size_t count)
+{
+    core_mass_drop(w->stream, count);
+    splice_truncate(w, core_slots(w->stream) - count);
+}
+
 base_status splice_run_again(splice_window *w, size_t at, float *logits, base_error *err)
 {
     size_t count = core_slots(w->stream) - at;
@@ -141,6 +147,16 @@ const splice_resident *splice_find(const splice_window *w, uint64_t episode)
     return NULL;
 }
 
+size_t splice_behind(const splice_window *w)
+{
+    size_t behind = 0;
+    for (size_t i = 0; i < w->resident_count; i++) {
+        size_t end = w->residents[i].at + w->residents[i].count;
+        behind = end > behind ? end : behind;
+    }
+    return behind;
+}
+
 size_t splice_resident_slots(const splice_window *w)
 {
     size_t slots = 0;
@@ -178,6 +194,7 @@ void splice_watch(splice_window *w, bool on)
 
 void splice_collect(splice_window *w)
 {
+    core_mass_sum(w->stream);
     for (size_t i = 0; i < w->resident_count; i++) {
         splice_resident *r = &w->residents[i];
         r->mass += (double)w->mass[r->owner];

@@ -49,6 +49,10 @@ base_status splice_run(splice_window *w, const int32_t *tokens, size_t count, fl
 /* Drop slots [at, end of window). No memory may lie there. */
 void splice_truncate(splice_window *w, size_t at);
 
+/* The last `count` tokens, all of the last splice_run, turn out not to have been said: as if they
+ * had not been run. */
+void splice_unrun(splice_window *w, size_t count);
+
 /* Run the live tokens of slots [at, end) again, because something before them changed. logits [V]
  * of the last one, or NULL. No memory may lie there; at < slots, at most SPLICE_AGAIN_MAX
  * tokens. */
@@ -65,6 +69,8 @@ void splice_remove_live(splice_window *w, size_t at, size_t count);
 
 /* NULL when not resident */
 const splice_resident *splice_find(const splice_window *w, uint64_t episode);
+/* First slot behind all memories, 0 when there are none: tokens from here on can be run again. */
+size_t splice_behind(const splice_window *w);
 size_t splice_resident_slots(const splice_window *w);
 /* The resident to give way: least strength x (use + a little for the newcomers); SIZE_MAX when
  * there is none. */

@@ -73,6 +73,8 @@ struct core_stream {
     float *scores;            /* [threads, H/G, slots_max], or [H, slots_max] of one token */
     float *head_sums;         /* [H] 1 / sum of the weights, of one token */
     float *head_mass;         /* [batch_max, H, CORE_OWNERS_MAX] */
+    float *row_mass;          /* [batch_max, CORE_OWNERS_MAX] of the last batch's tokens */
+    size_t mass_rows;         /* of them that are not in *mass yet */
     void *matmul_scratch;
     void *arena;
 
@@ -114,7 +116,7 @@ void core_slide(core_stream *s);
  * there. */
 void core_see(const core_stream *s, size_t place, size_t window, size_t exact, core_views *out);
 /* s->attended from s->qkv for `tokens` tokens: one softmax over everything in the token's views, in
- * these planes. Adds to s->mass. */
+ * these planes. Adds to s->row_mass. */
 void core_attend(core_stream *s, size_t plane, size_t fading_plane, const core_views *views,
                  size_t tokens);
 

@@ -18,9 +18,10 @@ static bool set_flag(eval_arm *arm, const char *text, size_t size)
     const struct {
         const char *name;
         bool *flag;
-    } flags[] = {{"no-bias", &arm->no_bias}, {"no-time", &arm->no_time},
-                 {"no-bm25", &arm->no_bm25}, {"no-kv-disk", &arm->no_kv_disk},
-                 {"plain", &arm->plain},     {"warm", &arm->warm}};
+    } flags[] = {{"no-bias", &arm->no_bias},   {"no-time", &arm->no_time},
+                 {"no-bm25", &arm->no_bm25},   {"no-kv-disk", &arm->no_kv_disk},
+                 {"no-draft", &arm->no_draft}, {"plain", &arm->plain},
+                 {"warm", &arm->warm}};
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
         if (is_word(text, size, flags[i].name)) {
             *flags[i].flag = true;
@@ -114,5 +115,6 @@ void eval_arm_apply(const eval_arm *arm, engine_session_options *options)
     options->no_time = arm->no_time;
     options->no_bm25 = arm->no_bm25;
     options->no_kv_disk = arm->no_kv_disk;
+    options->no_draft = arm->no_draft;
     options->notes_plain = arm->plain;
 }

@@ -54,5 +54,9 @@ base_status store_get_compared(store *s, uint64_t *id, base_error *err)
         *id = meta.compared;
     }
     store_read_end(s, &reader);
-    return status == BASE_NOT_FOUND ? (*id = 0, BASE_OK) : status;
+    if (status == BASE_NOT_FOUND) {
+        *id = 0;
+        return BASE_OK;
+    }
+    return status;
 }

@@ -50,7 +50,7 @@ typedef struct campaign {
 
 /* --- the commands ---------------------------------------------------------------------------- */
 
-static fault_run run_command(const campaign *c, int command, const char *store, const char *fault,
+static fault_run run_command(const campaign *c, int command, const char *path, const char *fault,
                              const char *counts)
 {
     char root[FAULT_PATH_MAX], preload[FAULT_PATH_MAX], what[64], where[FAULT_PATH_MAX];
@@ -66,14 +66,13 @@ static fault_run run_command(const campaign *c, int command, const char *store, 
     for (size_t i = 0; i < 8 && heads[command][i]; i++) {
         argv[n++] = heads[command][i];
     }
-    const char *tail[] = {"--store",   store, "--encoder",
-                          command == REINDEX ? c->other_encoder : c->encoder,
-                          "--threads", "1",   "--now",
-                          "2025-03-01"};
+    const char *tail[] = {
+        "--store",   path, "--encoder", command == REINDEX ? c->other_encoder : c->encoder,
+        "--threads", "1",  "--now",     "2025-03-01"};
     for (size_t i = 0; i < sizeof tail / sizeof *tail; i++) {
         argv[n++] = tail[i];
     }
-    snprintf(root, sizeof root, "EIDETIC_FAULT_ROOT=%s", store);
+    snprintf(root, sizeof root, "EIDETIC_FAULT_ROOT=%s", path);
     snprintf(preload, sizeof preload, "LD_PRELOAD=%s", c->preload);
     snprintf(what, sizeof what, "EIDETIC_FAULT=%s", fault ? fault : "");
     snprintf(where, sizeof where, "EIDETIC_FAULT_COUNTS=%s", counts ? counts : "");
@@ -91,9 +90,9 @@ static fault_run run_command(const campaign *c, int command, const char *store, 
     return fault_execute(argv, environment, input, c->folder);
 }
 
-static bool must_run(const campaign *c, int command, const char *store, const char *counts)
+static bool must_run(const campaign *c, int command, const char *path, const char *counts)
 {
-    fault_run run = run_command(c, command, store, NULL, counts);
+    fault_run run = run_command(c, command, path, NULL, counts);
     bool good = fault_exited_with(&run, 0);
     if (!good) {
         char text[32];

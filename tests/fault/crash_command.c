@@ -47,16 +47,16 @@ static bool write_documents(campaign *c)
     return fclose(file) == 0;
 }
 
-static fault_run run_command(const campaign *c, const char *command, const char *store)
+static fault_run run_command(const campaign *c, const char *command, const char *path)
 {
-    const char *argv[] = {c->program, command, "--store", store, NULL};
+    const char *argv[] = {c->program, command, "--store", path, NULL};
     return fault_execute(argv, NULL, NULL, c->folder);
 }
 
 /* argv of the ingest, [ingest_arguments]. */
-static void ingest_command(const campaign *c, const char *store, const char *argv[12])
+static void ingest_command(const campaign *c, const char *path, const char *argv[12])
 {
-    const char *all[] = {c->program, "ingest",   c->input,   "--store", store, "--encoder",
+    const char *all[] = {c->program, "ingest",   c->input,   "--store", path, "--encoder",
                          c->encoder, "--now", "2025-01-01", "--threads", "1", NULL};
     memcpy(argv, all, sizeof all);
 }
@@ -173,16 +173,16 @@ static bool make_reference(campaign *c)
     const char *argv[12];
     ingest_command(c, c->reference_store, argv);
     double start_ms = base_clock_ms();
-    fault_run ingest = fault_execute(argv, NULL, NULL, c->folder);
+    fault_run made = fault_execute(argv, NULL, NULL, c->folder);
     c->duration_us = (uint64_t)((base_clock_ms() - start_ms) * 1000);
     fault_run exported = run_command(c, "export", c->reference_store);
-    bool good = fault_exited_with(&ingest, 0) && fault_exited_with(&exported, 0);
+    bool good = fault_exited_with(&made, 0) && fault_exited_with(&exported, 0);
     if (!good) {
-        fprintf(stderr, "crash_command: no reference: %s%s\n", ingest.err.data, exported.err.data);
+        fprintf(stderr, "crash_command: no reference: %s%s\n", made.err.data, exported.err.data);
     }
     c->reference = exported.out;
     exported.out = (base_buffer){0};
-    fault_run_free(&ingest);
+    fault_run_free(&made);
     fault_run_free(&exported);
     return good;
 }

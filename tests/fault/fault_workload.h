@@ -9,12 +9,12 @@
 
 enum { WORKLOAD_DOCUMENTS = 3, WORKLOAD_FORGET = 5, WORKLOAD_FLUSH = 3, WORKLOAD_REINDEX = 12 };
 
-/* Unit vector number `number` of an encoder. */
-static inline void workload_vector(uint64_t encoder, uint64_t number, float out[FAULT_DIM])
+/* Unit vector number `number` of an encoder of that kind. */
+static inline void workload_vector(uint64_t kind, uint64_t number, float out[FAULT_DIM])
 {
     base_rng rng;
     double sum = 0;
-    base_rng_seed(&rng, encoder * 1000003 + number);
+    base_rng_seed(&rng, kind * 1000003 + number);
     for (int i = 0; i < FAULT_DIM; i++) {
         out[i] = (float)base_rng_normal(&rng);
         sum += (double)out[i] * out[i];

@@ -163,7 +163,7 @@ static void test_eval_results_the_same_run_goes_on(void **state)
 static void test_eval_results_another_run_is_refused_by_what_differs(void **state)
 {
     eval_results *results;
-    base_error err = {0};
+    base_error why = {0};
     eval_identity other[5] = {one, one, one, one, one};
     static const char *words[5] = {"questions_hash is \"q1\", wanted is \"q2\"", "seed is 7",
                                    "limit is 300, wanted is 0", "arms is", "git_commit is"};
@@ -175,16 +175,16 @@ static void test_eval_results_another_run_is_refused_by_what_differs(void **stat
     assert_ok(eval_results_open(*state, &one, &results, err));
     eval_results_close(results);
     for (size_t i = 0; i < 5; i++) {
-        assert_int_equal(eval_results_open(*state, &other[i], &results, &err), BASE_EXISTS);
-        assert_non_null(strstr(err.text, words[i]));
-        assert_non_null(strstr(err.text, *state));
+        assert_int_equal(eval_results_open(*state, &other[i], &results, &why), BASE_EXISTS);
+        assert_non_null(strstr(why.text, words[i]));
+        assert_non_null(strstr(why.text, *state));
     }
 }
 
 static void test_eval_results_bad_rows_are_refused(void **state)
 {
     eval_results *results;
-    base_error err = {0};
+    base_error why = {0};
     eval_row bad[6], good = EVAL_ROW_EMPTY;
     static const char *words[6] = {"arm",       "\"oracle\"",      "f1",
                                    "answer_ms", "citations_right", "kind"};
@@ -202,13 +202,13 @@ static void test_eval_results_bad_rows_are_refused(void **state)
     bad[5].kind = "\xFF";
     assert_ok(eval_results_open(*state, &one, &results, err));
     for (size_t i = 0; i < 6; i++) {
-        assert_int_equal(eval_results_add(results, &bad[i], &err), BASE_INVALID);
-        assert_non_null(strstr(err.text, words[i]));
+        assert_int_equal(eval_results_add(results, &bad[i], &why), BASE_INVALID);
+        assert_non_null(strstr(why.text, words[i]));
     }
     assert_int_equal(eval_results_count(results, NULL), 0);
     good.answer = "broken \xFF byte"; /* what a model says is never a reason to stop */
     assert_ok(eval_results_add(results, &good, err));
-    assert_int_equal(eval_results_add(results, &good, &err), BASE_EXISTS);
+    assert_int_equal(eval_results_add(results, &good, &why), BASE_EXISTS);
     assert_int_equal(eval_results_count(results, NULL), 1);
     assert_int_equal(lines_of(*state, NULL), 1);
     eval_results_close(results);
@@ -249,20 +249,20 @@ static void test_eval_results_foreign_and_damaged_folders_are_refused(void **sta
 {
     eval_results *results;
     eval_run run;
-    base_error err = {0};
+    base_error why = {0};
     char path[4200], noise[8192];
-    assert_int_equal(eval_run_load(*state, &run, &err), BASE_NOT_FOUND);
-    assert_non_null(strstr(err.text, *state));
+    assert_int_equal(eval_run_load(*state, &run, &why), BASE_NOT_FOUND);
+    assert_non_null(strstr(why.text, *state));
     put(*state, "results.jsonl", "{}\n", 3); /* somebody else's */
-    assert_int_equal(eval_results_open(*state, &one, &results, &err), BASE_EXISTS);
+    assert_int_equal(eval_results_open(*state, &one, &results, &why), BASE_EXISTS);
     snprintf(path, sizeof path, "%s/results.jsonl", (char *)*state);
     unlink(path);
     put(*state, "results.sqlite", "not a database, but long enough to be read as one........", 55);
-    assert_int_equal(eval_run_load(*state, &run, &err), BASE_CORRUPT);
-    assert_non_null(strstr(err.text, "results.sqlite"));
-    assert_int_equal(eval_results_open(*state, &one, &results, &err), BASE_CORRUPT);
+    assert_int_equal(eval_run_load(*state, &run, &why), BASE_CORRUPT);
+    assert_non_null(strstr(why.text, "results.sqlite"));
+    assert_int_equal(eval_results_open(*state, &one, &results, &why), BASE_CORRUPT);
     put(*state, "results.sqlite", "", 0);
-    assert_int_equal(eval_run_load(*state, &run, &err), BASE_CORRUPT);
+    assert_int_equal(eval_run_load(*state, &run, &why), BASE_CORRUPT);
     /* a run whose pages are overwritten behind the header */
     assert_ok(eval_results_open(*state, &one, &results, err));
     for (int i = 0; i < 200; i++) {
@@ -276,13 +276,13 @@ static void test_eval_results_foreign_and_damaged_folders_are_refused(void **sta
     assert_int_equal(fseek(file, 4096, SEEK_SET), 0);
     assert_int_equal(fwrite(noise, 1, sizeof noise, file), sizeof noise);
     fclose(file);
-    assert_int_equal(eval_run_load(*state, &run, &err), BASE_CORRUPT);
+    assert_int_equal(eval_run_load(*state, &run, &why), BASE_CORRUPT);
 }
 
 static void test_eval_results_hashes_and_commit(void **state)
 {
     char path[4200], hex[65];
-    base_error err = {0};
+    base_error why = {0};
     put(*state, "abc", "abc", 3);
     snprintf(path, sizeof path, "%s/abc", (char *)*state);
     assert_ok(eval_hash_file(path, hex, err));
@@ -290,7 +290,7 @@ static void test_eval_results_hashes_and_commit(void **state)
     assert_string_equal(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     assert_ok(eval_hash_file(NULL, hex, err));
     assert_string_equal(hex, "");
-    assert_int_equal(eval_hash_file("/nowhere/at/all", hex, &err), BASE_NOT_FOUND);
+    assert_int_equal(eval_hash_file("/nowhere/at/all", hex, &why), BASE_NOT_FOUND);
     assert_true(strlen(eval_commit()) >= 7);
 }
 

@@ -51,14 +51,14 @@ static size_t run_stream(engine_core core, size_t total, stretch out[STRETCHES])
     engine *e = NULL;
     engine_session *s = NULL;
     engine_session_options options;
-    engine_options engine = {.model_path = core == ENGINE_CORE_HYBRID ? hybrid : plain,
+    engine_options opened = {.model_path = core == ENGINE_CORE_HYBRID ? hybrid : plain,
                              .core = core,
                              .window = core == ENGINE_CORE_WINDOW ? W : 0,
                              .threads = 1};
     engine_session_defaults(&options);
     options.arm = ENGINE_ARM_NONE;
     base_rng_seed(&rng, 3);
-    loop_check(engine_open(&engine, &e, &err), &err);
+    loop_check(engine_open(&opened, &e, &err), &err);
     loop_check(engine_session_open(e, &options, &s, &err), &err);
     size_t done = 0, got = 1, count = 0;
     while (count < STRETCHES && got > 0) {

@@ -13,6 +13,16 @@ typedef struct fake {
     bool slow;
 } fake;
 
+static void forget_second(store *s)
+{
+    uint64_t id = 2;
+    store_txn *txn;
+    store_forget_receipt receipt;
+    assert_ok(store_begin(s, 99 * DAY, &txn, err));
+    assert_ok(store_forget(txn, &id, 1, &receipt, err));
+    assert_ok(store_commit(txn, err));
+}
+
 /* A vector that tells the id. */
 static base_status encode(void *argument, const store_encode_item *items, size_t count,
                           float *vectors, base_error *err)
@@ -28,12 +38,7 @@ static base_status encode(void *argument, const store_encode_item *items, size_t
         }
     }
     if (f->forget_in) {
-        uint64_t id = 2;
-        store_txn *txn;
-        store_forget_receipt receipt;
-        assert_ok(store_begin(f->forget_in, 99 * DAY, &txn, err));
-        assert_ok(store_forget(txn, &id, 1, &receipt, err));
-        assert_ok(store_commit(txn, err));
+        forget_second(f->forget_in);
         f->forget_in = NULL;
     }
     if (f->slow) {
