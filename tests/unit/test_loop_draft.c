@@ -1,5 +1,5 @@
-/* Memory as a draft model changes how many passes an answer takes and nothing else: text, entropies,
- * events and attention masses are those of one token a pass, bit for bit.
+/* Memory as a draft model changes how many passes an answer takes and nothing else: text,
+ * entropies, events and attention masses are those of one token a pass, bit for bit.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -53,8 +53,8 @@ static void assert_same_answer(const engine_answer *a, const engine_answer *b)
     assert_int_equal(a->citation_count, b->citation_count);
 }
 
-/* Two sessions are asked the same, one with drafts: questions, then a text that goes on, then a turn
- * behind it. Returns how many tokens and passes the one with drafts took for the questions. */
+/* Two sessions are asked the same, one with drafts: questions, then a text that goes on, then a
+ * turn behind it. Returns how many tokens and passes the one with drafts took for the questions. */
 static void ask_both(loop *l, sample_options sampling, size_t *tokens, size_t *steps)
 {
     base_error err = {0};
