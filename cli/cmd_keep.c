@@ -79,7 +79,7 @@ static base_status close_superseded(const cli_options *o, cli_memory *memory,
     return status;
 }
 
-/* A half-life from outside (--half-life), for one --source or for all. */
+/* A half-life from outside (--half-life; 0: measured again), for one --source or for all. */
 static base_status set_half_lives(const cli_options *o, cli_memory *memory, size_t *set,
                                   base_error *err)
 {
@@ -93,8 +93,7 @@ static base_status set_half_lives(const cli_options *o, cli_memory *memory, size
     for (size_t i = 0; i < stats.source_count && !status; i++) {
         const store_source_info *s = &stats.sources[i];
         if (!o->source || strcmp(o->source, s->source) == 0) {
-            double half_life = o->half_life_s > 0 ? o->half_life_s : INFINITY;
-            status = store_put_half_life(txn, s->source, half_life, s->evidence, err);
+            status = store_put_half_life(txn, s->source, o->half_life_s, s->evidence, err);
             ++*set;
         }
     }
@@ -109,6 +108,22 @@ static base_status set_half_lives(const cli_options *o, cli_memory *memory, size
     }
     store_stats_free(&stats);
     return status;
+}
+
+/* Half-lives follow what was counted while episodes came in and were closed. */
+static base_status measure_half_lives(const cli_options *o, cli_memory *memory, uint64_t *measured,
+                                      base_error *err)
+{
+    store_txn *txn = NULL;
+    base_status status = store_begin(memory->store, o->now_us, &txn, err);
+    if (status) {
+        return status;
+    }
+    if ((status = store_put_drift(txn, measured, err))) {
+        store_abort(txn);
+        return status;
+    }
+    return store_commit(txn, err);
 }
 
 /* Keys and values beyond --kv-budget go. */
@@ -127,9 +142,9 @@ static base_status trim_kv(const cli_options *o, cli_memory *memory, store_trim_
     return store_commit(txn, err);
 }
 
-/* The decay scheduler: superseded episodes are closed, index segments merged, keys and values
- * beyond --kv-budget evicted. Strength itself is
- * evaluated when it is read, never rewritten. */
+/* The decay scheduler: superseded episodes are closed, half-lives estimated anew, index segments
+ * merged, keys and values beyond --kv-budget evicted. Strength itself is evaluated when it is read,
+ * never rewritten. Each part is commits of its own, which the next run goes on behind. */
 int cmd_age(const cli_options *o)
 {
     base_error err = {0};
@@ -139,6 +154,7 @@ int cmd_age(const cli_options *o)
     cli_options plain = *o;
     plain.half_life_s = NAN;
     size_t set = 0;
+    uint64_t measured = 0;
     base_status status = cli_open_memory(&plain, false, WRITER_WAIT_MS, &memory, &err);
     if (!status && store_is_read_only(memory.store)) {
         status = base_fail(&err, BASE_PERMISSION, "%s: the store cannot be written",
@@ -151,6 +167,7 @@ int cmd_age(const cli_options *o)
         status = trim_kv(o, &memory, &trimmed, &err);
     }
     if (!status && !(status = close_superseded(o, &memory, &compared, &err)) &&
+        !(status = measure_half_lives(o, &memory, &measured, &err)) &&
         !(status = retrieval_sync(memory.retrieval, &err))) {
         status = retrieval_flush(memory.retrieval, true, &err);
     }
@@ -160,12 +177,16 @@ int cmd_age(const cli_options *o)
     }
     if (o->json) {
         return cli_print_json(json_pack(
-            "{s:I, s:I, s:I, s:I, s:I}", "half_lives_set", (json_int_t)set, "compared",
-            (json_int_t)compared.compared, "superseded", (json_int_t)compared.closed, "kv_evicted",
-            (json_int_t)trimmed.entries, "kv_bytes_evicted", (json_int_t)trimmed.bytes));
+            "{s:I, s:I, s:I, s:I, s:I, s:I}", "half_lives_set", (json_int_t)set,
+            "half_lives_measured", (json_int_t)measured, "compared", (json_int_t)compared.compared,
+            "superseded", (json_int_t)compared.closed, "kv_evicted", (json_int_t)trimmed.entries,
+            "kv_bytes_evicted", (json_int_t)trimmed.bytes));
     }
-    printf("half-life of %zu sources set; %llu episodes compared, %llu superseded; index merged",
-           set, (unsigned long long)compared.compared, (unsigned long long)compared.closed);
+    printf(
+        "%llu episodes compared, %llu superseded; half-life of %llu sources measured, of %zu set; "
+        "index merged",
+        (unsigned long long)compared.compared, (unsigned long long)compared.closed,
+        (unsigned long long)measured, set);
     if (o->kv_budget != UINT64_MAX) {
         printf(", keys and values of %llu episodes evicted (%.1f MB)",
                (unsigned long long)trimmed.entries, (double)trimmed.bytes / 1e6);

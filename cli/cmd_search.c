@@ -4,11 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/hash.h"
 #include "base/mem.h"
 #include "base/text.h"
 #include "base/thread.h"
 #include "cli/cli.h"
+#include "eval/report.h"
 
 enum { RESULTS_DEFAULT = 10, RESULTS_MAX = 256, LOCK_WAIT_MS = 50 };
 
@@ -272,10 +274,13 @@ static int print_stats_json(const store_stats *stats)
     for (size_t i = 0; i < stats->source_count; i++) {
         const store_source_info *s = &stats->sources[i];
         json_array_append_new(
-            sources, json_pack("{s:s, s:o, s:I, s:I, s:I}", "source", s->source, "half_life_s",
-                               cli_json_number(s->half_life_s), "evidence",
-                               (json_int_t)s->evidence, "documents", (json_int_t)s->documents,
-                               "episodes", (json_int_t)s->episodes));
+            sources,
+            json_pack("{s:s, s:o, s:b, s:I, s:I, s:I, s:I, s:I, s:I}", "source", s->source,
+                      "half_life_s", cli_json_number(s->half_life_s), "half_life_given", s->given,
+                      "evidence", (json_int_t)s->evidence, "streams", (json_int_t)s->drift.streams,
+                      "changed", (json_int_t)s->drift.changed, "changes",
+                      (json_int_t)s->drift.changes, "documents", (json_int_t)s->documents,
+                      "episodes", (json_int_t)s->episodes));
     }
     json_t *bytes =
         json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "total", (json_int_t)stats->bytes_total,
@@ -293,12 +298,38 @@ static int print_stats_json(const store_stats *stats)
                   (json_int_t)stats->dropped_writes));
 }
 
+/* What holds of a source's streams that change; the others outlast it the longer they stand. */
+static void print_source(const store_source_info *s)
+{
+    printf("  %-40s %llu episodes; half-life ", s->source, (unsigned long long)s->episodes);
+    if (isfinite(s->half_life_s)) {
+        printf("%.1f days (%s, evidence %llu)", s->half_life_s / 86400.0,
+               s->given ? "given" : "of what changes", (unsigned long long)s->evidence);
+    } else {
+        printf("%s", s->given ? "for ever (given)" : "not measured");
+    }
+    printf("; %llu of %llu things changed, %llu times\n", (unsigned long long)s->drift.changed,
+           (unsigned long long)s->drift.streams, (unsigned long long)s->drift.changes);
+}
+
+static base_status write_strength(const cli_options *o, store *s, base_error *err)
+{
+    base_buffer page = {0};
+    base_status status = BASE_OK;
+    if (o->out && !(status = eval_strength_page(s, o->now_us, &page, err))) {
+        status = base_file_replace(o->out, page.data, page.size, 0644, err);
+    }
+    base_buffer_free(&page);
+    return status;
+}
+
 int cmd_stats(const cli_options *o)
 {
     base_error err = {0};
     cli_memory memory = {0};
     store_stats stats;
     if (cli_open_memory(o, false, LOCK_WAIT_MS, &memory, &err) ||
+        write_strength(o, memory.store, &err) ||
         store_get_stats(memory.store, &stats, &err)) {
         cli_close_memory(&memory);
         return cli_fail(&err);
@@ -318,14 +349,7 @@ int cmd_stats(const cli_options *o)
                (double)stats.bytes_vectors / 1e6, (double)stats.bytes_kv / 1e6,
                (double)stats.bytes_catalog / 1e6, (double)stats.bytes_index / 1e6);
         for (size_t i = 0; i < stats.source_count; i++) {
-            const store_source_info *s = &stats.sources[i];
-            printf("  %-40s %llu episodes, half-life ", s->source, (unsigned long long)s->episodes);
-            if (isfinite(s->half_life_s)) {
-                printf("%.1f days (evidence %llu)\n", s->half_life_s / 86400.0,
-                       (unsigned long long)s->evidence);
-            } else {
-                printf("not measured\n");
-            }
+            print_source(&stats.sources[i]);
         }
     }
     store_stats_free(&stats);

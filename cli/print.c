@@ -87,6 +87,16 @@ static json_t *json_events(const engine_answer *answer)
     return events;
 }
 
+/* What a citation took the place of, or null. */
+static json_t *json_replaced(const store_episode *e)
+{
+    return e->id == 0 ? json_null()
+                      : json_pack("{s:I, s:s, s:s, s:o, s:o}", "memory", (json_int_t)e->id,
+                                  "source", e->source, "document", e->external_id, "observed_at",
+                                  cli_json_time(e->observed_at_us), "text",
+                                  json_bytes(e->text, e->text_size));
+}
+
 static json_t *json_citations(const engine_answer *answer)
 {
     json_t *citations = json_array();
@@ -94,13 +104,16 @@ static json_t *json_citations(const engine_answer *answer)
         const store_episode *e = &answer->citations[i].episode;
         json_array_append_new(
             citations,
-            json_pack("{s:I, s:s, s:s, s:s, s:I, s:I, s:o, s:o, s:o, s:o, s:f}", "memory",
+            json_pack("{s:I, s:s, s:s, s:s, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:f}", "memory",
                       (json_int_t)e->id, "source", e->source, "document", e->external_id, "title",
                       e->title, "start_byte", (json_int_t)e->start_byte, "end_byte",
                       (json_int_t)e->end_byte, "observed_at", cli_json_time(e->observed_at_us),
                       "valid_from", cli_json_time(e->valid_from_us), "valid_to",
-                      cli_json_time(e->valid_to_us), "text", json_bytes(e->text, e->text_size),
-                      "attention_mass", (double)answer->citations[i].attention_mass));
+                      cli_json_time(e->valid_to_us), "superseded_at",
+                      cli_json_time(e->superseded_at_us), "replaced",
+                      json_replaced(&answer->citations[i].replaced), "text",
+                      json_bytes(e->text, e->text_size), "attention_mass",
+                      (double)answer->citations[i].attention_mass));
     }
     return citations;
 }
@@ -145,6 +158,7 @@ void cli_print_citations(const engine_answer *answer)
 {
     for (size_t i = 0; i < answer->citation_count; i++) {
         const store_episode *e = &answer->citations[i].episode;
+        const store_episode *old = &answer->citations[i].replaced;
         char date[BASE_TIME_TEXT_MAX], since[BASE_TIME_TEXT_MAX];
         base_time_format_date(e->observed_at_us, date);
         printf("  [%llu] %s, %s: ", (unsigned long long)e->id, date,
@@ -155,6 +169,12 @@ void cli_print_citations(const engine_answer *answer)
             printf(" (superseded %s)", since);
         }
         printf("\n");
+        if (old->id != 0) {
+            base_time_format_date(old->observed_at_us, date);
+            printf("      which replaced [%llu] of %s: ", (unsigned long long)old->id, date);
+            print_short(old->text, old->text_size, 120);
+            printf("\n");
+        }
     }
 }
 

@@ -256,6 +256,17 @@ static bool came_before(const engine_answer *answer, size_t event, uint64_t id)
     return false;
 }
 
+static base_status find_replaced(engine_session *s, engine_citation *citation, base_error *err)
+{
+    uint64_t id = citation->episode.replaced;
+    base_status status =
+        id ? store_get(s->options.store, id, &citation->replaced, err) : BASE_NOT_FOUND;
+    if (status) {
+        citation->replaced = (store_episode){0};
+    }
+    return status == BASE_NOT_FOUND || status == BASE_CORRUPT ? BASE_OK : status;
+}
+
 static base_status cite(engine_session *s, base_error *err)
 {
     engine_answer *answer = s->answer;
@@ -281,6 +292,9 @@ static base_status cite(engine_session *s, base_error *err)
         }
     }
     sort_citations(answer);
+    for (size_t i = 0; i < answer->citation_count && !status; i++) {
+        status = find_replaced(s, &answer->citations[i], err);
+    }
     return status;
 }
 
@@ -317,6 +331,7 @@ void engine_answer_free(engine_answer *answer)
     }
     for (size_t i = 0; i < answer->citation_count; i++) {
         store_episode_free(&answer->citations[i].episode);
+        store_episode_free(&answer->citations[i].replaced);
     }
     base_free(answer->events);
     base_free(answer->citations);

@@ -174,7 +174,8 @@ typedef struct engine_event {
 } engine_event;
 
 typedef struct engine_citation {
-    store_episode episode; /* owned */
+    store_episode episode;  /* owned */
+    store_episode replaced; /* what it took the place of; owned; id 0: nothing that is known */
     float attention_mass;
     bool words; /* its text holds the answer's content words */
 } engine_citation;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/text.h"
+#include "eval/report_style.h"
 
 enum { WIDTH = 720, HEIGHT = 350, LEFT = 74, RIGHT = 140, TOP = 12, BOTTOM = 50, SERIES_MAX = 16 };
 static const double CHARACTER = 6.9; /* mean width of a character of a 13 px label */
@@ -52,6 +53,20 @@ void eval_text_escape(eval_text *out, const char *text)
         }
         at += used;
     }
+}
+
+void eval_page_begin(eval_text *out, const char *title)
+{
+    eval_text_add(out, "<!DOCTYPE html>\n<html xmlns=\"http://www.w3.org/1999/xhtml\" lang=\"en\">"
+                       "<head><meta charset=\"utf-8\"/>\n<meta name=\"viewport\" content=\"width="
+                       "device-width, initial-scale=1\"/>\n<meta name=\"color-scheme\" "
+                       "content=\"light dark\"/>\n<title>");
+    eval_text_escape(out, title);
+    eval_text_add(out, "</title>\n<style>\n%s", report_style);
+    for (size_t i = 0; i < EVAL_COLOURS; i++) {
+        eval_text_add(out, REPORT_STYLE_COLOUR, i, i, i, i, i, i, i, i);
+    }
+    eval_text_add(out, "</style></head>\n<body>");
 }
 
 /* --- parts ------------------------------------------------------------------------------------ */

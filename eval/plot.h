@@ -22,6 +22,9 @@ void eval_text_escape(eval_text *out, const char *text);
 
 enum { EVAL_COLOURS = 12 };
 
+/* The page down to <body>, XHTML syntax, with the look of all pages (report_style.h). */
+void eval_page_begin(eval_text *out, const char *title);
+
 typedef struct eval_point {
     double x, x_low, x_high; /* NAN bounds: no interval */
     double y, y_low, y_high;

@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "eval/plot.h"
-#include "eval/report_style.h"
 #include "eval/stats.h"
 
 enum { ARMS_MAX = 16, BUCKET_ROWS_MIN = 5 }; /* a bucket of fewer rows is in the table only */
@@ -633,21 +632,16 @@ static void write_overview(eval_text *out, const figures *all, size_t count)
 
 static void write_head(eval_text *out, const figures *all, size_t count)
 {
-    eval_text_add(out, "<!DOCTYPE html>\n<html xmlns=\"http://www.w3.org/1999/xhtml\" lang=\"en\">"
-                       "<head><meta charset=\"utf-8\"/>\n<meta name=\"viewport\" content=\"width="
-                       "device-width, initial-scale=1\"/>\n<meta name=\"color-scheme\" "
-                       "content=\"light dark\"/>\n<title>eidetic evaluation: ");
+    eval_text title = {0};
     for (size_t i = 0; i < count; i++) {
-        eval_text_add(out, i ? ", " : "");
-        eval_text_escape(out, all[i].run->identity.suite);
+        eval_text_add(&title, "%s%s", i ? ", " : "eidetic evaluation: ",
+                      all[i].run->identity.suite);
     }
-    eval_text_add(out, "</title>\n<style>\n");
-    eval_text_add(out, "%s", report_style);
-    for (size_t i = 0; i < EVAL_COLOURS; i++) {
-        eval_text_add(out, REPORT_STYLE_COLOUR, i, i, i, i, i, i, i, i);
-    }
+    eval_page_begin(out, title.buffer.data ? title.buffer.data : "");
+    out->status = out->status ? out->status : title.status;
+    base_buffer_free(&title.buffer);
     eval_text_add(out,
-                  "</style></head>\n<body><h1>eidetic evaluation</h1>\n<p class=\"note\">"
+                  "<h1>eidetic evaluation</h1>\n<p class=\"note\">"
                   "Answers are compared with gold texts by rule, no judge: right means that the "
                   "answer holds one. Intervals: 95 %%, "
                   "bootstrap over groups of questions that share a document, %d draws, seeded. "

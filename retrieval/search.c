@@ -4,6 +4,8 @@
  * 1. The nearest vectors (segments and tail) and the best BM25 hits are united. FAISS cannot filter
  * here by time, so more are fetched, four times as many a round, until enough are known at as_of or
  * all were seen.
+ * Of a thing that changed often, the versions before crowd out the present one; so, with strength,
+ * what replaced a closed candidate joins them.
  * 2. Each candidate's record gives the times in its text, and its exact cosine where only BM25
  * found it.
  * 3. rank.h scores it. With strength, of two candidates that say nearly the same the one observed
@@ -22,10 +24,11 @@
 #include "retrieval/rank.h"
 
 #define RESULTS_MAX 256
-#define FETCH_MIN 96 /* nearest vectors asked for at least */
-#define TEXT_MIN 64  /* BM25 hits asked for at least */
-#define READ_MIN 96  /* candidates whose records are read at least */
-#define TWINS_MAX 48 /* candidates compared with one another */
+#define FETCH_MIN 96   /* nearest vectors asked for at least */
+#define TEXT_MIN 64    /* BM25 hits asked for at least */
+#define READ_MIN 96    /* candidates whose records are read at least */
+#define TWINS_MAX 48   /* candidates compared with one another */
+#define CHAIN_MAX 4096 /* replacements followed from one candidate */
 
 typedef retrieval_candidate candidate;
 typedef retrieval_candidates candidates;
@@ -233,6 +236,72 @@ static base_status gather(const retrieval *r, const retrieval_query *q, candidat
     }
     base_free(text);
     return status;
+}
+
+/* Is the episode replaced by another one at as_of? */
+static bool is_replaced(const store_brief *b, int64_t as_of_us)
+{
+    return b->superseded_at_us != BASE_TIME_MAX && b->superseded_at_us <= as_of_us &&
+           b->superseded_by != 0;
+}
+
+static int id_to_item(const void *key, const void *item)
+{
+    const uint64_t *id = key;
+    const candidate *x = item;
+    return (*id > x->id) - (*id < x->id);
+}
+
+/* Of the chain of replacements behind a candidate, the end at as_of, unless the chain comes by
+ * another candidate: then end->id is 0. The first `count` candidates are sorted by id. */
+static base_status follow_chain(const retrieval *r, const retrieval_query *q, const candidates *c,
+                                size_t count, const store_brief *from, store_brief *end,
+                                base_error *err)
+{
+    store_brief at = *from;
+    *end = (store_brief){0};
+    for (size_t steps = 0; is_replaced(&at, q->as_of_us); steps++) {
+        uint64_t next = at.superseded_by;
+        if (steps == CHAIN_MAX || bsearch(&next, c->items, count, sizeof *c->items, id_to_item)) {
+            return BASE_OK;
+        }
+        base_status status = store_get_briefs(r->s, &next, 1, q->as_of_us, &at, err);
+        if (status != BASE_OK || !is_known(&at, q->as_of_us)) {
+            return status;
+        }
+    }
+    *end = at;
+    return BASE_OK;
+}
+
+static base_status add_successors(const retrieval *r, const retrieval_query *q, candidates *c,
+                                  base_error *err)
+{
+    size_t count = c->count;
+    for (size_t i = 0; i < count; i++) {
+        store_brief end;
+        base_status status = BASE_OK;
+        if (!is_replaced(&c->items[i].brief, q->as_of_us)) {
+            continue;
+        }
+        status = follow_chain(r, q, c, count, &c->items[i].brief, &end, err);
+        bool added = false;
+        for (size_t k = count; k < c->count && !added; k++) {
+            added = c->items[k].id == end.id;
+        }
+        if (status != BASE_OK) {
+            return status;
+        }
+        if (end.id != 0 && !added) {
+            candidate *grown = base_realloc(c->items, (c->count + 1) * sizeof *grown);
+            if (!grown) {
+                return base_fail(err, BASE_NO_MEMORY, "no memory for a candidate");
+            }
+            c->items = grown;
+            c->items[c->count++] = (candidate){.id = end.id, .brief = end};
+        }
+    }
+    return BASE_OK;
 }
 
 /* --- 2. and 3. scores ------------------------------------------------------------------------ */
@@ -447,6 +516,9 @@ base_status retrieval_find_candidates(const retrieval *r, const retrieval_query 
                                       base_error *err)
 {
     base_status status = gather(r, q, out, err);
+    if (status == BASE_OK && q->use_strength) {
+        status = add_successors(r, q, out, err);
+    }
     return status == BASE_OK ? score(r, q, &r->weights, out, err) : status;
 }
 

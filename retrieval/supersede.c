@@ -13,6 +13,7 @@ enum {
     NEAR = 32,          /* candidates by vector */
     NAMED = 32,         /* candidates by names */
     FRAME_SLOTS = 4096, /* of the cache of vectors, a power of two; half are used at most */
+    CHAIN_MAX = 4096,   /* replacements followed */
     QUERY_BYTES = 512
 };
 
@@ -213,6 +214,11 @@ static base_status find_candidates(work *w, const store_episode *e,
 
 static base_status add_closing(work *w, uint64_t older, uint64_t newer, base_error *err)
 {
+    for (size_t i = w->count; i-- > 0 && w->closings[i].newer == newer;) {
+        if (w->closings[i].older == older) {
+            return BASE_OK;
+        }
+    }
     if (w->count == w->capacity) {
         size_t wanted = w->capacity ? 2 * w->capacity : 256;
         closing *grown = base_realloc(w->closings, wanted * sizeof *grown);
@@ -226,39 +232,128 @@ static base_status add_closing(work *w, uint64_t older, uint64_t newer, base_err
     return BASE_OK;
 }
 
+/* Which episode replaced id, in the store or among the closings of this batch? 0: none. */
+static base_status successor_of(work *w, uint64_t id, uint64_t *next, base_error *err)
+{
+    store_brief brief;
+    *next = 0;
+    for (size_t i = w->count; i-- > 0 && *next == 0;) {
+        *next = w->closings[i].older == id ? w->closings[i].newer : 0;
+    }
+    if (*next != 0) {
+        return BASE_OK;
+    }
+    base_status status = store_get_briefs(w->r->s, &id, 1, BASE_TIME_MAX, &brief, err);
+    if (status == BASE_OK && brief.id != 0) {
+        *next = brief.superseded_by;
+    }
+    return status;
+}
+
+/* What was found of one episode e, by id of the other. */
+typedef struct findings {
+    finding items[NEAR + NAMED];
+    size_t count;
+    float best[2]; /* agreement with the newer ones, with the older ones */
+} findings;
+
+static bool holds(const findings *all, const finding *f)
+{
+    return f->agreement > 0 && f->agreement >= all->best[f->other_is_older] - AGREEMENT_SLACK;
+}
+
+static int id_to_finding(const void *key, const void *item)
+{
+    const uint64_t *id = key;
+    const finding *f = item;
+    return (*id > f->other) - (*id < f->other);
+}
+
+/* Was id observed before e? Ties go by id. */
+static base_status is_before(work *w, uint64_t id, const store_episode *e, bool *before,
+                             base_error *err)
+{
+    store_brief brief;
+    base_status status = store_get_briefs(w->r->s, &id, 1, BASE_TIME_MAX, &brief, err);
+    *before = status == BASE_OK && brief.id != 0 &&
+              (brief.observed_at_us < e->observed_at_us ||
+               (brief.observed_at_us == e->observed_at_us && id < e->id));
+    return status;
+}
+
+/* older was found to be of e's slot. In a slot that changed often it is any of many, so go along
+ * what replaced it up to the newest before e, and close that one, if it is of the slot, too. Where
+ * the way passes another that was found, that one's own way goes on. */
+static base_status close_newest(work *w, uint64_t older, const findings *all,
+                                const store_episode *e, base_error *err)
+{
+    uint64_t last = older, next = 0;
+    for (size_t steps = 0; steps < CHAIN_MAX; steps++) {
+        bool before = false;
+        base_status status = successor_of(w, last, &next, err);
+        if (status == BASE_OK && next != 0 && next != e->id) {
+            status = is_before(w, next, e, &before, err);
+        }
+        if (status != BASE_OK) {
+            return status;
+        }
+        if (!before) {
+            break;
+        }
+        const finding *other =
+            bsearch(&next, all->items, all->count, sizeof *other, id_to_finding);
+        if (other && other->other_is_older && holds(all, other)) {
+            return BASE_OK;
+        }
+        last = next;
+    }
+    store_episode other;
+    finding found = {0};
+    if (last == older) {
+        return add_closing(w, older, e->id, err);
+    }
+    if (store_get(w->r->s, last, &other, NULL) != BASE_OK) {
+        return BASE_OK;
+    }
+    base_status status = compare(w, e, &other, &found, err);
+    store_episode_free(&other);
+    return status == BASE_OK && found.agreement > 0 && found.other_is_older
+               ? add_closing(w, last, e->id, err)
+               : status;
+}
+
 /* Compare one episode with its candidates. Each direction in time is judged by itself: of the older
  * ones those that agree best are closed by it, of the newer ones those close it. */
 static base_status compare_one(work *w, uint64_t id, base_error *err)
 {
     store_episode e;
     uint64_t ids[NEAR + NAMED];
-    finding findings[NEAR + NAMED];
-    float best[2] = {0, 0};
-    size_t count = 0;
+    findings all = {0};
     base_status status = store_get(w->r->s, id, &e, err);
     if (status != BASE_OK) {
         return status == BASE_NOT_FOUND || status == BASE_CORRUPT ? BASE_OK : status;
     }
     if (may_compare(&e)) {
-        status = find_candidates(w, &e, ids, &count, err);
+        status = find_candidates(w, &e, ids, &all.count, err);
     }
-    for (size_t i = 0; i < count && status == BASE_OK; i++) {
+    for (size_t i = 0; i < all.count && status == BASE_OK; i++) {
         store_episode other;
-        findings[i] = (finding){0};
+        finding *f = &all.items[i];
+        *f = (finding){.other = ids[i]};
         status = store_get(w->r->s, ids[i], &other, err);
         if (status == BASE_OK) {
-            status = compare(w, &e, &other, &findings[i], err);
+            status = compare(w, &e, &other, f, err);
             store_episode_free(&other);
-            float *top = &best[findings[i].other_is_older];
-            *top = findings[i].agreement > *top ? findings[i].agreement : *top;
+            float *top = &all.best[f->other_is_older];
+            *top = f->agreement > *top ? f->agreement : *top;
         } else if (status == BASE_NOT_FOUND || status == BASE_CORRUPT) {
             status = BASE_OK;
         }
     }
-    for (size_t i = 0; i < count && status == BASE_OK; i++) {
-        const finding *f = &findings[i];
-        if (f->agreement > 0 && f->agreement >= best[f->other_is_older] - AGREEMENT_SLACK) {
-            status = f->other_is_older ? add_closing(w, f->other, id, err)
+    for (size_t i = 0; i < all.count && status == BASE_OK; i++) {
+        const finding *f = &all.items[i];
+        if (holds(&all, f)) {
+            status = f->other_is_older ? close_newest(w, f->other, &all, &e, err)
                                        : add_closing(w, id, f->other, err);
         }
     }

@@ -181,6 +181,8 @@ typedef struct reference_state {
     uint64_t last_commit_seen, next_episode_seen;
     uint64_t chained_document; /* of the version before, in the walk by time */
     uint32_t chained_version;
+    /* What sources counted less what is found: 0 at the end, whatever the order (modulo 2^64). */
+    uint64_t closed, changed, changes;
 } reference_state;
 
 static bool exists(reference_state *r, store_table table, store_key key)
@@ -363,6 +365,11 @@ static void check_source(reference_state *r, store_slice key, store_slice payloa
     /* Sums over all sources must be the totals. */
     r->counted.next_document += source.documents;
     r->counted.next_episode += source.episodes;
+    if (source.counted) {
+        r->closed += source.closed;
+        r->changed += source.drift.changed;
+        r->changes += source.drift.changes;
+    }
 }
 
 static void check_source_key(reference_state *r, store_slice key, store_slice payload)
@@ -403,6 +410,15 @@ static void check_vector(reference_state *r, store_slice key, store_slice payloa
     }
 }
 
+/* Does the source count what replaces what since its first episode? */
+static bool is_counted(reference_state *r, store_slice key)
+{
+    store_span_record span;
+    store_source source;
+    return store_load_span(r->txn, base_get_u64_be(key.data), &span, NULL, NULL) == BASE_OK &&
+           store_load_source(r->txn, span.source, &source, NULL) == BASE_OK && source.counted;
+}
+
 static void check_state(reference_state *r, store_slice key, store_slice payload)
 {
     store_state state;
@@ -410,7 +426,16 @@ static void check_state(reference_state *r, store_slice key, store_slice payload
     if (store_state_decode(payload, &state) != BASE_OK) {
         return;
     }
-    r->counted.superseded += state.superseded_at_us != BASE_TIME_MAX;
+    bool open = state.superseded_at_us == BASE_TIME_MAX;
+    r->counted.superseded += !open;
+    if ((!open || state.changes > 0) && is_counted(r, key)) {
+        r->closed -= !open;
+        r->changed -= open;
+        r->changes -= open ? state.changes : 0;
+    }
+    if (state.replaced && !exists(r, STORE_TABLE_EPISODE, store_key_u64(state.replaced))) {
+        store_check_lmdb(r->check, base_get_u64_be(key.data), "missing_predecessor");
+    }
     if (state.superseded_by &&
         !exists(r, STORE_TABLE_EPISODE, store_key_u64(state.superseded_by))) {
         store_check_lmdb(r->check, base_get_u64_be(key.data), "missing_successor");
@@ -486,7 +511,7 @@ static void check_counters(reference_state *r)
         m->superseded != c->superseded || m->uses != c->uses || m->kv_entries != c->kv_entries ||
         m->bytes_text != c->bytes_text || m->bytes_vectors != c->bytes_vectors ||
         m->bytes_kv != c->bytes_kv || m->documents != c->next_document ||
-        m->episodes != c->next_episode) {
+        m->episodes != c->next_episode || r->closed != 0 || r->changed != 0 || r->changes != 0) {
         store_check_lmdb(r->check, 0, "count");
     }
     if (r->last_commit_seen != m->last_commit || r->next_episode_seen != m->next_episode) {

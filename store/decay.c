@@ -3,7 +3,7 @@
  *   strength(tau) = v(tau) * max(floor, 2^(-(tau - r)/h))
  *
  * tau the as-of time, r the later of observed_at and the last counted use, h the half-life of the
- * source. The exponential is the plain radioactive form; v and floor keep what nothing replaced
+ * stream. The exponential is the plain radioactive form; v and floor keep what nothing replaced
  * within reach for ever. */
 #include <math.h>
 
@@ -38,4 +38,42 @@ double store_strength(const store_brief *brief, int64_t as_of_us)
     }
     double floor_now = superseded ? 0.0 : STORE_STRENGTH_FLOOR;
     return (superseded ? STORE_STRENGTH_SUPERSEDED : 1.0) * fmax(floor_now, kept);
+}
+
+/* Seconds for which the changed streams but one were watched. */
+static double watched_s(const store_drift *d, double last_s, uint64_t own, double own_first_s)
+{
+    double sum_s = d->first_sum_s - (own > 0 ? own_first_s : 0.0);
+    double count = (double)d->changed - (own > 0 ? 1.0 : 0.0);
+    return fmax(count * last_s - sum_s, 0.0);
+}
+
+double store_half_life(const store_drift *source, const store_drift *document,
+                       const store_stream *stream)
+{
+    double last_s = (double)source->last_observed_us * 1e-6;
+    double first_s = (double)stream->first_observed_us * 1e-6;
+    double exposed_s = watched_s(source, last_s, 0, 0.0);
+    if (source->changes == 0 || exposed_s <= 0.0) {
+        return INFINITY;
+    }
+    uint64_t own = stream->changes < document->changes ? stream->changes : document->changes;
+    double others = (double)(document->changes - own);
+    double rate = (double)source->changes / exposed_s; /* of streams that change, per second */
+    rate = (1.0 + others) / (1.0 / rate + watched_s(document, last_s, own, first_s));
+    double until_s = fmin(last_s, (double)stream->until_us * 1e-6);
+    double seen_s = fmax(until_s - first_s, 0.0);
+    if (stream->changes > 0) {
+        rate = (1.0 + (double)stream->changes) / (1.0 / rate + seen_s);
+    } else {
+        /* Laplace's rule for the share of streams that change at all, as strong as two streams in
+         * the document; then Bayes. */
+        double share = ((double)source->changed + 1.0) / ((double)source->streams + 2.0);
+        double changed = (double)document->changed;
+        double streams = fmax((double)document->streams - 1.0, changed);
+        share = fmin((2.0 * share + changed) / (2.0 + streams), 1.0 - 1e-6);
+        double unseen = share * exp(-rate * seen_s);
+        rate *= unseen / (1.0 - share + unseen);
+    }
+    return rate > 1e-12 ? 0.69314718055994531 / rate : INFINITY; /* beyond 20,000 years: for ever */
 }

@@ -184,9 +184,14 @@ static base_status forget_episode(store_txn *txn, uint64_t id, touched *t, store
         return BASE_OK;
     }
     if (status == BASE_OK) {
+        store_state state;
         status = touch(t, &span, err);
         if (status == BASE_OK) {
             status = keep_removed(txn, id, &span, err);
+        }
+        if (status == BASE_OK && store_load_state(txn->db, id, &state, NULL) == BASE_OK) {
+            store_place place = {span.document, span.source};
+            status = store_leave_stream(txn, place, &state, true, err);
         }
         subtract(&txn->meta.bytes_text, span.text.size);
     } else if (status == BASE_CORRUPT) {
@@ -332,7 +337,12 @@ static base_status drop_empty(store_txn *txn, const struct touched_version *t, u
     return status == BASE_OK && empty ? drop_document(txn, t->document, bytes, err) : status;
 }
 
-/* No state may name a forgotten episode as its replacement. */
+static bool is_gone(const store_ids *gone, uint64_t id)
+{
+    return id != 0 && store_ids_contain(gone, id);
+}
+
+/* No state may name a forgotten episode as its replacement or as what it replaced. */
 static base_status unlink_states(store_txn *txn, const store_ids *gone, base_error *err)
 {
     store_key at = store_key_u64(0);
@@ -350,8 +360,8 @@ static base_status unlink_states(store_txn *txn, const store_ids *gone, base_err
             if (key.size == 8 &&
                 store_record_open(STORE_TABLE_STATE, key.data, 8, value, NULL, &payload) ==
                     BASE_OK &&
-                store_state_decode(payload, &state) == BASE_OK && state.superseded_by &&
-                store_ids_contain(gone, state.superseded_by)) {
+                store_state_decode(payload, &state) == BASE_OK &&
+                (is_gone(gone, state.superseded_by) || is_gone(gone, state.replaced))) {
                 id = base_get_u64_be(key.data);
                 break;
             }
@@ -362,7 +372,8 @@ static base_status unlink_states(store_txn *txn, const store_ids *gone, base_err
             return status == BASE_NOT_FOUND ? BASE_OK : status;
         }
         store_state unlinked = state;
-        unlinked.superseded_by = 0;
+        unlinked.superseded_by = is_gone(gone, state.superseded_by) ? 0 : state.superseded_by;
+        unlinked.replaced = is_gone(gone, state.replaced) ? 0 : state.replaced;
         status = store_save_state(txn, id, &state, &unlinked, err);
         if (status != BASE_OK || id == UINT64_MAX) {
             return status;

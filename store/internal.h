@@ -155,6 +155,35 @@ base_status store_save_state(store_txn *txn, uint64_t id, const store_state *bef
 base_status store_supersede(store_txn *txn, uint64_t document, uint32_t version,
                             int64_t observed_at_us, base_error *err);
 
+/* --- streams (ageing.c)
+ * ---------------------------------------------------------------------------------------------- */
+
+/* Where an episode is counted. */
+typedef struct store_place {
+    uint64_t document;
+    uint32_t source;
+} store_place;
+/* An episode is no longer the newest of its stream, or (forgotten) is no more: source and document
+ * stop counting what its state before said. */
+base_status store_leave_stream(store_txn *txn, store_place place, const store_state *before,
+                               bool forgotten, base_error *err);
+/* Count an episode that was not counted yet (salvage.c). */
+base_status store_count_stream(store_txn *txn, store_place place, const store_state *state,
+                               base_error *err);
+/* One episode took the place of another. */
+typedef struct store_link {
+    uint64_t older, newer;
+    store_state older_before; /* before it was closed */
+    int64_t older_observed_us;
+    store_place newer_place;
+    bool changed; /* false: the same words once more */
+} store_link;
+/* The newer carries on the older's stream: its count of changes and its beginning; what its source
+ * and document have measured follows. */
+base_status store_join_stream(store_txn *txn, const store_link *link, base_error *err);
+/* What is measured of a source, its open streams counted. */
+void store_source_drift(const store_source *source, store_drift *out);
+
 /* --- the catalogue (follow.c) --------------------------------------------------------------------
  * */
 

@@ -112,8 +112,8 @@ base_status store_put_kv(store_txn *txn, uint64_t episode, const uint8_t tag[32]
 base_status store_put_half_life(store_txn *txn, const char *source, double half_life_s,
                                 uint64_t evidence, base_error *err)
 {
-    if (!(half_life_s > 0.0)) {
-        return base_fail(err, BASE_INVALID, "a half-life must be above 0 (infinity: no decay)");
+    if (!(half_life_s >= 0.0)) {
+        return base_fail(err, BASE_INVALID, "a half-life must be 0 (as measured) or above");
     }
     uint32_t id = 0;
     store_source record;
@@ -127,8 +127,9 @@ base_status store_put_half_life(store_txn *txn, const char *source, double half_
     if (status != BASE_OK) {
         return status;
     }
-    record.half_life_s = half_life_s;
-    record.evidence = evidence;
+    record.given = half_life_s > 0.0;
+    record.half_life_s = record.given ? half_life_s : INFINITY;
+    record.evidence = record.given ? evidence : 0;
     store_key key = store_key_u32(id);
     return store_save_status(txn, store_source_encode(&txn->payload, &record), STORE_TABLE_SOURCE,
                              &key, false, err);

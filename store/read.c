@@ -116,6 +116,8 @@ static base_status fill_episode(store_db_txn *txn, const store_span_record *span
     if (status == BASE_OK) {
         out->superseded_at_us = state.superseded_at_us;
         out->superseded_by = state.superseded_by;
+        out->replaced = state.replaced;
+        out->changes = state.changes;
         out->use_count = state.use_count;
     }
     return status;
@@ -183,9 +185,47 @@ typedef struct brief_context {
     store_db_cursor *uses;
     int64_t as_of_us;
     double default_half_life_s;
-    uint32_t source; /* of half_life_s: neighbours often share it */
+    uint32_t source; /* of half_life_s and drift: neighbours often share it */
     double half_life_s;
+    bool measured;
+    store_drift drift;
+    uint64_t document; /* of document_drift */
+    store_drift document_drift;
 } brief_context;
+
+/* Half-life of an episode's stream, where its source has a measured one. */
+static base_status measured_half_life(brief_context *context, const store_span_record *span,
+                                      const store_state *state, double *half_life_s,
+                                      base_error *err)
+{
+    store_document document;
+    store_version version;
+    base_status status = BASE_OK;
+    if (context->document != span->document) {
+        status = store_load_document(context->txn, span->document, &document, err);
+        if (status == BASE_OK) {
+            status = store_load_version(context->txn, span->document, span->version, &version, err);
+        }
+        if (status == BASE_NOT_FOUND) {
+            return base_fail(err, BASE_CORRUPT, "document %llu has no record",
+                             (unsigned long long)span->document);
+        }
+        if (status != BASE_OK) {
+            return status;
+        }
+        context->document = span->document;
+        context->document_drift = document.drift;
+        context->document_drift.streams = version.episode_count;
+    }
+    store_stream stream = {
+        .changes = state->changes,
+        .first_observed_us = state->first_observed_us != BASE_TIME_NONE ? state->first_observed_us
+                                                                        : span->observed_at_us,
+        .until_us = context->as_of_us < state->superseded_at_us ? context->as_of_us
+                                                                : state->superseded_at_us};
+    *half_life_s = store_half_life(&context->drift, &context->document_drift, &stream);
+    return BASE_OK;
+}
 
 static base_status fill_brief(brief_context *context, uint64_t id, store_brief *out,
                               base_error *err)
@@ -213,6 +253,8 @@ static base_status fill_brief(brief_context *context, uint64_t id, store_brief *
         if (status == BASE_OK) {
             context->source = span.source;
             context->half_life_s = source.half_life_s;
+            context->measured = !source.given && !isinf(source.half_life_s);
+            store_source_drift(&source, &context->drift);
         }
     }
     if (status != BASE_OK) {
@@ -229,9 +271,12 @@ static base_status fill_brief(brief_context *context, uint64_t id, store_brief *
     out->valid_to_us = span.valid_to_us;
     out->superseded_at_us = state.superseded_at_us;
     out->superseded_by = state.superseded_by;
-    out->half_life_s =
-        isinf(context->half_life_s) ? context->default_half_life_s : context->half_life_s;
-    return BASE_OK;
+    double half_life_s = context->half_life_s;
+    if (context->measured) {
+        status = measured_half_life(context, &span, &state, &half_life_s, err);
+    }
+    out->half_life_s = isinf(half_life_s) ? context->default_half_life_s : half_life_s;
+    return status;
 }
 
 base_status store_load_briefs(store *s, store_db_txn *txn, const uint64_t *ids, size_t count,

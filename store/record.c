@@ -2,6 +2,7 @@
  * database. */
 #include "store/record.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "base/bytes.h"
@@ -14,6 +15,9 @@
 #define SPAN_FIXED 112
 #define VECTOR_FIXED 12
 #define STATE_SIZE 24
+#define STATE_STREAM_SIZE 48 /* with what it replaced */
+#define CHANGES_SIZE 24      /* behind a document's external id */
+#define DRIFT_SIZE 48        /* behind a source's name */
 #define COMMIT_SIZE 32
 
 _Static_assert(STORE_TABLE_COUNT == 14, "table numbers are on disk: only append");
@@ -334,6 +338,35 @@ base_status store_meta_decode(store_slice payload, store_meta *m)
     return m->vector_dim <= STORE_VECTOR_DIM_MAX ? BASE_OK : BASE_CORRUPT;
 }
 
+static void put_changes(uint8_t *p /* [CHANGES_SIZE] */, const store_drift *d)
+{
+    uint64_t bits;
+    memcpy(&bits, &d->first_sum_s, sizeof bits);
+    base_put_u64(p, d->changed);
+    base_put_u64(p + 8, d->changes);
+    base_put_u64(p + 16, bits);
+}
+
+static void get_changes(const uint8_t *p /* [CHANGES_SIZE] */, store_drift *d)
+{
+    uint64_t bits = base_get_u64(p + 16);
+    d->changed = base_get_u64(p);
+    d->changes = base_get_u64(p + 8);
+    memcpy(&d->first_sum_s, &bits, sizeof bits);
+}
+
+/* Take a tail of a known size off a payload that is otherwise `fixed` bytes and the text whose size
+ * stands at `size_at`; NULL when there is none. */
+static const uint8_t *take_tail(store_slice *payload, size_t fixed, size_t size_at, size_t tail)
+{
+    if (payload->size < fixed + tail ||
+        payload->size - fixed - tail != base_get_u16(payload->data + size_at)) {
+        return NULL;
+    }
+    payload->size -= tail;
+    return payload->data + payload->size;
+}
+
 base_status store_source_encode(base_buffer *out, const store_source *s)
 {
     uint8_t p[SOURCE_FIXED];
@@ -345,11 +378,24 @@ base_status store_source_encode(base_buffer *out, const store_source *s)
     base_put_u64(p + 16, s->documents);
     base_put_u64(p + 24, s->episodes);
     base_put_u16(p + 32, (uint16_t)s->name.size);
-    return append_slice(out, append_fixed(out, p, sizeof p), s->name);
+    base_status status = append_slice(out, append_fixed(out, p, sizeof p), s->name);
+    const store_drift *d = &s->drift;
+    bool any =
+        d->changes > 0 || d->last_observed_us != 0 || s->closed > 0 || s->given || s->counted;
+    if (status != BASE_OK || !any) {
+        return status;
+    }
+    uint8_t tail[DRIFT_SIZE];
+    put_changes(tail, d);
+    put_i64(tail + 24, d->last_observed_us);
+    base_put_u64(tail + 32, (uint64_t)s->given | (uint64_t)s->counted << 1);
+    base_put_u64(tail + 40, s->closed);
+    return base_buffer_append(out, tail, sizeof tail);
 }
 
 base_status store_source_decode(store_slice payload, store_source *s)
 {
+    const uint8_t *tail = take_tail(&payload, SOURCE_FIXED, 32, DRIFT_SIZE);
     base_status status = take_name(payload, SOURCE_FIXED, 32, &s->name);
     if (status != BASE_OK) {
         return status;
@@ -359,6 +405,17 @@ base_status store_source_decode(store_slice payload, store_source *s)
     s->evidence = base_get_u64(payload.data + 8);
     s->documents = base_get_u64(payload.data + 16);
     s->episodes = base_get_u64(payload.data + 24);
+    memset(&s->drift, 0, sizeof s->drift);
+    s->closed = 0;
+    s->counted = false;
+    s->given = isfinite(s->half_life_s); /* before drift was measured, all came from outside */
+    if (tail) {
+        get_changes(tail, &s->drift);
+        s->drift.last_observed_us = get_i64(tail + 24);
+        s->given = base_get_u64(tail + 32) & 1;
+        s->counted = base_get_u64(tail + 32) >> 1 & 1;
+        s->closed = base_get_u64(tail + 40);
+    }
     return s->half_life_s > 0.0 ? BASE_OK : BASE_CORRUPT;
 }
 
@@ -370,11 +427,18 @@ base_status store_document_encode(base_buffer *out, const store_document *d)
     base_put_u32(p + 4, d->versions);
     memcpy(p + 8, d->key, 32);
     base_put_u16(p + 40, (uint16_t)d->external_id.size);
-    return append_slice(out, append_fixed(out, p, sizeof p), d->external_id);
+    base_status status = append_slice(out, append_fixed(out, p, sizeof p), d->external_id);
+    if (status == BASE_OK && d->drift.changed > 0) {
+        uint8_t tail[CHANGES_SIZE];
+        put_changes(tail, &d->drift);
+        status = base_buffer_append(out, tail, sizeof tail);
+    }
+    return status;
 }
 
 base_status store_document_decode(store_slice payload, store_document *d)
 {
+    const uint8_t *tail = take_tail(&payload, DOCUMENT_FIXED, 40, CHANGES_SIZE);
     base_status status = take_name(payload, DOCUMENT_FIXED, 40, &d->external_id);
     if (status != BASE_OK) {
         return status;
@@ -382,6 +446,10 @@ base_status store_document_decode(store_slice payload, store_document *d)
     d->source = base_get_u32(payload.data);
     d->versions = base_get_u32(payload.data + 4);
     memcpy(d->key, payload.data + 8, 32);
+    memset(&d->drift, 0, sizeof d->drift);
+    if (tail) {
+        get_changes(tail, &d->drift);
+    }
     return BASE_OK;
 }
 
@@ -518,21 +586,29 @@ void store_vector_copy(const store_vector_record *v, float *out)
 
 base_status store_state_encode(base_buffer *out, const store_state *s)
 {
-    uint8_t p[STATE_SIZE];
+    uint8_t p[STATE_STREAM_SIZE];
+    bool stream = s->first_observed_us != BASE_TIME_NONE;
     put_i64(p, s->superseded_at_us);
     base_put_u64(p + 8, s->superseded_by);
     base_put_u64(p + 16, s->use_count);
-    return append_fixed(out, p, sizeof p);
+    base_put_u64(p + 24, s->replaced);
+    base_put_u64(p + 32, s->changes);
+    put_i64(p + 40, s->first_observed_us);
+    return append_fixed(out, p, stream ? STATE_STREAM_SIZE : STATE_SIZE);
 }
 
 base_status store_state_decode(store_slice payload, store_state *s)
 {
-    if (payload.size != STATE_SIZE) {
+    if (payload.size != STATE_SIZE && payload.size != STATE_STREAM_SIZE) {
         return BASE_CORRUPT;
     }
+    bool stream = payload.size == STATE_STREAM_SIZE;
     s->superseded_at_us = get_i64(payload.data);
     s->superseded_by = base_get_u64(payload.data + 8);
     s->use_count = base_get_u64(payload.data + 16);
+    s->replaced = stream ? base_get_u64(payload.data + 24) : 0;
+    s->changes = stream ? base_get_u64(payload.data + 32) : 0;
+    s->first_observed_us = stream ? get_i64(payload.data + 40) : BASE_TIME_NONE;
     return BASE_OK;
 }
 

@@ -46,9 +46,16 @@
  *                  . 8 last episode compared with the others (supersession across documents)
  *   SOURCE         0 8 half-life in seconds (f64, +inf = not measured)             8 8 evidence
  *                 16 8 documents       24 8 episodes         32 2 name size       34 . name
+ *                  then, when anything was measured (store_drift):
+ *                  . 8 changed streams  . 8 changes           . 8 sum of their first times (f64, s)
+ *                  . 8 last observed    . 8 flags: bit 0 half-life given from outside,
+ *                                              bit 1 counted since its first episode
+ *                  . 8 closed episodes
  *   SOURCE_KEY     0 4 source
  *   DOCUMENT       0 4 source           4 4 versions handed out                    8 32 its key
  *                 40 2 external id size                      42 . external id
+ *                  then, when streams changed whose newest episode is in it:
+ *                  . 8 changed streams  . 8 changes           . 8 sum of their first times (f64, s)
  *   DOCUMENT_KEY   0 8 document
  *   VERSION        0 8 first episode    8 4 episode count    12 1 kind            13 3 zero
  *                 16 8 observed_at     24 8 valid_from       32 8 valid_to        40 8 ingested_at
@@ -61,6 +68,8 @@
  *                108 4 text size      112 . title, section, text
  *   VECTOR         0 8 first 8 bytes of SHA-256 of the encoder's name  8 4 dim d  12 4d f32[d]
  *   STATE          0 8 superseded_at    8 8 superseded_by    16 8 use count
+ *                  then, when it replaced or repeats another: 24 8 replaced  32 8 changes
+ *                 40 8 observed_at of the first of its stream
  *   USE            0 4 attention mass f32
  *   KV            opaque
  *   FORGOTTEN     u64 ids, ascending
@@ -160,6 +169,10 @@ typedef struct store_source {
     double half_life_s;
     uint64_t evidence, documents, episodes;
     store_slice name;
+    store_drift drift; /* streams: see store_source_drift */
+    uint64_t closed;   /* episodes that something replaced */
+    bool given;        /* half_life_s comes from outside */
+    bool counted;      /* drift and closed hold for all of its episodes */
 } store_source;
 base_status store_source_encode(base_buffer *out, const store_source *source);
 base_status store_source_decode(store_slice payload, store_source *source);
@@ -168,6 +181,7 @@ typedef struct store_document {
     uint32_t source, versions;
     uint8_t key[32];
     store_slice external_id;
+    store_drift drift; /* of the streams whose newest episode is in it; streams, last_observed 0 */
 } store_document;
 base_status store_document_encode(base_buffer *out, const store_document *document);
 base_status store_document_decode(store_slice payload, store_document *document);
@@ -210,6 +224,9 @@ void store_vector_copy(const store_vector_record *vector, float *out /* [dim] */
 typedef struct store_state {
     int64_t superseded_at_us; /* BASE_TIME_MAX = open */
     uint64_t superseded_by, use_count;
+    uint64_t replaced;          /* the episode that it replaced, 0 = none */
+    uint64_t changes;           /* how often its stream had changed when it came */
+    int64_t first_observed_us;  /* of its stream; BASE_TIME_NONE: it is the first */
 } store_state;
 base_status store_state_encode(base_buffer *out, const store_state *state);
 base_status store_state_decode(store_slice payload, store_state *state);

@@ -299,6 +299,9 @@ static base_status reset_state(work *w, const store_key *key, store_slice payloa
         }
         state.superseded_by = 0;
     }
+    if (state.replaced && !episode_exists(w, state.replaced)) {
+        state.replaced = 0;
+    }
     state.use_count = 0;
     return store_save_status(&w->txn, store_state_encode(&w->txn.payload, &state),
                              STORE_TABLE_STATE, key, false, err);
@@ -325,12 +328,14 @@ static base_status keep_use(work *w, const store_key *key, store_slice payload, 
 static base_status count_state(work *w, const store_key *key, store_slice payload, base_error *err)
 {
     store_state state;
-    (void)key;
-    (void)err;
-    if (store_state_decode(payload, &state) == BASE_OK) {
-        w->txn.meta.superseded += state.superseded_at_us != BASE_TIME_MAX;
+    store_span_record span;
+    if (store_state_decode(payload, &state) != BASE_OK) {
+        return BASE_OK;
     }
-    return BASE_OK;
+    w->txn.meta.superseded += state.superseded_at_us != BASE_TIME_MAX;
+    base_status status = store_load_span(w->txn.db, base_get_u64_be(key->data), &span, NULL, err);
+    store_place place = {span.document, span.source};
+    return status == BASE_OK ? store_count_stream(&w->txn, place, &state, err) : status;
 }
 
 /* --- heads
@@ -352,6 +357,7 @@ static base_status need_source(work *w, uint32_t id, base_error *err)
     snprintf(name, sizeof name, "recovered source %u", id);
     memset(&source, 0, sizeof source);
     source.half_life_s = INFINITY;
+    source.counted = true;
     source.name = store_slice_of(name, strlen(name));
     store_key key = store_key_u32(id);
     return store_save_status(&w->txn, store_source_encode(&w->txn.payload, &source),
@@ -618,6 +624,32 @@ static base_status keep_source(work *w, const store_key *key, store_slice payloa
     return save_u64(w, STORE_TABLE_SOURCE_KEY, &name, store_key_number(key->data), 4, err);
 }
 
+/* What was measured is counted anew at the end (count_state). */
+static base_status uncount_source(work *w, const store_key *key, store_slice payload,
+                                  base_error *err)
+{
+    store_source source;
+    if (store_source_decode(payload, &source) != BASE_OK) {
+        return BASE_OK;
+    }
+    source.drift = (store_drift){.last_observed_us = source.drift.last_observed_us};
+    source.closed = 0;
+    source.counted = true;
+    return save_source(w, store_key_number(key->data), &source, err);
+}
+
+static base_status uncount_document(work *w, const store_key *key, store_slice payload,
+                                    base_error *err)
+{
+    store_document document;
+    if (store_document_decode(payload, &document) != BASE_OK || document.drift.changed == 0) {
+        return BASE_OK;
+    }
+    document.drift = (store_drift){0};
+    return store_save_status(&w->txn, store_document_encode(&w->txn.payload, &document),
+                             STORE_TABLE_DOCUMENT, key, false, err);
+}
+
 static base_status save_commit(work *w, uint64_t id, const store_commit_record *commit,
                                base_error *err)
 {
@@ -755,7 +787,9 @@ static base_status make_consistent(work *w, base_error *err)
                  {STORE_TABLE_VERSION, keep_version},
                  {STORE_TABLE_DOCUMENT, keep_document},
                  {STORE_TABLE_SOURCE, keep_source},
-                 {STORE_TABLE_VERSION_TIME, close_chain}};
+                 {STORE_TABLE_VERSION_TIME, close_chain},
+                 {STORE_TABLE_SOURCE, uncount_source},
+                 {STORE_TABLE_DOCUMENT, uncount_document}};
     base_status status = begin_head(w, err);
     w->txn.commit = w->txn.meta.last_commit + 1;
     w->next_episode_seen = 1;

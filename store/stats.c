@@ -117,9 +117,11 @@ static base_status add_source(store_stats *out, size_t *capacity, const store_so
     }
     store_source_info info = {.source = store_slice_copy(source->name),
                               .half_life_s = source->half_life_s,
+                              .given = source->given,
                               .evidence = source->evidence,
                               .documents = source->documents,
                               .episodes = source->episodes};
+    store_source_drift(source, &info.drift);
     if (!info.source) {
         return base_fail(err, BASE_NO_MEMORY, "out of memory");
     }

@@ -193,9 +193,8 @@ base_status store_load_state(store_db_txn *txn, uint64_t id, store_state *state,
     store_slice payload;
     base_status status = store_load(txn, STORE_TABLE_STATE, &key, &payload, NULL, err);
     if (status == BASE_NOT_FOUND) {
-        state->superseded_at_us = BASE_TIME_MAX;
-        state->superseded_by = 0;
-        state->use_count = 0;
+        *state = (store_state){.superseded_at_us = BASE_TIME_MAX,
+                               .first_observed_us = BASE_TIME_NONE};
         return BASE_OK;
     }
     if (status == BASE_OK && store_state_decode(payload, state) != BASE_OK) {

@@ -87,6 +87,8 @@ typedef struct store_episode {
     /* episode id, 0 = none (or the replacing version has no counterpart) */
     uint64_t superseded_by;
     uint64_t use_count;
+    uint64_t replaced; /* episode that it replaced last, 0 = none */
+    uint64_t changes;  /* how often what it speaks of had changed when it came */
 } store_episode;
 void store_episode_free(store_episode *episode);
 
@@ -181,8 +183,8 @@ typedef struct store_trim_receipt {
 base_status store_trim_kv(store_txn *txn, uint64_t budget_bytes, store_trim_receipt *receipt,
                           base_error *err);
 
-/* Half-life of a source in seconds; INFINITY = does not decay. evidence: what it rests on (count of
- * observations). */
+/* Half-life of a source in seconds, given from outside; INFINITY = does not decay; 0 = by measure
+ * again (from the next store_put_drift on). evidence: what it rests on (count of observations). */
 base_status store_put_half_life(store_txn *txn, const char *source, double half_life_s,
                                 uint64_t evidence, base_error *err);
 
@@ -261,7 +263,7 @@ typedef struct store_brief {
     int64_t observed_at_us, valid_from_us, valid_to_us, superseded_at_us;
     uint64_t superseded_by;
     int64_t last_use_us; /* latest counted use <= as_of, BASE_TIME_NONE when none */
-    double half_life_s;  /* of its source, INFINITY when not measured */
+    double half_life_s;  /* of its stream, INFINITY when not measured */
 } store_brief;
 /* Fill briefs[i] for ids[i]; an id that does not exist gets briefs[i].id = 0. */
 base_status store_get_briefs(store *s, const uint64_t *ids, size_t count, int64_t as_of_us,
@@ -310,10 +312,25 @@ typedef struct store_text_hit {
 base_status store_search_text(store *s, const char *query_text, size_t query_size, int64_t as_of_us,
                               size_t k, store_text_hit *hits, size_t *count, base_error *err);
 
+/* What was measured of one source or document. A *stream* is a chain of episodes of which each
+ * replaced the one before, in other documents or other versions; an episode that nothing has
+ * replaced yet and that replaced nothing is a stream without change. */
+typedef struct store_drift {
+    uint64_t streams; /* open ones, changed or not */
+    uint64_t changed; /* those that changed at least once */
+    uint64_t changes; /* in all of them */
+    double first_sum_s; /* sum over the changed ones of when they began, seconds since 1970 */
+    /* when the source last spoke: until then change would have been seen */
+    int64_t last_observed_us;
+} store_drift;
+
 typedef struct store_source_info {
     char *source;
-    double half_life_s; /* INFINITY = not measured */
-    uint64_t evidence, documents, episodes;
+    double half_life_s; /* of its streams that change; INFINITY = not measured */
+    bool given;         /* from outside: holds for all of its episodes */
+    uint64_t evidence;  /* changes that it rests on */
+    uint64_t documents, episodes;
+    store_drift drift; /* as counted now */
 } store_source_info;
 typedef struct store_stats {
     uint64_t episodes, documents, versions, superseded, kv_entries, uses;
@@ -340,6 +357,26 @@ base_status store_source_name(store *s, uint32_t source, char **name, base_error
  * A document with vectors of another size or another (named) encoder is refused by
  * store_put_document. */
 base_status store_vector_info(store *s, size_t *dim, char **encoder, base_error *err);
+
+/* --- drift: half-lives from measured change (semantics, section 2), pure -------------------- */
+
+typedef struct store_stream {
+    uint64_t changes;
+    int64_t first_observed_us; /* when it began */
+    int64_t until_us; /* watched until then, or until its source last spoke: earlier of both */
+} store_stream;
+/* Half-life of a stream in seconds; INFINITY until change has been measured in its source.
+ * Zero-inflated Poisson process, in each level shrunk to the one above it by the weight of one
+ * change (rate) or two streams (share of those that change): source -> document, without the stream
+ * itself -> stream. A stream that changed n times in t has rate (1 + n) / (1/rate_above + t); one
+ * without change the rate above times the probability that it is one of those that change at all,
+ * which falls with every interval that it outlives. Half-life = ln 2 / rate. */
+double store_half_life(const store_drift *source, const store_drift *document,
+                       const store_stream *stream);
+/* Re-estimate every source's half-life from its drift (that of a stream that changes), and let the
+ * episodes' own follow it: nothing decays by measure before the first call. Sources whose half-life
+ * was given from outside keep it. Costs a read of each source; no episode is written. */
+base_status store_put_drift(store_txn *txn, uint64_t *measured, base_error *err);
 
 /* --- strength (semantics, section 2), pure ------------------------------------------------- */
 

@@ -18,6 +18,7 @@ typedef struct partner {
     uint8_t hash[32]; /* of the text */
     uint64_t section; /* first 8 bytes of SHA-256 of the section */
     uint32_t ordinal;
+    store_place place;
     uint64_t id;
 } partner;
 
@@ -76,6 +77,7 @@ static base_status load_partner(store_txn *txn, uint64_t id, partner *out, base_
         memcpy(out->hash, span.content_hash, sizeof out->hash);
         out->section = section_hash(span.section);
         out->ordinal = span.ordinal;
+        out->place = (store_place){span.document, span.source};
         out->id = id;
     }
     return status;
@@ -227,8 +229,11 @@ static base_status copy_uses(store_txn *txn, uint64_t from, uint64_t to, base_er
 base_status store_close_version(store_txn *txn, const store_version *older,
                                 const store_version *newer, base_error *err)
 {
-    partners found = {0};
+    partners found = {0}, old = {0};
     base_status status = load_partners(txn, newer, &found, err);
+    if (status == BASE_OK) {
+        status = load_partners(txn, older, &old, err);
+    }
     for (uint32_t i = 0; i < older->episode_count && status == BASE_OK; i++) {
         partner wanted;
         store_state before;
@@ -249,11 +254,27 @@ base_status store_close_version(store_txn *txn, const store_version *older,
         after.superseded_at_us = newer->observed_at_us;
         after.superseded_by = counterpart ? counterpart->id : 0;
         status = store_save_state(txn, wanted.id, &before, &after, err);
+        if (status == BASE_OK) {
+            status = store_leave_stream(txn, wanted.place, &before, false, err);
+        }
+        /* What stood there before has not changed because its neighbour went. */
+        bool stood = !copy && counterpart &&
+                     nearest(old.by_hash, old.count, counterpart, compare_hashes, same_text);
+        if (status == BASE_OK && counterpart && !stood) {
+            store_link link = {.older = wanted.id,
+                               .newer = counterpart->id,
+                               .older_before = before,
+                               .older_observed_us = older->observed_at_us,
+                               .newer_place = counterpart->place,
+                               .changed = !copy};
+            status = store_join_stream(txn, &link, err);
+        }
         if (status == BASE_OK && copy && before.use_count > 0) {
             status = copy_uses(txn, wanted.id, counterpart->id, err);
         }
     }
     partners_free(&found);
+    partners_free(&old);
     return status;
 }
 
@@ -306,16 +327,17 @@ base_status store_supersede(store_txn *txn, uint64_t document, uint32_t version,
     if (status == BASE_OK && (before || after)) {
         status = load_neighbour(txn, document, version, &current, err);
     }
-    if (status == BASE_OK && after) {
-        status = load_neighbour(txn, document, after, &other, err);
-        if (status == BASE_OK) {
-            status = store_close_version(txn, &current, &other, err);
-        }
-    }
+    /* In the order of time: what a stream has gone through is handed on. */
     if (status == BASE_OK && before) {
         status = load_neighbour(txn, document, before, &other, err);
         if (status == BASE_OK) {
             status = store_close_version(txn, &other, &current, err);
+        }
+    }
+    if (status == BASE_OK && after) {
+        status = load_neighbour(txn, document, after, &other, err);
+        if (status == BASE_OK) {
+            status = store_close_version(txn, &current, &other, err);
         }
     }
     return status;

@@ -265,7 +265,8 @@ static base_status save_source(store_txn *txn, put_state *put, bool new_document
 {
     const char *name = put->doc->source;
     uint8_t hash[32];
-    store_source source = {.half_life_s = INFINITY, .name = store_slice_of(name, strlen(name))};
+    store_source source = {
+        .half_life_s = INFINITY, .name = store_slice_of(name, strlen(name)), .counted = true};
     base_status status = store_find_source(txn->db, name, &put->source, err);
     if (status == BASE_OK) {
         status = store_load_source(txn->db, put->source, &source, err);
@@ -287,6 +288,9 @@ static base_status save_source(store_txn *txn, put_state *put, bool new_document
     }
     source.documents += new_document;
     source.episodes += put->doc->span_count;
+    if (put->doc->observed_at_us > source.drift.last_observed_us) {
+        source.drift.last_observed_us = put->doc->observed_at_us;
+    }
     store_key key = store_key_u32(put->source);
     return store_save_status(txn, store_source_encode(&txn->payload, &source), STORE_TABLE_SOURCE,
                              &key, false, err);

@@ -41,9 +41,16 @@ run 0 ingest "$sample/documents.jsonl" "$sample/notes" $today --json
 json 'has(d, dict(new=int, updated=int, unchanged=int, failed=int, episodes=int)) and d["failed"] == 0'
 json 'd["new"] == 36 and d["updated"] == 26 and d["unchanged"] == 0'
 run 0 stats --json
-json 'has(d, dict(episodes=int, documents=int, sources=[dict(source=str, half_life_s=(number, none), evidence=int)], bytes=dict, dropped_writes=int))'
+json 'has(d, dict(episodes=int, documents=int, sources=[dict(source=str, half_life_s=(number, none), evidence=int, half_life_given=bool, streams=int, changed=int, changes=int)], bytes=dict, dropped_writes=int))'
 json 'd["documents"] == 36 and all(isinstance(v, int) and v >= 0 for v in d["bytes"].values())'
 json '{s["source"] for s in d["sources"]} >= {"staff", "ferry", "visitors", "archive", "meetings"}'
+run 0 stats $today --out "$work/strength.html"
+prints 'staff'
+check 'a line for each source that is older than a day' python3 -c '
+import sys, xml.etree.ElementTree as tree
+page = tree.parse(sys.argv[1])
+lines = [e for e in page.iter() if "line" in e.get("class", "").split()]
+sys.exit(len(lines) < 5)' "$work/strength.html"
 episodes=$(value 'd["episodes"]')
 before=$(fingerprint "$store")
 run 0 ingest "$sample/documents.jsonl" "$sample/notes" $today --json
@@ -102,10 +109,11 @@ run 0 ask "$treasurer" $today $short --json
 json 'has(d, dict(question=str, answer=str, abstained=bool, as_of=time, arm=str, model=str))'
 json 'has(d["tokens"], [dict(id=int, text=str, surprise_nats=number, entropy_nats=number, event=bool)]) and d["tokens"]'
 json 'has(d["events"], [dict(at_token=int, phase=str, score=number, threshold=number, query_ms=number, splice_ms=number, memories=[dict(id=int, similarity=number, strength=number, logit_bias=number, tokens=int, kv=str, attention_mass=number)])]) and d["events"]'
-json 'has(d["citations"], [dict(memory=int, source=str, document=str, title=str, start_byte=int, end_byte=int, observed_at=time, valid_from=(time, none), valid_to=(time, none), text=str)])'
+json 'has(d["citations"], [dict(memory=int, source=str, document=str, title=str, start_byte=int, end_byte=int, observed_at=time, valid_from=(time, none), valid_to=(time, none), superseded_at=(time, none), replaced=(dict(memory=int, source=str, document=str, observed_at=time, text=str), none), text=str)])'
 json 'has(d["timing"], dict(load_ms=number, prefill_tokens=int, prefill_ms=number, decode_tokens=int, decode_ms=number, retrieval_ms=number, splice_ms=number))'
 json 'd["arm"] == "full" and not d["abstained"] and d["as_of"] == "2025-06-01T12:00:00Z"'
 json '"Beatrice Cole" in d["answer"] and any("Beatrice Cole" in c["text"] for c in d["citations"])'
+json 'any("Ralph Emery" in c["replaced"]["text"] and c["replaced"]["observed_at"] < c["observed_at"] for c in d["citations"] if c["replaced"])'
 json '{e["phase"] for e in d["events"]} <= {"prompt", "answer"}'
 json '{m["kv"] for e in d["events"] for m in e["memories"]} == {"computed"}'
 json 'all(0 <= m["strength"] <= 1 and m["tokens"] > 0 for e in d["events"] for m in e["memories"])'
@@ -234,6 +242,12 @@ run 0 age --source ferry --half-life 86400 $today
 run 0 stats --json
 json '[s["half_life_s"] for s in d["sources"] if s["source"] == "ferry"] == [86400]'
 run 1 age --source nobody --half-life 86400
+run 0 age --source ferry --half-life 0 $today --json
+json 'd["half_lives_set"] == 1 and d["half_lives_measured"] >= 1'
+run 0 stats --json
+json '[s["half_life_given"] for s in d["sources"] if s["source"] == "ferry"] == [False]'
+json 'all(s["half_life_s"] > 0 and s["evidence"] == s["changes"] for s in d["sources"] if s["changes"])'
+json 'any(s["changes"] for s in d["sources"])'
 
 echo "== chat through a pipe"
 last='chat (piped)'

@@ -73,11 +73,23 @@ static void test_store_record_golden_bytes(void **state)
                          "5365"
                          "616263");
 
-    store_state closed = {.superseded_at_us = 258, .superseded_by = 9, .use_count = 1};
+    store_state closed = {.superseded_at_us = 258,
+                          .superseded_by = 9,
+                          .use_count = 1,
+                          .first_observed_us = BASE_TIME_NONE};
     assert_int_equal(store_state_encode(&payload, &closed), BASE_OK);
     assert_hex(&payload, "0201000000000000"
                          "0900000000000000"
                          "0100000000000000");
+    closed = (store_state){
+        .superseded_at_us = 258, .replaced = 7, .changes = 3, .first_observed_us = 257};
+    assert_int_equal(store_state_encode(&payload, &closed), BASE_OK);
+    assert_hex(&payload, "0201000000000000"
+                         "0000000000000000"
+                         "0000000000000000"
+                         "0700000000000000"
+                         "0300000000000000"
+                         "0101000000000000");
 
     store_source source = {.half_life_s = 2.0,
                            .evidence = 1,
@@ -91,6 +103,30 @@ static void test_store_record_golden_bytes(void **state)
                          "0300000000000000"
                          "0100"
                          "73");
+    source.drift =
+        (store_drift){.changed = 4, .changes = 5, .first_sum_s = 2.0, .last_observed_us = 6};
+    source.closed = 7;
+    source.given = source.counted = true;
+    assert_int_equal(store_source_encode(&payload, &source), BASE_OK);
+    assert_hex(&payload, "0000000000000040"
+                         "0100000000000000"
+                         "0200000000000000"
+                         "0300000000000000"
+                         "0100"
+                         "73"
+                         "0400000000000000"
+                         "0500000000000000"
+                         "0000000000000040"
+                         "0600000000000000"
+                         "0300000000000000"
+                         "0700000000000000");
+    store_source again;
+    store_slice bytes = store_slice_of((const char *)payload.data, payload.size);
+    assert_int_equal(store_source_decode(bytes, &again), BASE_OK);
+    assert_int_equal(again.name.size, 1);
+    assert_int_equal(again.drift.changes, 5);
+    assert_int_equal(again.closed, 7);
+    assert_true(again.given && again.counted);
 
     store_document document = {.source = 3, .versions = 2, .external_id = store_slice_of("x", 1)};
     memset(document.key, 0xCD, 32);

@@ -304,7 +304,7 @@ static void test_store_briefs_carry_half_lives(void **state)
     store_txn *txn;
     assert_ok(store_begin(s, DAY, &txn, err));
     assert_ok(store_put_half_life(txn, "fast", 3600.0, 12, err));
-    assert_int_equal(store_put_half_life(txn, "fast", 0.0, 12, NULL), BASE_INVALID);
+    assert_int_equal(store_put_half_life(txn, "fast", -1.0, 12, NULL), BASE_INVALID);
     assert_int_equal(store_put_half_life(txn, "none", 1.0, 12, NULL), BASE_NOT_FOUND);
     assert_ok(store_commit(txn, err));
     uint64_t ids[3] = {1, 99, 2};

@@ -1,4 +1,6 @@
 /* Supersession of versions: order in time, late arrivals, copies, and what as-of sees. */
+#include <math.h>
+
 #include "store_testing.h"
 
 static void assert_state(store *s, uint64_t id, int64_t superseded_at_us, uint64_t superseded_by)
@@ -44,6 +46,53 @@ static void test_store_new_version_closes_the_old(void **state)
     store_stats_free(&stats);
     store_close(s);
     assert_verifies(*state, 5);
+}
+
+static uint64_t changes_of(store *s, uint64_t id)
+{
+    store_episode e = get_episode(s, id);
+    uint64_t changes = e.changes;
+    store_episode_free(&e);
+    return changes;
+}
+
+/* Goal: changes are counted along a stream of replacements, also for a version that arrives late;
+ * words that stand as before have not changed, whatever went beside them. */
+static void test_store_changes_are_counted_along_a_stream(void **state)
+{
+    store *s = open_store(*state);
+    put_text(s, "w", "d", "It rains.|Rome is big.|The mayor is Anna.", 10 * DAY, NULL); /* 1 2 3 */
+    put_text(s, "w", "d", "Rome is big.|The mayor is Anna.", 20 * DAY, NULL);           /* 4 5 */
+    assert_int_equal(changes_of(s, 4), 0);
+    assert_int_equal(changes_of(s, 5), 0);
+    put_text(s, "w", "d", "Rome is big.|The mayor is Carl.", 40 * DAY, NULL); /* 6 7 */
+    assert_int_equal(changes_of(s, 6), 0);
+    assert_int_equal(changes_of(s, 7), 1);
+    put_text(s, "w", "d", "Rome is big.|The mayor is Bert.", 30 * DAY, NULL); /* 8 9 */
+    assert_int_equal(changes_of(s, 9), 1);
+    assert_int_equal(changes_of(s, 7), 2);
+    store_episode e = get_episode(s, 7);
+    assert_int_equal(e.replaced, 9);
+    store_episode_free(&e);
+    store_txn *txn;
+    uint64_t bert = 9, measured;
+    assert_ok(store_begin(s, 50 * DAY, &txn, err));
+    assert_ok(store_forget(txn, &bert, 1, NULL, err));
+    assert_ok(store_put_drift(txn, &measured, err));
+    assert_ok(store_commit(txn, err));
+    assert_int_equal(measured, 1);
+    e = get_episode(s, 7);
+    assert_int_equal(e.replaced, 0);
+    assert_int_equal(e.changes, 2);
+    store_episode_free(&e);
+    /* One stream began at day 10 and changed twice until day 40. */
+    store_stats stats;
+    assert_ok(store_get_stats(s, &stats, err));
+    assert_int_equal(stats.sources[0].evidence, 2);
+    assert_true(fabs(stats.sources[0].half_life_s / 86400 - 15 * log(2)) < 1e-6);
+    store_stats_free(&stats);
+    store_close(s);
+    assert_verifies(*state, 8); /* with all counts */
 }
 
 /* Goal: an older version that arrives last is closed on arrival and closes its predecessor earlier.
@@ -214,6 +263,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         WITH_FOLDER(test_store_new_version_closes_the_old),
+        WITH_FOLDER(test_store_changes_are_counted_along_a_stream),
         WITH_FOLDER(test_store_late_version_takes_its_place_in_time),
         WITH_FOLDER(test_store_same_moment_goes_by_commit_order),
         WITH_FOLDER(test_store_replay_of_old_versions_is_unchanged),
