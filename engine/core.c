@@ -198,6 +198,13 @@ void core_mass_drop(core_stream *s, size_t count)
     s->mass_rows -= count < s->mass_rows ? count : s->mass_rows;
 }
 
+void core_hidden_watch(core_stream *s, size_t layer, float *sum)
+{
+    BASE_ASSERT(layer < s->model->shape.layers);
+    s->hidden_layer = layer;
+    s->hidden_sum = sum;
+}
+
 /* --- the forward pass ------------------------------------------------------------------------- */
 
 /* out [T, rows] = x W^T for every part, side by side. */
@@ -322,6 +329,22 @@ static void attention(core_stream *s, const core_layer *layer, size_t tokens)
     }
 }
 
+static void add_hidden(const core_stream *s, size_t count)
+{
+    size_t channels = s->model->shape.channels;
+    for (size_t t = 0; t < count; t++) {
+        const float *x = s->x + t * channels;
+        double squares = 0;
+        for (size_t i = 0; i < channels; i++) {
+            squares += (double)x[i] * (double)x[i];
+        }
+        float scale = squares > 0 ? (float)sqrt((double)channels / squares) : 0;
+        for (size_t i = 0; i < channels; i++) {
+            s->hidden_sum[i] += scale * x[i];
+        }
+    }
+}
+
 /* One batch of T <= batch_max tokens through all layers; s->x holds the residual stream at the end.
  * */
 static void run_batch(core_stream *s, const int32_t *tokens, size_t count)
@@ -353,6 +376,9 @@ static void run_batch(core_stream *s, const int32_t *tokens, size_t count)
         base_pool_run(count > 4 ? s->pool : NULL, count, 1, activate_rows, &rows);
         linear(s, &layer->down, s->hidden, count, s->projected, shape->channels);
         s->kernels->add(s->x, s->projected, count * shape->channels);
+        if (s->hidden_sum && i == s->hidden_layer) {
+            add_hidden(s, count);
+        }
     }
     s->places += count;
     s->run_tokens += count;

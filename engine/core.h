@@ -144,4 +144,8 @@ void core_mass_watch(core_stream *stream, float *mass, size_t owners, size_t *to
 void core_mass_sum(core_stream *stream);
 void core_mass_drop(core_stream *stream, size_t count);
 
+/* Hidden state: while on, every core_run adds what each token's residual stream is behind `layer`
+ * (0-based), scaled to a mean square of 1. sum [channels] accumulates; NULL switches off. */
+void core_hidden_watch(core_stream *stream, size_t layer, float *sum);
+
 #endif

@@ -136,6 +136,8 @@ void engine_close(engine *e)
         return;
     }
     encoder_close(e->encoder);
+    core_stream_close(e->hidden);
+    base_free(e->hidden_centre);
     tokenizer_close(e->tokenizer);
     core_model_close(e->model);
     base_pool_free(e->pool);

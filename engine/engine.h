@@ -55,6 +55,12 @@ base_pool *engine_pool(const engine *e);
 double engine_load_ms(const engine *e);
 const char *engine_model_name(const engine *e); /* file name without folder */
 
+/* The model's own vector of a text, in place of the encoder's (ablation; hidden.c): vector
+ * [engine_hidden_dim], unit length. One thread at a time an engine. Errors: BASE_NO_MEMORY. */
+size_t engine_hidden_dim(const engine *e);
+base_status engine_hidden_vector(engine *e, const char *text, size_t size, float *vector,
+                                 base_error *err);
+
 /* How memory enters (contract: --arm). */
 typedef enum engine_arm {
     ENGINE_ARM_NONE,   /* no memory */
@@ -107,6 +113,7 @@ typedef struct engine_session_options {
     bool no_bias;            /* ablation: strength is not added in attention */
     bool no_time;            /* ablation: ranking without its time term */
     bool no_bm25;            /* ablation: ranking without BM25 */
+    bool query_hidden;       /* ablation: engine_hidden_vector; the store's vectors are such too */
     bool no_kv_disk;         /* ablation: never read KV from disk */
     bool no_draft;           /* ablation: one token a pass, whatever a memory says */
     bool notes_plain;        /* arm prompt pastes what a splice holds: no dates, best nearest */

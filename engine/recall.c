@@ -79,7 +79,10 @@ base_status session_look_up(engine_session *s, const char *query, size_t query_s
     retrieval_hit found[K];
     size_t found_count = 0;
     double begin = base_clock_ms();
-    base_status status = encoder_encode(s->e->encoder, query, query_size, s->query_vector, err);
+    base_status status =
+        s->options.query_hidden
+            ? engine_hidden_vector(s->e, query, query_size, s->query_vector, err)
+            : encoder_encode(s->e->encoder, query, query_size, s->query_vector, err);
     if (!status) {
         retrieval_query q = {.text = query,
                              .text_size = query_size,

@@ -132,7 +132,9 @@ base_status engine_session_open(engine *e, const engine_session_options *options
     size_t row = vocabulary(s) * sizeof(float);
     s->logits = base_alloc_aligned(SESSION_ROWS * row);
     s->prefix_logits = base_alloc_aligned(row);
-    s->query_vector = base_calloc(e->encoder ? encoder_dim(e->encoder) : 1, sizeof(float));
+    size_t dim = engine_hidden_dim(e);
+    dim = e->encoder && encoder_dim(e->encoder) > dim ? encoder_dim(e->encoder) : dim;
+    s->query_vector = base_calloc(dim, sizeof(float));
     base_status status = BASE_OK;
     if (!s->logits || !s->prefix_logits || !s->query_vector) {
         status = base_fail(err, BASE_NO_MEMORY, "no memory for a session");

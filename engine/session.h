@@ -16,6 +16,8 @@ struct engine {
     tokenizer *tokenizer;
     encoder *encoder;
     core_stream_options stream_options;
+    core_stream *hidden; /* hidden.c: of its own, opened when first asked for */
+    float *hidden_centre; /* [channels] */
     kvblob_type kv_type;
     char *model_name;
     double load_ms;
@@ -70,7 +72,7 @@ struct engine_session {
     splice_window window;
     float *logits;       /* [SESSION_ROWS, V]; row 0 is the distribution of the next token; while an
                           * answer is said: session_logits */
-    float *query_vector; /* [encoder dim] */
+    float *query_vector; /* [the larger of encoder dim and channels] */
 
     /* Marks in the window; they move with every insert and eviction. */
     /* where memories go: before the user turn's text (in text without turns: before what is newest)

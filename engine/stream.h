@@ -91,6 +91,9 @@ struct core_stream {
     float *mass; /* watched by the caller, NULL = off */
     size_t owners;
     size_t *mass_tokens;
+
+    float *hidden_sum; /* watched by the caller, NULL = off */
+    size_t hidden_layer;
 };
 
 /* --- window.c --------------------------------------------------------------------------------- */

@@ -4,7 +4,8 @@
 #include "eval/eval.h"
 
 const char eval_arm_ablations[] =
-    "+trigger=innovation|once|always|random, +layout=B|S, +no-bias, +no-time, +no-bm25, "
+    "+trigger=innovation|once|always|random, +layout=B|S, +query=encoder|hidden (the query is the "
+    "model's own hidden state, as are the vectors of the store), +no-bias, +no-time, +no-bm25, "
     "+no-kv-disk (never read keys and values from disk), +plain (prompt: notes without dates), "
     "+warm (asked twice, the second answer counts)";
 
@@ -48,6 +49,10 @@ static bool set_ablation(eval_arm *arm, const char *text, size_t size)
     if (is_word(text, name_size, "layout")) {
         arm->layout = strcmp(value, "S") == 0 ? ENGINE_LAYOUT_S : ENGINE_LAYOUT_B;
         return strcmp(value, "S") == 0 || strcmp(value, "B") == 0;
+    }
+    if (is_word(text, name_size, "query")) {
+        arm->query_hidden = strcmp(value, "hidden") == 0;
+        return arm->query_hidden || strcmp(value, "encoder") == 0;
     }
     return false;
 }
@@ -114,6 +119,7 @@ void eval_arm_apply(const eval_arm *arm, engine_session_options *options)
     options->no_bias = arm->no_bias;
     options->no_time = arm->no_time;
     options->no_bm25 = arm->no_bm25;
+    options->query_hidden = arm->query_hidden;
     options->no_kv_disk = arm->no_kv_disk;
     options->no_draft = arm->no_draft;
     options->notes_plain = arm->plain;

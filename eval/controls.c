@@ -446,7 +446,7 @@ static base_status open_controls(controls *c, const eval_set *set, base_error *e
     int64_t observed;
     base_status status = base_path_join(path, sizeof path, c->job->path, "control");
     if (status || (status = eval_memory_remove(path, err)) ||
-        (status = eval_memory_open(c->job->e, path, &c->m, err)) ||
+        (status = eval_memory_open(c->job->e, path, false, &c->m, err)) ||
         (status = eval_memory_add(c->job->e, &c->m, set, INT64_MAX, NULL, err)) ||
         (status = core_stream_open(engine_model(c->job->e), &options, &c->stream, err))) {
         return status;

@@ -84,12 +84,18 @@ typedef struct eval_memory {
     uint64_t tokens;  /* of their text, by the generator's tokenizer */
 } eval_memory;
 
-/* Open or create DIR. */
-base_status eval_memory_open(engine *e, const char *path, eval_memory *m, base_error *err);
+/* Open or create DIR. hidden: its vectors are the model's own (eval_memory_hide). */
+base_status eval_memory_open(engine *e, const char *path, bool hidden, eval_memory *m,
+                             base_error *err);
+/* Give all episodes of a closed store engine_hidden_vector's vectors. */
+base_status eval_memory_hide(engine *e, const char *path, base_error *err);
 void eval_memory_close(eval_memory *m);
 /* Take in the documents of set from m->documents on that were observed up to `until`. */
 base_status eval_memory_add(engine *e, eval_memory *m, const eval_set *set, int64_t until_us,
                             FILE *progress, base_error *err);
+/* DIR/episodes.jsonl for other programs, in order of their ids: {"id","document","title","section",
+ * "text","observed_at","valid_from","valid_to"}, times in RFC 3339 or absent. */
+base_status eval_memory_list(eval_memory *m, const char *dir, base_error *err);
 /* Byte copy of the files of a closed store; what stands at `to` is replaced. */
 base_status eval_memory_copy(const char *from, const char *to, base_error *err);
 base_status eval_memory_remove(const char *path, base_error *err);

@@ -92,7 +92,7 @@ static base_status open_told(told *t, base_error *err)
     if (t->arm->arm != ENGINE_ARM_NONE) {
         status = base_path_join(path, sizeof path, t->job->path, "arm");
         if (status || (status = eval_memory_remove(path, err)) ||
-            (status = eval_memory_open(t->job->e, path, &t->m, err))) {
+            (status = eval_memory_open(t->job->e, path, false, &t->m, err))) {
             return status;
         }
     }

@@ -9,9 +9,42 @@
 
 enum { PATH_SIZE = 4096, TELL_EVERY = 2000 };
 
-base_status eval_memory_open(engine *e, const char *path, eval_memory *m, base_error *err)
+static base_status encode_hidden(void *argument, const store_encode_item *items, size_t count,
+                                 float *vectors, base_error *err)
+{
+    engine *e = argument;
+    base_status status = BASE_OK;
+    for (size_t i = 0; i < count && !status; i++) {
+        const store_encode_item *item = &items[i];
+        char *text = ingest_encoding(item->title, item->section, item->text, item->text_size);
+        status = text ? engine_hidden_vector(e, text, strlen(text),
+                                             vectors + i * engine_hidden_dim(e), err)
+                      : base_fail(err, BASE_NO_MEMORY, "no memory to encode an episode");
+        base_free(text);
+    }
+    return status;
+}
+
+base_status eval_memory_hide(engine *e, const char *path, base_error *err)
+{
+    store_options options = {.create = false};
+    store_reindex_options hidden = {
+        .encoder = "hidden", .dim = engine_hidden_dim(e), .encode = encode_hidden, .argument = e};
+    store_reindex_receipt receipt;
+    store *s = NULL;
+    base_status status = store_open(path, &options, &s, err);
+    if (!status) {
+        status = store_reindex(s, &hidden, &receipt, err);
+    }
+    store_close(s);
+    return status;
+}
+
+base_status eval_memory_open(engine *e, const char *path, bool hidden, eval_memory *m,
+                             base_error *err)
 {
     store_options options = {.create = true};
+    size_t dim = hidden ? engine_hidden_dim(e) : encoder_dim(engine_encoder(e));
     *m = (eval_memory){.episodes = json_object()};
     if (strlen(path) >= sizeof m->path) {
         return base_fail(err, BASE_LIMIT, "path is too long: %.80s...", path);
@@ -19,7 +52,7 @@ base_status eval_memory_open(engine *e, const char *path, eval_memory *m, base_e
     memcpy(m->path, path, strlen(path) + 1);
     base_status status = store_open(path, &options, &m->store, err);
     if (!status) {
-        status = retrieval_open(m->store, encoder_dim(engine_encoder(e)), &m->retrieval, err);
+        status = retrieval_open(m->store, dim, &m->retrieval, err);
     }
     if (status) {
         eval_memory_close(m);
@@ -215,6 +248,61 @@ base_status eval_memory_add(engine *e, eval_memory *m, const eval_set *set, int6
     }
     ingest_close(in);
     return status ? status : map_episodes(e, m, err);
+}
+
+/* --- for other programs ----------------------------------------------------------------------- */
+
+typedef struct list_job {
+    store *store;
+    base_buffer lines;
+    base_error *err;
+    base_status status;
+} list_job;
+
+static void set_time(json_t *line, const char *name, int64_t time_us)
+{
+    char text[BASE_TIME_TEXT_MAX];
+    base_time_format(time_us, text);
+    if (*text) {
+        json_object_set_new(line, name, json_string(text));
+    }
+}
+
+static bool list_episode(void *argument, const store_view *view)
+{
+    list_job *job = argument;
+    store_episode e;
+    if ((job->status = store_get(job->store, view->id, &e, job->err))) {
+        return false;
+    }
+    json_t *line = json_pack("{s:I, s:s, s:s, s:s, s:s%}", "id", (json_int_t)e.id, "document",
+                             e.external_id, "title", e.title, "section", e.section, "text", e.text,
+                             e.text_size);
+    if (line) {
+        set_time(line, "observed_at", e.observed_at_us);
+        set_time(line, "valid_from", e.valid_from_us);
+        set_time(line, "valid_to", e.valid_to_us);
+    }
+    job->status = eval_add_line(&job->lines, line, job->err);
+    store_episode_free(&e);
+    return job->status == BASE_OK;
+}
+
+base_status eval_memory_list(eval_memory *m, const char *dir, base_error *err)
+{
+    list_job job = {.store = m->store, .err = err};
+    char path[PATH_SIZE];
+    uint64_t damaged = 0;
+    base_status status = base_path_join(path, sizeof path, dir, "episodes.jsonl");
+    status = status ? base_fail(err, status, "path is too long: %.80s...", dir)
+                    : store_scan(m->store, 0, list_episode, &job, &damaged, err);
+    status = status ? status : job.status;
+    if (!status) {
+        const char *lines = job.lines.data ? job.lines.data : "";
+        status = base_file_replace(path, lines, job.lines.size, 0644, err);
+    }
+    base_buffer_free(&job.lines);
+    return status;
 }
 
 /* --- evidence --------------------------------------------------------------------------------- */

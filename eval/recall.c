@@ -39,9 +39,12 @@ static base_status rank_of(eval_job *job, const eval_arm *arm, const eval_memory
     retrieval_hit hits[RANKED];
     size_t found = 0;
     encoder *enc = engine_encoder(job->e);
-    float *vector = base_calloc(encoder_dim(enc), sizeof *vector);
-    base_status status = vector ? encoder_encode(enc, q->text, strlen(q->text), vector, err)
-                                : base_fail(err, BASE_NO_MEMORY, "no memory for a query");
+    bool hidden = arm->query_hidden;
+    size_t size = strlen(q->text), dim = hidden ? engine_hidden_dim(job->e) : encoder_dim(enc);
+    float *vector = base_calloc(dim, sizeof *vector);
+    base_status status = !vector ? base_fail(err, BASE_NO_MEMORY, "no memory for a query")
+                         : hidden ? engine_hidden_vector(job->e, q->text, size, vector, err)
+                                  : encoder_encode(enc, q->text, size, vector, err);
     retrieval_query query = {.text = q->text,
                              .text_size = strlen(q->text),
                              .vector = vector,
@@ -245,7 +248,8 @@ static base_status order_questions(const eval_job *job, turn **order, base_error
 }
 
 /* The arm's own store: a copy of all that is known, or empty in a replay. */
-static base_status open_copy(eval_job *job, const char *master, eval_memory *m, base_error *err)
+static base_status open_copy(eval_job *job, const eval_arm *arm, const char *master, eval_memory *m,
+                             base_error *err)
 {
     char path[PATH_SIZE];
     base_status status = base_path_join(path, sizeof path, job->path, "arm");
@@ -253,7 +257,11 @@ static base_status open_copy(eval_job *job, const char *master, eval_memory *m, 
         return base_fail(err, status, "path is too long: %.80s...", job->path);
     }
     status = job->o->replay ? eval_memory_remove(path, err) : eval_memory_copy(master, path, err);
-    if (!status && !(status = eval_memory_open(job->e, path, m, err)) && !job->o->replay) {
+    if (!status && arm->query_hidden) {
+        status = eval_memory_hide(job->e, path, err);
+    }
+    if (!status && !(status = eval_memory_open(job->e, path, arm->query_hidden, m, err)) &&
+        !job->o->replay) {
         status = eval_memory_add(job->e, m, job->set, INT64_MIN, NULL, err); /* maps only */
     }
     if (!status && !isnan(job->o->half_life_s)) {
@@ -275,6 +283,18 @@ static json_t *size_of(const eval_memory *m)
     return size;
 }
 
+/* Ids of what was brought, in the order of the window (another program can be given the same). */
+static json_t *memories_of(const engine_answer *a)
+{
+    json_t *list = json_array();
+    for (size_t e = 0; e < a->event_count; e++) {
+        for (size_t i = 0; i < a->events[e].memory_count; i++) {
+            json_array_append_new(list, json_integer((json_int_t)a->events[e].memories[i].id));
+        }
+    }
+    return list;
+}
+
 static base_status ask_and_keep(eval_job *job, const eval_arm *arm, eval_memory *m,
                                 const eval_question *q, engine_session **session, json_t *size,
                                 base_error *err)
@@ -283,7 +303,11 @@ static base_status ask_and_keep(eval_job *job, const eval_arm *arm, eval_memory 
     engine_answer answer;
     base_status status = ask(job, arm, m, q, session, &row, &answer, err);
     if (!status) {
-        row.extra = row.extra ? row.extra : json_incref(size);
+        row.extra = row.extra ? row.extra : json_object();
+        json_object_update(row.extra, size);
+        if (arm->arm != ENGINE_ARM_NONE) {
+            json_object_set_new(row.extra, "memories", memories_of(&answer));
+        }
         status = eval_results_add(job->results, &row, err);
     }
     if (!status && answer.token_count > 0 && arm->arm >= ENGINE_ARM_STATIC &&
@@ -306,7 +330,7 @@ static base_status run_arm(eval_job *job, const eval_arm *arm, const char *maste
     eval_memory m = {0};
     engine_session *session = NULL;
     bool memory = arm->arm != ENGINE_ARM_NONE;
-    base_status status = memory ? open_copy(job, master, &m, err) : BASE_OK;
+    base_status status = memory ? open_copy(job, arm, master, &m, err) : BASE_OK;
     json_t *size = status || job->o->replay ? NULL : size_of(&m);
     for (size_t i = 0; i < job->set->question_count && !status; i++) {
         const eval_question *q = &job->set->questions[order[i].question];
@@ -336,8 +360,9 @@ base_status eval_memory_fill(eval_job *job, char path[PATH_SIZE], base_error *er
     if (status) {
         return base_fail(err, status, "path is too long: %.80s...", job->path);
     }
-    if (!(status = eval_memory_open(job->e, path, &m, err))) {
-        status = eval_memory_add(job->e, &m, job->set, INT64_MAX, job->o->progress, err);
+    if (!(status = eval_memory_open(job->e, path, false, &m, err)) &&
+        !(status = eval_memory_add(job->e, &m, job->set, INT64_MAX, job->o->progress, err))) {
+        status = eval_memory_list(&m, job->path, err);
     }
     eval_memory_close(&m);
     return status;

@@ -257,6 +257,21 @@ static base_status check_options(const eval_options *o, const eval_suite *suite,
     return BASE_OK;
 }
 
+/* The vectors of an arm's own store are exchanged once, before the questions. */
+static base_status check_hidden(const eval_job *job, base_error *err)
+{
+    bool filled_before = !job->o->replay && strcmp(job->suite->name, "stream") != 0 &&
+                         !(job->o->mode && strcmp(job->o->mode, "lived") == 0);
+    for (size_t i = 0; i < job->arm_count && !filled_before; i++) {
+        if (job->arms[i].query_hidden) {
+            return base_fail(err, BASE_INVALID,
+                             "arms: '%s' needs a store that is filled before the questions",
+                             job->arms[i].name);
+        }
+    }
+    return BASE_OK;
+}
+
 base_status eval_run_suite(engine *e, const eval_options *options, base_error *err)
 {
     eval_set set = {0};
@@ -279,6 +294,7 @@ base_status eval_run_suite(engine *e, const eval_options *options, base_error *e
     memcpy(job.path, o.out, strlen(o.out) + 1);
     if (!(status = check_options(&o, job.suite, err)) &&
         !(status = events ? BASE_OK : eval_arms_parse(o.arms, job.arms, &job.arm_count, err)) &&
+        !(status = check_hidden(&job, err)) &&
         !(status = open_set(&job, limit, err)) && !(status = open_results(&job, limit, err)) &&
         !(status = write_set(&job, err))) {
         job.begin_ms = job.told_ms = base_clock_ms();

@@ -275,7 +275,7 @@ static base_status run_arm(eval_job *job, const eval_arm *arm, const char *path,
 {
     eval_memory m = {0};
     engine_session *session = NULL;
-    base_status status = eval_memory_open(job->e, path, &m, err);
+    base_status status = eval_memory_open(job->e, path, false, &m, err);
     for (size_t i = 0; i < job->set->question_count && !status; i++) {
         const eval_question *q = &job->set->questions[i];
         if (!eval_results_has(job->results, arm->name, q->id) &&

@@ -197,6 +197,13 @@ check 'the same run again asks nothing' test "$before" = "$(cat "$work/results/r
 run 1 eval files $files --arms none,prompt --controls 1 --out "$work/results" $today
 says 'arms'
 check 'another run changes no answer' test "$before" = "$(cat "$work/results/results.jsonl")"
+run 0 eval files $files --arms prompt+query=hidden --controls 0 --max-tokens 2 --out "$work/hidden" $today
+tail -n 1 "$out" >"$work/line" && mv "$work/line" "$out"
+json 'd["arms"]["prompt+query=hidden"]["evidence_found"] == 1'
+check 'episodes lie there for other programs' grep -q '"document":"treasurer"' "$work/hidden/episodes.jsonl"
+check 'and rows name them' grep -q '"memories":\[[1-9]' "$work/hidden/results.jsonl"
+run 1 eval files $files --arms full+query=hidden --replay --out "$work/none" $today
+says 'filled before'
 run 2 eval files
 run 2 eval nosuchsuite
 says 'overwrite, consolidate'

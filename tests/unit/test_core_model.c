@@ -284,6 +284,41 @@ static void test_attention_mass_is_a_share_and_follows_bias(void **state)
     assert_true(mass[2] < 0.5f * weak);
 }
 
+/* The watch adds up what single steps show, each token at a mean square of 1; it sees one layer. */
+static void test_hidden_states_add_up_over_tokens_and_differ_by_layer(void **state)
+{
+    (void)state;
+    enum { COUNT = 6 };
+    int32_t ids[COUNT];
+    random_ids(ids, COUNT, 9);
+    size_t channels = core_model_shape(model)->channels;
+    float *sums = base_calloc(4 * channels, sizeof *sums);
+    for (int i = 0; i < 3; i++) { /* at once; token by token; another layer */
+        core_stream *stream = open_stream(false, 16, pool);
+        core_hidden_watch(stream, i < 2 ? 3 : 20, sums + (size_t)i * channels);
+        for (size_t t = 0; t < COUNT; t += i == 1 ? 1 : COUNT) {
+            run(stream, ids + t, i == 1 ? 1 : COUNT, NULL, 0);
+        }
+        core_hidden_watch(stream, 3, NULL);
+        run(stream, ids, 1, NULL, 0);
+        core_stream_close(stream);
+    }
+    core_stream *stream = open_stream(false, 16, pool);
+    core_hidden_watch(stream, 3, sums + 3 * channels);
+    run(stream, ids, 1, NULL, 0);
+    core_stream_close(stream);
+    double squares = 0, apart = 0, between = 0;
+    for (size_t c = 0; c < channels; c++) {
+        squares += (double)sums[3 * channels + c] * (double)sums[3 * channels + c];
+        apart = fmax(apart, fabs((double)(sums[c] - sums[channels + c])));
+        between = fmax(between, fabs((double)(sums[c] - sums[2 * channels + c])));
+    }
+    assert_true(fabs(squares / (double)channels - 1) < 1e-4);
+    assert_true(apart < 1e-3);
+    assert_true(between > 0.1);
+    base_free(sums);
+}
+
 static void test_a_step_allocates_nothing_and_a_stream_takes_what_it_estimates(void **state)
 {
     (void)state;
@@ -336,6 +371,7 @@ int main(void)
         cmocka_unit_test(test_a_block_taken_out_and_put_back_gives_the_same_bits),
         cmocka_unit_test(test_bias_minus_infinity_is_absence),
         cmocka_unit_test(test_attention_mass_is_a_share_and_follows_bias),
+        cmocka_unit_test(test_hidden_states_add_up_over_tokens_and_differ_by_layer),
         cmocka_unit_test(test_a_step_allocates_nothing_and_a_stream_takes_what_it_estimates),
         cmocka_unit_test(test_bad_input_is_refused_and_changes_nothing),
     };
