@@ -24,7 +24,7 @@ import tarfile
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "eidetic"
 REQUIREMENT = "llama-cpp-python==0.3.36"
-FLAGS = ["-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON", "-DBUILD_SHARED_LIBS=OFF",
+FLAGS = ["-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON", "-DBUILD_SHARED_LIBS=ON",
          "-DLLAMA_BUILD_COMMON=OFF", "-DLLAMA_BUILD_TOOLS=OFF", "-DLLAMA_BUILD_EXAMPLES=OFF",
          "-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_SERVER=OFF"]
 
@@ -33,10 +33,15 @@ def say(text):
     print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
-def build_llama():
-    """The driver's path; builds what is missing (a quarter of an hour on two cores)."""
+def library_folder():
+    return CACHE / "llama.cpp" / "build-shared" / "bin"
+
+
+def build_library():
+    """The folder of libllama.so; fetches and builds it where it is missing (a quarter of an hour on
+    two cores). bench_rag.py uses it too."""
     folder = CACHE / "llama.cpp"
-    source, objects = folder / "vendor" / "llama.cpp", folder / "build"
+    source, objects = folder / "vendor" / "llama.cpp", library_folder().parent
     if not (source / "CMakeLists.txt").exists():
         say(f"fetching {REQUIREMENT}")
         part = CACHE / "llama.cpp.part"
@@ -49,22 +54,24 @@ def build_llama():
         shutil.rmtree(folder, ignore_errors=True)
         next(p for p in part.iterdir() if p.is_dir()).rename(folder)
         shutil.rmtree(part)
-    driver = objects / "peer_llama"
-    ours = ROOT / "tests" / "bench" / "peer_llama.c"
-    if not driver.exists() or driver.stat().st_mtime < ours.stat().st_mtime:
+    if not (library_folder() / "libllama.so").exists():
         say("building llama.cpp (once)")
         subprocess.run(["cmake", "-S", source, "-B", objects, "-G", "Ninja", *FLAGS], check=True,
                        stdout=2)
         subprocess.run(["nice", "cmake", "--build", objects, "-j1", "--target", "llama"],
                        check=True, stdout=2)
-        libraries = sorted(objects.rglob("lib*.a"), key=lambda p: (
-            ["libllama.a", "libggml.a", "libggml-cpu.a", "libggml-base.a"].index(p.name)
-            if p.name in ("libllama.a", "libggml.a", "libggml-cpu.a", "libggml-base.a") else 9))
-        compiled = objects / "peer_llama.o"
-        subprocess.run(["cc", "-O2", "-std=gnu11", "-c", ours, "-o", compiled, f"-I{source}/include",
-                        f"-I{source}/ggml/include"], check=True)
-        subprocess.run(["c++", compiled, "-Wl,--start-group", *libraries, "-Wl,--end-group",
-                        "-fopenmp", "-lpthread", "-ldl", "-lm", "-o", driver], check=True)
+    return library_folder()
+
+
+def build_driver():
+    """The path of tests/bench/peer_llama.c's program beside llama.cpp."""
+    libraries = build_library()
+    source, driver = CACHE / "llama.cpp" / "vendor" / "llama.cpp", libraries / "peer_llama"
+    ours = ROOT / "tests" / "bench" / "peer_llama.c"
+    if not driver.exists() or driver.stat().st_mtime < ours.stat().st_mtime:
+        subprocess.run(["cc", "-O2", "-std=gnu11", ours, f"-I{source}/include",
+                        f"-I{source}/ggml/include", f"-L{libraries}", f"-Wl,-rpath,{libraries}",
+                        f"-Wl,-rpath-link,{libraries}", "-lllama", "-o", driver], check=True)
     return driver
 
 
@@ -177,7 +184,7 @@ def main():
         p.error(f"unknown test {unknown[0]}; there are: {', '.join(tests)}")
     if o.ours:
         names = [n for n in names if not callable(tests[n][1])]
-    driver = build_llama() if any(callable(tests[n][1]) for n in names) else None
+    driver = build_driver() if any(callable(tests[n][1]) for n in names) else None
 
     def part(what):
         out = subprocess.run([str(c) for c in [program, "bench", what, "--json", *common]],
