@@ -294,6 +294,70 @@ static void test_eval_results_hashes_and_commit(void **state)
     assert_true(strlen(eval_commit()) >= 7);
 }
 
+/* --- answers of another program --------------------------------------------------------------- */
+
+#define HEAD "{\"suite\":\"files\",\"arms\":\"rag\",\"seed\":3}\n"
+#define ANSWER(id, more) "{\"arm\":\"rag\",\"id\":\"" id "\"" more "}\n"
+
+static base_status import(const char *folder, const char *lines, base_error *err)
+{
+    char path[4200];
+    snprintf(path, sizeof path, "%s/answers.jsonl", folder);
+    assert_int_equal(base_file_replace(path, lines, strlen(lines), 0600, err), BASE_OK);
+    char dir[4200];
+    snprintf(dir, sizeof dir, "%s/imported", folder);
+    *err = (base_error){0};
+    return eval_results_import(path, dir, err);
+}
+
+static void test_eval_results_imported_answers_are_judged(void **state)
+{
+    base_error error;
+    eval_run run;
+    char dir[4200];
+    if (import(*state,
+               HEAD ANSWER("q1", ",\"answer\":\"the mast\",\"answers\":[\"Mast\"],"
+                                 "\"stale_answers\":[\"tower\"],\"answer_ms\":12")
+                   ANSWER("q2", ",\"answer\":\"the tower\",\"answers\":[\"Mast\"],"
+                                "\"stale_answers\":[\"tower\"]")
+                       ANSWER("q3", ",\"answer\":\"mast\",\"answers\":[\"Mast\"],"
+                                    "\"abstained\":true"),
+               &error)) {
+        fail_msg("%s", error.text);
+    }
+    snprintf(dir, sizeof dir, "%s/imported", (const char *)*state);
+    assert_ok(eval_run_load(dir, &run, err));
+    assert_int_equal(run.row_count, 3);
+    assert_true(run.rows[0].em == 1 && run.rows[0].stale == 0 && run.rows[0].answer_ms > 11);
+    assert_true(run.rows[1].contains == 0 && run.rows[1].stale == 1);
+    assert_int_equal(run.rows[2].contains, 0); /* it said that it does not know */
+    eval_run_free(&run);
+}
+
+static void test_eval_results_answers_that_do_not_belong_are_refused(void **state)
+{
+    const struct {
+        const char *lines, *says;
+        base_status status;
+    } cases[] = {
+        {"", "no run in it", BASE_INVALID},
+        {"{\"arms\":\"rag\"}\n", "answers.jsonl:1: the first line needs", BASE_INVALID},
+        {HEAD "\n{\"arm\":", "answers.jsonl:3: ", BASE_INVALID},
+        {HEAD ANSWER("q1", ",\"answer_ms\":\"fast\""), "answers.jsonl:2: \"answer_ms\"",
+         BASE_INVALID},
+        {HEAD "{\"arm\":\"full\",\"id\":\"q1\"}\n", "answers.jsonl:2: ", BASE_INVALID},
+        {HEAD ANSWER("q1", "") ANSWER("q1", ""), "is there already", BASE_EXISTS},
+        {"{\"suite\":\"files\",\"arms\":\"rag\",\"seed\":4}\n", "its seed is 3", BASE_EXISTS},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        base_error error;
+        base_status status = import(*state, cases[i].lines, &error);
+        if (status != cases[i].status || !strstr(error.text, cases[i].says)) {
+            fail_msg("case %zu: %s (%s)", i, base_status_name(status), error.text);
+        }
+    }
+}
+
 int main(void)
 {
 #define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, make_folder, drop_folder)
@@ -305,6 +369,8 @@ int main(void)
         IN_FOLDER(test_eval_results_traces_come_back_in_order),
         IN_FOLDER(test_eval_results_foreign_and_damaged_folders_are_refused),
         IN_FOLDER(test_eval_results_hashes_and_commit),
+        IN_FOLDER(test_eval_results_imported_answers_are_judged),
+        IN_FOLDER(test_eval_results_answers_that_do_not_belong_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
