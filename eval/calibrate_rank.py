@@ -37,12 +37,13 @@ GRID = {
     "inside": (0, 0.25, 0.5, 1.0),
     "near": (0, 0.25, 0.5, 1.0, 1.5),
     "fit": (0, 0.25, 0.5, 1.0),
+    "numbers": (0, 0.1, 0.15, 0.2, 0.3, 0.4),
     "twin_cosine": (0.76, 0.8, 0.85, 0.9),
     "twin_margin": (0, 0.03, 0.05, 0.075, 0.1, 0.15),
 }
 START = {"similarity": 1.0, "bm25": 0.5, "bm25_half": 20, "time": 0.35, "years": 1.0, "inside": 0.5,
-         "near": 0.25, "fit": 0.0, "valid": 0.5, "observed": 0.25, "twin_cosine": 0.9,
-         "twin_margin": 0.05}
+         "near": 0.25, "fit": 0.0, "valid": 0.5, "observed": 0.25, "numbers": 0.0,
+         "twin_cosine": 0.9, "twin_margin": 0.05}
 # Rows of the table: what is switched off. Later rows have more; the last is the default.
 ROWS = (
     ("cosine", ("bm25=0", "time=0", "twin_margin=0")),
@@ -136,7 +137,7 @@ class Fit:
     def __init__(self, np, name, questions, rows):
         self.np, self.name, self.questions = np, name, questions
         count = max(len(r["candidates"]) for r in rows)
-        self.x = np.zeros((len(rows), count, 9), np.float32)
+        self.x = np.zeros((len(rows), count, 10), np.float32)
         self.gold = np.zeros((len(rows), count), bool)
         self.held = np.zeros((len(rows), count), bool)
         self.document = np.full((len(rows), count), -1, np.int64)
@@ -145,7 +146,7 @@ class Fit:
         for i, (row, question) in enumerate(zip(rows, questions)):
             evidence = set(question["evidence"])
             for k, c in enumerate(row["candidates"]):
-                self.x[i, k] = c[1:10]
+                self.x[i, k] = c[1:11]
                 self.gold[i, k] = c[0] in evidence
                 self.held[i, k] = True
                 self.document[i, k] = numbers.setdefault(c[0], len(numbers))
@@ -160,7 +161,7 @@ class Fit:
                 + w["fit"] * x[..., 6]) / (w["years"] + w["inside"] + w["near"] + w["fit"])
         term = np.maximum(np.maximum(text, w["valid"] * x[..., 7]), w["observed"] * x[..., 8])
         total = (w["similarity"] * x[..., 0] + w["bm25"] * x[..., 1] / (x[..., 1] + w["bm25_half"])
-                 + w["time"] * np.minimum(1, term))
+                 + w["time"] * np.minimum(1, term) + w["numbers"] * x[..., 9])
         scores = np.where(self.held, np.maximum(total, 0) * x[..., 2], -1)
         old, new = scores[self.row, self.old], scores[self.row, self.new]
         twin = ((self.cosine >= w["twin_cosine"]) & (new <= old) & (w["twin_margin"] > 0)

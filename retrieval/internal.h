@@ -20,8 +20,8 @@ struct retrieval {
     uint64_t seen_id;                /* last id that was looked at */
     uint64_t commit;                 /* last commit taken in */
     uint32_t encoder;                /* sum of the name of the vectors' encoder, 0 = none yet */
-    bool outdated; /* the index on disk is of other vectors: a re-index ended before it was made */
-    uint64_t *dead;                  /* forgotten, still in a segment; ascending */
+    bool outdated;  /* the index on disk is of other vectors: a re-index ended before it was made */
+    uint64_t *dead; /* forgotten, still in a segment; ascending */
     size_t dead_count;
     retrieval_weights weights; /* retrieval_weights_default; eval/ sets others to compare */
 };
@@ -29,7 +29,7 @@ struct retrieval {
 /* An episode on its way to becoming a hit. */
 typedef struct retrieval_candidate {
     uint64_t id;
-    float similarity, bm25, time, strength, score;
+    float similarity, bm25, time, numbers, strength, score;
     bool has_similarity, asks;
     store_brief brief;
     store_episode episode; /* id 0: not read */

@@ -1,6 +1,7 @@
 /* retrieval/rank.h: how candidates are ordered. Pure functions: no store, no index, no clock.
  *
- *     score = strength^a * max(0, w_sim * cosine + w_bm25 * bm25 / (bm25 + c) + w_time * time)
+ *     score = strength^a * max(0, w_sim * cosine + w_bm25 * bm25 / (bm25 + c) + w_time * time
+ *                                 + w_num * share of the question's numbers)
  *
  * The weights were calibrated on the tuning halves of four corpora by eval/calibrate_rank.py; the
  * table is in eval/calibrate_rank.md.
@@ -20,6 +21,25 @@
 #include "base/date.h"
 
 #define RETRIEVAL_TIMES_MAX 16
+#define RETRIEVAL_NUMBERS_MAX 8
+
+/* The numbers in figures that a question names, years aside: "PEP 389", "the 2.14 line", "form
+ * A-7". A vector hardly tells them apart, and BM25 counts them as one word of many. */
+typedef struct retrieval_numbers {
+    struct {
+        const char *text; /* inside the question */
+        size_t size;
+    } items[RETRIEVAL_NUMBERS_MAX];
+    size_t count;
+} retrieval_numbers;
+
+void retrieval_numbers_find(retrieval_numbers *numbers, const char *text, size_t size);
+/* Marks in *found (bit i: items[i]) those that stand in text, whole or with more parts behind them
+ * ("2.14.9" is of 2.14, "2.140" is not). */
+void retrieval_numbers_match(const retrieval_numbers *numbers, const char *text, size_t size,
+                             unsigned *found);
+/* Share that was found; 0 when the question names none. */
+float retrieval_numbers_share(const retrieval_numbers *numbers, unsigned found);
 
 /* The times that a text names. */
 typedef struct retrieval_times {
@@ -50,7 +70,7 @@ void retrieval_match_times(const retrieval_times *question, const retrieval_time
                            retrieval_time_match *match);
 
 typedef struct retrieval_weights {
-    float similarity, bm25, time;                    /* w_sim, w_bm25, w_time */
+    float similarity, bm25, time, numbers;           /* w_sim, w_bm25, w_time, w_num */
     float bm25_half;                                 /* c: raw BM25 that counts half */
     float strength_power;                            /* a */
     float years, inside, near, fit, valid, observed; /* parts of the time term */
@@ -67,6 +87,6 @@ float retrieval_time_term(const retrieval_weights *weights, const retrieval_time
 
 /* strength < 0 leaves strength out. bm25 raw, >= 0. */
 float retrieval_score(const retrieval_weights *weights, float similarity, float bm25, float time,
-                      float strength);
+                      float numbers, float strength);
 
 #endif

@@ -1,12 +1,14 @@
 /* retrieval/retrieval.h: query vector + text + time -> ranked episodes. Model-blind: vectors in,
  * ids out.
  *
- * score = strength^a * ( w_sim * cosine + w_bm25 * bm25/(bm25 + c) + w_time * time ), weights
- * calibrated by a kept script (see retrieval/rank.h). time rewards episodes whose text, validity or
- * observed_at agrees with the years and intervals that the question (or --about) names: the largest
- * single gain in the splice study (§4). The vector index is FAISS through its C API: immutable
- * checksummed segments in <store>/index/ plus a flat tail read from the store's records; it is
- * derived, carries the last commit id, catches up on open and can be deleted.
+ * score = strength^a * ( w_sim * cosine + w_bm25 * bm25/(bm25 + c) + w_time * time +
+ *                      w_num * numbers ), weights calibrated by a kept script (see
+ * retrieval/rank.h). time rewards episodes whose text, validity or observed_at agrees with the
+ * years and intervals that the question (or --about) names: the largest single gain in the splice
+ * study (§4); numbers those that hold the other figures it names. The vector index is FAISS through
+ * its C API: immutable checksummed segments in <store>/index/ plus a flat tail read from the
+ * store's records; it is derived, carries the last commit id, catches up on open and can be
+ * deleted.
  */
 #ifndef RETRIEVAL_RETRIEVAL_H
 #define RETRIEVAL_RETRIEVAL_H
@@ -37,12 +39,12 @@ typedef struct retrieval_query {
     int64_t now_us;      /* clock */
     /* cut: observed_at > as_of does not exist; also valid_from/valid_to when given */
     int64_t as_of_us;
-    int64_t about_us;    /* adds this time to the time term, cuts nothing; BASE_TIME_NONE = off */
-    size_t k;            /* wanted results, <= 256 */
+    int64_t about_us; /* adds this time to the time term, cuts nothing; BASE_TIME_NONE = off */
+    size_t k;         /* wanted results, <= 256 */
     /* false: arms `static` and `prompt`: no decay, no supersession; the as-of cut stays */
     bool use_strength;
-    bool use_time;       /* false: ablation without the time term */
-    bool use_bm25;       /* false: ablation */
+    bool use_time; /* false: ablation without the time term */
+    bool use_bm25; /* false: ablation */
     /* Leave out what a user once asked in the words of this query: it answers nothing. */
     bool skip_repeats;
 } retrieval_query;

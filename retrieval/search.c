@@ -351,15 +351,15 @@ static bool repeats(const retrieval_query *q, const store_episode *e)
 
 static void score_one(const retrieval_query *q, const retrieval_weights *w, candidate *c)
 {
-    c->score =
-        retrieval_score(w, c->similarity, c->bm25, c->time, q->use_strength ? c->strength : -1);
+    c->score = retrieval_score(w, c->similarity, c->bm25, c->time, c->numbers,
+                               q->use_strength ? c->strength : -1);
 }
 
 /* Exact similarity (a segment's may be approximate, BM25 has none) and the time term. An episode
  * that vanished meanwhile, or only repeats the query, has id 0. */
 static base_status read_candidate(const retrieval *r, const retrieval_query *q,
-                                  const retrieval_times *times, const retrieval_weights *w,
-                                  candidate *c, base_error *err)
+                                  const retrieval_times *times, const retrieval_numbers *numbers,
+                                  const retrieval_weights *w, candidate *c, base_error *err)
 {
     base_status status = store_get(r->s, c->id, &c->episode, err);
     if (status != BASE_OK) {
@@ -389,6 +389,11 @@ static base_status read_candidate(const retrieval *r, const retrieval_query *q,
                               &c->match);
         c->time = retrieval_time_term(w, &c->match);
     }
+    unsigned found = 0;
+    retrieval_numbers_match(numbers, e->title, strlen(e->title), &found);
+    retrieval_numbers_match(numbers, e->section, strlen(e->section), &found);
+    retrieval_numbers_match(numbers, e->text, e->text_size, &found);
+    c->numbers = retrieval_numbers_share(numbers, found);
     score_one(q, w, c);
     return BASE_OK;
 }
@@ -398,6 +403,8 @@ static base_status score(const retrieval *r, const retrieval_query *q, const ret
                          candidates *c, base_error *err)
 {
     retrieval_times times = {0};
+    retrieval_numbers numbers;
+    retrieval_numbers_find(&numbers, q->text ? q->text : "", q->text ? q->text_size : 0);
     retrieval_times_add_text(&times, q->text ? q->text : "", q->text ? q->text_size : 0);
     if (q->about_us != BASE_TIME_NONE && q->about_us < BASE_TIME_MAX - 1) {
         retrieval_times_add(&times, q->about_us, q->about_us + 1);
@@ -417,7 +424,7 @@ static base_status score(const retrieval *r, const retrieval_query *q, const ret
     size_t kept = 0;
     for (size_t i = 0; i < c->count; i++) {
         candidate *x = &c->items[i];
-        base_status status = read_candidate(r, q, &times, w, x, err);
+        base_status status = read_candidate(r, q, &times, &numbers, w, x, err);
         if (status != BASE_OK) {
             c->count = i; /* the rest is unread */
             return status;

@@ -97,10 +97,11 @@ static json_t *features_of(const tool *t, retrieval_query *q)
     for (size_t i = 0; i < c.count; i++) {
         const retrieval_candidate *x = &c.items[i];
         json_array_append_new(
-            list, json_pack("[s,f,f,f,f,f,f,f,f,f,I]", x->episode.external_id,
+            list, json_pack("[s,f,f,f,f,f,f,f,f,f,f,I]", x->episode.external_id,
                             (double)x->similarity, (double)x->bm25, (double)x->strength,
                             (double)x->match.years, (double)x->match.inside, (double)x->match.near,
                             (double)x->match.fit, (double)x->match.valid, (double)x->match.observed,
+                            (double)x->numbers,
                             (json_int_t)(x->brief.observed_at_us / 1000000)));
     }
     json_t *out = json_pack("{s:o,s:o}", "candidates", list, "twins", twins_of(t, &c));
@@ -139,6 +140,7 @@ static bool set_weight(retrieval_weights *w, const char *name, float value)
     } fields[] = {{"similarity", &w->similarity},
                   {"bm25", &w->bm25},
                   {"time", &w->time},
+                  {"numbers", &w->numbers},
                   {"bm25_half", &w->bm25_half},
                   {"strength_power", &w->strength_power},
                   {"years", &w->years},

@@ -36,15 +36,42 @@ static float text_term(const char *question, const char *text)
 static void test_retrieval_score_is_monotone(void **state)
 {
     (void)state;
-    float base = retrieval_score(W, 0.4f, 5, 0.2f, -1);
-    assert_true(retrieval_score(W, 0.5f, 5, 0.2f, -1) > base);
-    assert_true(retrieval_score(W, 0.4f, 9, 0.2f, -1) > base);
-    assert_true(retrieval_score(W, 0.4f, 5, 0.9f, -1) > base);
-    assert_float_equal(retrieval_score(W, 0.4f, 5, 0.2f, 1), base, 1e-6);
-    assert_true(retrieval_score(W, 0.4f, 5, 0.2f, 0.1f) < base);
-    assert_float_equal(retrieval_score(W, 0.4f, 5, 0.2f, 0), 0, 0);
-    assert_float_equal(retrieval_score(W, -0.9f, 0, 0, 0.5f), 0, 0);
-    assert_float_equal(retrieval_score(W, -0.9f, 0, 0, -1), 0, 0);
+    float base = retrieval_score(W, 0.4f, 5, 0.2f, 0, -1);
+    assert_true(retrieval_score(W, 0.5f, 5, 0.2f, 0, -1) > base);
+    assert_true(retrieval_score(W, 0.4f, 9, 0.2f, 0, -1) > base);
+    assert_true(retrieval_score(W, 0.4f, 5, 0.9f, 0, -1) > base);
+    assert_float_equal(retrieval_score(W, 0.4f, 5, 0.2f, 0, 1), base, 1e-6);
+    assert_true(retrieval_score(W, 0.4f, 5, 0.2f, 0, 0.1f) < base);
+    assert_float_equal(retrieval_score(W, 0.4f, 5, 0.2f, 0, 0), 0, 0);
+    assert_float_equal(retrieval_score(W, -0.9f, 0, 0, 0, 0.5f), 0, 0);
+    assert_float_equal(retrieval_score(W, -0.9f, 0, 0, 0, -1), 0, 0);
+}
+
+static float number_share(const char *question, const char *text)
+{
+    retrieval_numbers numbers;
+    unsigned found = 0;
+    retrieval_numbers_find(&numbers, question, strlen(question));
+    retrieval_numbers_match(&numbers, text, strlen(text), &found);
+    return retrieval_numbers_share(&numbers, found);
+}
+
+/* Goal: a number counts whole or as the begin of one with more parts, never as part of another. */
+static void test_retrieval_numbers_are_told_apart(void **state)
+{
+    (void)state;
+    const char *line = "Which version of the 2.14 line is the newest?";
+    assert_float_equal(number_share(line, "2.14.9 is out."), 1, 0);
+    assert_float_equal(number_share(line, "The 2.14 line ends."), 1, 0);
+    assert_float_equal(number_share(line, "2.140 and 2.1.4 are out, 12.14 too."), 0, 0);
+    assert_float_equal(number_share("PEP 389", "PEP: 389"), 1, 0);
+    assert_float_equal(number_share("PEP 389", "PEP 3890, 3.89, A389"), 1, 0); /* A389 */
+    assert_float_equal(number_share("Flats 7 and 12", "Flat 12"), 0.5, 0);
+    assert_float_equal(number_share("Who was mayor in 1994?", "1994"), 0, 0); /* a time */
+    assert_float_equal(number_share("Who is mayor?", "7"), 0, 0);
+    assert_float_equal(number_share("1 2 3 4 5 6 7 8 9 10", "1 2 3 4 5 6 7 8"), 1, 0);
+    float base = retrieval_score(W, 0.4f, 5, 0.2f, 0, -1);
+    assert_true(retrieval_score(W, 0.4f, 5, 0.2f, 0.5f, -1) > base);
 }
 
 /* Goal: without a time in the question the term is 0; it stays within 0..1. */
@@ -114,6 +141,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_retrieval_score_is_monotone),
+        cmocka_unit_test(test_retrieval_numbers_are_told_apart),
         cmocka_unit_test(test_retrieval_time_term_is_bounded_and_silent_without_times),
         cmocka_unit_test(test_retrieval_time_term_falls_with_distance),
         cmocka_unit_test(test_retrieval_time_term_knows_validity_and_observation),
