@@ -743,6 +743,17 @@ static retrieval_slot_verdict compare_facts(const sentence *a, const sentence *b
     return RETRIEVAL_SLOT_IF_FRAMES_AGREE;
 }
 
+/* A web address names what it leads to; words around it ("Resolution: http://...") name nothing. */
+static bool has_address(const retrieval_statement *s)
+{
+    for (size_t i = 0; i + 3 <= s->text_size; i++) {
+        if (memcmp(s->text + i, "://", 3) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void retrieval_slot_compare(const retrieval_statement *older, const retrieval_statement *newer,
                             retrieval_slot *out)
 {
@@ -757,7 +768,7 @@ void retrieval_slot_compare(const retrieval_statement *older, const retrieval_st
     cut(older->text, older->text_size, &a);
     cut(newer->text, newer->text_size, &b);
     if (a.too_long || b.too_long || a.question || b.question || a.count == 0 || b.count == 0 ||
-        a.sentences > 1 || b.sentences > 1) {
+        a.sentences > 1 || b.sentences > 1 || has_address(older) || has_address(newer)) {
         return;
     }
     settle_first_words(&a, &b);

@@ -6,6 +6,7 @@
 
 #include "base/mem.h"
 #include "retrieval/internal.h"
+#include "retrieval/revision.h"
 #include "retrieval/slot.h"
 
 enum {
@@ -13,6 +14,7 @@ enum {
     NEAR = 32,          /* candidates by vector */
     NAMED = 32,         /* candidates by names */
     FRAME_SLOTS = 4096, /* of the cache of vectors, a power of two; half are used at most */
+    REVISIONS = 256,    /* pairs of documents whose comparison is kept */
     CHAIN_MAX = 4096,   /* replacements followed */
     QUERY_BYTES = 512
 };
@@ -39,10 +41,18 @@ typedef struct closing {
     uint64_t older, newer;
 } closing;
 
+typedef struct revision {
+    uint64_t older, newer; /* documents */
+    uint32_t older_version, newer_version;
+    bool is;
+} revision;
+
 typedef struct work {
     retrieval *r;
     const retrieval_supersede_options *options;
     frame_cache frames;
+    revision revisions[REVISIONS];
+    base_buffer older_text, newer_text; /* of documents */
     closing *closings;
     size_t count, capacity;
 } work;
@@ -141,6 +151,54 @@ static int order_in_time(const store_episode *a, const store_episode *b)
     return a->commit == b->commit ? 0 : a->id < b->id ? -1 : 1;
 }
 
+/* Text of the version of a document that part is of, as far as revision.h reads it. */
+static base_status document_text(work *w, const store_episode *part, base_buffer *text,
+                                 base_error *err)
+{
+    enum { BYTES_ENOUGH = 4096 };
+    uint64_t *ids = NULL;
+    size_t count = 0;
+    base_buffer_clear(text);
+    base_status status =
+        store_document_episodes(w->r->s, part->document, part->version, &ids, &count, err);
+    for (size_t i = 0; i < count && status == BASE_OK && text->size < BYTES_ENOUGH; i++) {
+        store_episode e;
+        status = store_get(w->r->s, ids[i], &e, err);
+        if (status == BASE_OK) {
+            status = base_buffer_append(text, e.text, e.text_size);
+            status = status == BASE_OK ? base_buffer_append_text(text, " ") : status;
+            store_episode_free(&e);
+            status = status == BASE_OK ? status : base_fail(err, status, "no memory for a text");
+        }
+    }
+    base_free(ids);
+    return status == BASE_NOT_FOUND || status == BASE_CORRUPT ? BASE_OK : status;
+}
+
+/* Is the document of newer a version of that of older? Asked for every pair of their parts: the
+ * last answers are kept. */
+static base_status is_revision(work *w, const store_episode *older, const store_episode *newer,
+                               bool *revised, base_error *err)
+{
+    revision *kept = &w->revisions[(older->document * 31 + newer->document) % REVISIONS];
+    if (kept->older != older->document || kept->newer != newer->document ||
+        kept->older_version != older->version || kept->newer_version != newer->version) {
+        base_status status = document_text(w, older, &w->older_text, err);
+        if (status == BASE_OK) {
+            status = document_text(w, newer, &w->newer_text, err);
+        }
+        if (status != BASE_OK) {
+            return status;
+        }
+        retrieval_statement a = {older->title, w->older_text.data, w->older_text.size};
+        retrieval_statement b = {newer->title, w->newer_text.data, w->newer_text.size};
+        *kept = (revision){older->document, newer->document, older->version, newer->version,
+                           a.text_size > 0 && b.text_size > 0 && retrieval_is_revision(&a, &b)};
+    }
+    *revised = kept->is;
+    return BASE_OK;
+}
+
 static base_status compare(work *w, const store_episode *e, const store_episode *other,
                            finding *out, base_error *err)
 {
@@ -154,7 +212,15 @@ static base_status compare(work *w, const store_episode *e, const store_episode 
     retrieval_statement a = {older->title, older->text, older->text_size};
     retrieval_statement b = {newer->title, newer->text, newer->text_size};
     retrieval_slot_compare(&a, &b, &slot);
-    if (slot.verdict == RETRIEVAL_SLOT_SAME) {
+    bool revised = false;
+    if (slot.verdict == RETRIEVAL_SLOT_OTHER &&
+        retrieval_is_revised_part(a.text, a.text_size, b.text, b.text_size)) {
+        base_status status = is_revision(w, older, newer, &revised, err);
+        if (status != BASE_OK) {
+            return status;
+        }
+    }
+    if (slot.verdict == RETRIEVAL_SLOT_SAME || revised) {
         out->agreement = 1 + STATEMENT_WEIGHT + VALUE_WEIGHT;
     } else if (slot.verdict == RETRIEVAL_SLOT_IF_FRAMES_AGREE && w->options->encode && e->vector &&
                other->vector && e->vector_dim == w->r->dim && other->vector_dim == w->r->dim) {
@@ -300,8 +366,7 @@ static base_status close_newest(work *w, uint64_t older, const findings *all,
         if (!before) {
             break;
         }
-        const finding *other =
-            bsearch(&next, all->items, all->count, sizeof *other, id_to_finding);
+        const finding *other = bsearch(&next, all->items, all->count, sizeof *other, id_to_finding);
         if (other && other->other_is_older && holds(all, other)) {
             return BASE_OK;
         }
@@ -472,6 +537,8 @@ done:
     if (w) {
         base_free(w->frames.vectors);
         base_free(w->closings);
+        base_buffer_free(&w->older_text);
+        base_buffer_free(&w->newer_text);
         base_free(w);
     }
     base_free(list.ids);

@@ -82,6 +82,8 @@ static void test_what_does_not_replace_stays_open(void **state)
         {"", "Heron Ltd is the maker of Wren.", "", "Heron Ltd is the maker of Robin.", OTHER},
         {"", "Paul Reed lives in Bergen.", "", "Paul Hill lives in Oslo.", OTHER},
         {"", "The status is green.", "", "The status is red.", OTHER},
+        {"Heron", "Resolution: https://lists.example.org/2016/001165.html", "Wren",
+         "Resolution: https://lists.example.org/2018/002210.html", OTHER},
         {"Report A", "The colour printer stands on floor two.", "Report B",
          "The colour printer stands on floor three.", OTHER},
         {"", "Who is the head of Northgate Library?", "", "Who is the head of Southgate Library?",
