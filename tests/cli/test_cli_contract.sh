@@ -44,6 +44,7 @@ run 0 stats --json
 json 'has(d, dict(episodes=int, documents=int, sources=[dict(source=str, half_life_s=(number, none), evidence=int, half_life_given=bool, streams=int, changed=int, changes=int)], bytes=dict, dropped_writes=int))'
 json 'd["documents"] == 36 and all(isinstance(v, int) and v >= 0 for v in d["bytes"].values())'
 json '{s["source"] for s in d["sources"]} >= {"staff", "ferry", "visitors", "archive", "meetings"}'
+episodes=$(value 'd["episodes"]')
 run 0 stats $today --out "$work/strength.html"
 prints 'staff'
 check 'a line for each source that is older than a day' python3 -c '
@@ -51,7 +52,6 @@ import sys, xml.etree.ElementTree as tree
 page = tree.parse(sys.argv[1])
 lines = [e for e in page.iter() if "line" in e.get("class", "").split()]
 sys.exit(len(lines) < 5)' "$work/strength.html"
-episodes=$(value 'd["episodes"]')
 before=$(fingerprint "$store")
 run 0 ingest "$sample/documents.jsonl" "$sample/notes" $today --json
 json 'd["new"] == d["updated"] == d["failed"] == d["episodes"] == 0 and d["unchanged"] == 62'
