@@ -1,4 +1,5 @@
-/* base/clock.h: a stopwatch for the timings that are reported; nothing is decided by it. */
+/* base/clock.h: a stopwatch for the timings that are reported; nothing is decided by it
+ * but how long ingest/watch.c waits for more changes. */
 #ifndef BASE_CLOCK_H
 #define BASE_CLOCK_H
 

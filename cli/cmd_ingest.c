@@ -1,4 +1,5 @@
 /* cli/cmd_ingest.c: ingest, import and reindex, with a progress line on a terminal. */
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -6,6 +7,7 @@
 #include "base/clock.h"
 #include "cli/cli.h"
 #include "ingest/ingest.h"
+#include "ingest/watch.h"
 
 enum { WRITER_WAIT_MS = 60000 };
 
@@ -35,6 +37,43 @@ static void on_progress(void *argument, const ingest_counts *c)
     }
 }
 
+static volatile sig_atomic_t stopped;
+
+static void on_stop(int number)
+{
+    (void)number;
+    stopped = 1;
+}
+
+typedef struct follow {
+    retrieval *retrieval;
+    encoder *encoder;
+    bool compare; /* with other documents */
+    retrieval_supersede_receipt compared;
+} follow;
+
+static base_status on_commit(void *argument, int64_t now_us, base_error *err)
+{
+    follow *f = argument;
+    retrieval_supersede_receipt receipt = {0};
+    base_status status =
+        f->compare ? ingest_supersede(f->retrieval, f->encoder, now_us, 0, &receipt, err) : BASE_OK;
+    f->compared.closed += receipt.closed;
+    return status;
+}
+
+/* Until SIGINT or SIGTERM, which end it with what was taken in; a second one ends it at once. */
+static base_status watch(const cli_options *o, ingest *in, follow *f, base_error *err)
+{
+    struct sigaction action = {.sa_handler = on_stop, .sa_flags = (int)SA_RESETHAND};
+    ingest_watch_options options = {.stop = &stopped, .on_commit = on_commit, .argument = f};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    return ingest_watch(in, (const char *const *)o->operands, (size_t)o->operand_count, &options,
+                        err);
+}
+
 static int run_ingest(const cli_options *o, bool restore)
 {
     base_error err = {0};
@@ -43,7 +82,7 @@ static int run_ingest(const cli_options *o, bool restore)
     encoder *enc = NULL;
     ingest *in = NULL;
     ingest_counts counts = {0};
-    retrieval_supersede_receipt compared = {0};
+    follow after = {.compare = !o->no_supersede};
     progress p = {.begin_ms = base_clock_ms(), .terminal = isatty(STDERR_FILENO) == 1};
     ingest_options options = {.source = o->source,
                               .observed_at_us = o->observed_at_us,
@@ -51,6 +90,7 @@ static int run_ingest(const cli_options *o, bool restore)
                               .valid_to_us = o->valid_to_us,
                               .now_us = o->now_us,
                               .restore = restore,
+                              .stop = &stopped,
                               .on_problem = on_problem,
                               .on_progress = on_progress,
                               .argument = &p};
@@ -66,7 +106,12 @@ static int run_ingest(const cli_options *o, bool restore)
         (status = ingest_open(memory.store, memory.retrieval, enc, &options, &in, &err))) {
         goto done;
     }
-    for (int i = 0; i < o->operand_count && !status; i++) {
+    after.retrieval = memory.retrieval;
+    after.encoder = enc;
+    if (o->watch) {
+        status = watch(o, in, &after, &err);
+    }
+    for (int i = 0; i < o->operand_count && !o->watch && !status; i++) {
         status = ingest_path(in, o->operands[i], &err);
     }
     /* What came before a failure is kept all the same. */
@@ -74,8 +119,8 @@ static int run_ingest(const cli_options *o, bool restore)
     base_status committed = ingest_commit(in, true, status ? &later : &err);
     status = status ? status : committed;
     ingest_get_counts(in, &counts);
-    if (!status && !o->no_supersede) {
-        status = ingest_supersede(memory.retrieval, enc, o->now_us, 0, &compared, &err);
+    if (!status) {
+        status = on_commit(&after, ingest_get_options(in)->now_us, &err);
     }
 done:
     ingest_close(in);
@@ -91,7 +136,7 @@ done:
             "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f}", "new", (json_int_t)counts.documents_new,
             "updated", (json_int_t)counts.documents_updated, "unchanged",
             (json_int_t)counts.documents_unchanged, "failed", (json_int_t)counts.failed, "episodes",
-            (json_int_t)counts.episodes, "superseded", (json_int_t)compared.closed, "bytes",
+            (json_int_t)counts.episodes, "superseded", (json_int_t)after.compared.closed, "bytes",
             (json_int_t)counts.bytes, "seconds", seconds));
     } else if (in || !status) {
         printf("%llu new, %llu updated, %llu unchanged, %llu skipped; %llu episodes (%llu of other "
@@ -99,7 +144,7 @@ done:
                (unsigned long long)counts.documents_new,
                (unsigned long long)counts.documents_updated,
                (unsigned long long)counts.documents_unchanged, (unsigned long long)counts.failed,
-               (unsigned long long)counts.episodes, (unsigned long long)compared.closed,
+               (unsigned long long)counts.episodes, (unsigned long long)after.compared.closed,
                (double)counts.bytes / 1e3, seconds);
     }
     return status ? cli_fail(&err) : counts.failed > 0 ? CLI_FAILED : CLI_DONE;
@@ -107,6 +152,11 @@ done:
 
 int cmd_ingest(const cli_options *o)
 {
+    for (int i = 0; i < o->operand_count && o->watch; i++) {
+        if (strcmp(o->operands[i], "-") == 0) {
+            return cli_usage("--watch: files and folders, not standard input");
+        }
+    }
     return run_ingest(o, false);
 }
 

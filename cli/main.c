@@ -75,6 +75,7 @@ static const cli_option options[] = {
     {"to", 0, TIME, AT(to_us), "TIME", "observed before"},
     {"no-supersede", 0, FLAG, AT(no_supersede), NULL,
      "leave it to 'age' to close what is replaced in other documents"},
+    {"watch", 0, FLAG, AT(watch), NULL, "go on: take in what changes, until interrupted"},
     {"dry-run", 0, FLAG, AT(dry_run), NULL, "only count"},
     {"repair", 0, FLAG, AT(repair), NULL, "rebuild what is derived, salvage what is valid"},
     {"documents", 0, TEXT, AT(documents), "FILE", "documents.jsonl"},
@@ -111,8 +112,8 @@ static const struct command {
     cli_command *run;
 } commands[] = {
     {"ingest", "PATH...", "take in text, Markdown, HTML, PDF, JSONL, folders or '-'",
-     COMMON STORE " encoder source observed-at valid-from valid-to no-supersede ", 1, 1 << 20,
-     cmd_ingest},
+     COMMON STORE " encoder source observed-at valid-from valid-to no-supersede watch ", 1,
+     1 << 20, cmd_ingest},
     {"ask", "QUESTION", "answer from memory, with citations", COMMON STORE MODEL ASKING, 1, 1,
      cmd_ask},
     {"chat", "", "converse; what is said becomes memory",

@@ -91,6 +91,11 @@ void ingest_close(ingest *in)
     }
 }
 
+void ingest_set_now(ingest *in, int64_t now_us)
+{
+    in->options.now_us = now_us;
+}
+
 void ingest_get_counts(const ingest *in, ingest_counts *counts)
 {
     *counts = in->counts;
@@ -305,6 +310,9 @@ static const char *document_problem(const ingest_document *d, char *reason, size
 base_status ingest_add(ingest *in, const ingest_document *d, base_error *err)
 {
     char reason[128];
+    if (in->options.stop && *in->options.stop) {
+        return base_fail(err, BASE_CANCELLED, "%s: interrupted", d->place);
+    }
     const char *problem = document_problem(d, reason, sizeof reason);
     if (problem) {
         ingest_problem(in, "%s: %s", d->place, problem);
@@ -456,7 +464,7 @@ static base_status read_standard_input(ingest *in, base_error *err)
     return status;
 }
 
-static base_status read_file(ingest *in, const char *path, const char *source, base_error *err)
+base_status ingest_read_file(ingest *in, const char *path, const char *source, base_error *err)
 {
     base_file_info info;
     base_error problem = {0};
@@ -485,7 +493,7 @@ static base_status read_folder(ingest *in, const char *folder, base_error *err)
     size_t count = 0;
     base_status status = base_dir_walk(folder, &files, &count, err);
     for (size_t i = 0; i < count && !status; i++) {
-        status = read_file(in, files[i], folder, err);
+        status = ingest_read_file(in, files[i], folder, err);
     }
     free_strings(files, count);
     return status;
@@ -517,5 +525,5 @@ base_status ingest_path(ingest *in, const char *path, base_error *err)
     if (slash && slash != source) {
         *slash = 0;
     }
-    return read_file(in, whole, source, err);
+    return ingest_read_file(in, whole, source, err);
 }

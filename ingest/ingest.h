@@ -11,6 +11,7 @@
 #ifndef INGEST_INGEST_H
 #define INGEST_INGEST_H
 
+#include <signal.h>
 #include <stdio.h>
 
 #include "engine/encoder.h"
@@ -34,6 +35,9 @@ typedef struct ingest_options {
     int64_t observed_at_us;
     int64_t valid_from_us, valid_to_us; /* BASE_TIME_NONE = not given */
     int64_t now_us;                     /* clock of the commits */
+    /* Not 0: ingest_add takes no more and returns BASE_CANCELLED (a signal handler sets it). May be
+     * NULL. */
+    const volatile sig_atomic_t *stop;
     bool restore; /* JSONL is an export of ours: its "kind" (turns of a conversation) holds */
     /* Both may be NULL. problem: one line that names file and place. progress: some times a
      * batch; its counts hold what the batch has encoded so far, before its commit. */
@@ -53,6 +57,9 @@ base_status ingest_open(store *s, retrieval *r, encoder *e, const ingest_options
  * lines are reported and counted; an error return means that nothing more can be written (disk
  * full, store damaged) or that the path itself cannot be read. */
 base_status ingest_path(ingest *in, const char *path, base_error *err);
+
+/* One file by its whole path, as documents of this source. Errors as ingest_path's. */
+base_status ingest_read_file(ingest *in, const char *path, const char *source, base_error *err);
 
 /* One document from the caller (chat turns). Copies everything. *unchanged may be NULL. */
 typedef struct ingest_document {
@@ -74,6 +81,7 @@ base_status ingest_supersede(retrieval *r, encoder *e, int64_t now_us, uint64_t 
 
 /* Commit what is pending; the index follows (flush: into a segment). */
 base_status ingest_commit(ingest *in, bool flush, base_error *err);
+void ingest_set_now(ingest *in, int64_t now_us); /* clock of the commits to come */
 void ingest_get_counts(const ingest *in, ingest_counts *counts);
 void ingest_close(ingest *in); /* drops what was not committed */
 
