@@ -13,6 +13,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/log.h"
+
 #define PATH_SIZE 4096
 #define READ_STEP ((size_t)1 << 16)
 #define WALK_FILES_MAX ((size_t)10000000)
@@ -301,10 +303,21 @@ static int compare_names(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
+/* Does a link's target lie below root? */
+static bool lies_within(const char *root, const char *link)
+{
+    char whole_root[PATH_MAX], target[PATH_MAX];
+    if (!realpath(root, whole_root) || !realpath(link, target)) {
+        return false;
+    }
+    size_t size = strlen(whole_root);
+    return strncmp(target, whole_root, size) == 0 && (size == 1 || target[size] == '/');
+}
+
 /* Put the entries of one folder into files and pending folders. What vanishes meanwhile is left
  * out. */
-static base_status walk_folder(const char *folder, name_list *files, name_list *pending,
-                               base_error *err)
+static base_status walk_folder(const char *root, const char *folder, name_list *files,
+                               name_list *pending, base_error *err)
 {
     DIR *stream = opendir(folder);
     if (!stream) {
@@ -332,7 +345,9 @@ static base_status walk_folder(const char *folder, name_list *files, name_list *
         if (lstat(path, &here) != 0 || stat(path, &target) != 0) {
             continue;
         }
-        if (S_ISREG(target.st_mode)) {
+        if (S_ISLNK(here.st_mode) && !lies_within(root, path)) {
+            base_log(BASE_LOG_WARN, "%s leads out of %s: left out", path, root);
+        } else if (S_ISREG(target.st_mode)) {
             status = name_list_add(files, path);
         } else if (S_ISDIR(here.st_mode)) {
             status = name_list_add(pending, path);
@@ -365,7 +380,7 @@ base_status base_dir_walk(const char *path, char ***files, size_t *count, base_e
     }
     while (status == BASE_OK && pending.count > 0) {
         char *folder = pending.items[--pending.count];
-        status = walk_folder(folder, &found, &pending, err);
+        status = walk_folder(path, folder, &found, &pending, err);
         base_free(folder);
     }
     name_list_free(&pending);

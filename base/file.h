@@ -44,9 +44,9 @@ typedef struct base_file_info {
 } base_file_info;
 base_status base_file_stat(const char *path, base_file_info *info, base_error *err);
 
-/* All regular files below path (or path itself), sorted by byte order, hidden names and symlinked
- * folders left out. The caller frees each name and the array with base_free. BASE_LIMIT above 10
- * million files. */
+/* All regular files below path (or path itself), sorted by byte order. Left out: hidden names,
+ * symlinked folders, and links that lead to a file outside of path (a warning in the log). The
+ * caller frees each name and the array with base_free. BASE_LIMIT above 10 million files. */
 base_status base_dir_walk(const char *path, char ***files, size_t *count, base_error *err);
 
 /* "a" + "/" + "b" into out; BASE_LIMIT if it does not fit. */
