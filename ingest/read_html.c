@@ -285,8 +285,8 @@ static void on_error(void *argument, xmlErrorPtr error)
     if (error->code == XML_ERR_NO_MEMORY) {
         p->status = BASE_NO_MEMORY;
     }
-    if (error->domain == XML_FROM_I18N || error->code == XML_ERR_UNSUPPORTED_ENCODING ||
-        error->code == XML_ERR_UNKNOWN_ENCODING) {
+    if (error->domain == XML_FROM_I18N || error->domain == XML_FROM_IO ||
+        error->code == XML_ERR_UNSUPPORTED_ENCODING || error->code == XML_ERR_UNKNOWN_ENCODING) {
         p->bad_charset = true;
     }
 }
@@ -327,6 +327,8 @@ static base_status parse(page *p, const char *bytes, size_t size)
     bool utf8 = is_utf8(bytes, size);
     htmlCtxtUseOptions(parser, HTML_PARSE_RECOVER | HTML_PARSE_NONET | HTML_PARSE_NODEFDTD |
                                    (utf8 ? HTML_PARSE_IGNORE_ENC : 0));
+    /* What decodes the input tells its errors to the thread's handler, not to the parser's. */
+    xmlSetStructuredErrorFunc(p, on_error);
     htmlSAXHandler *own = parser->sax;
     parser->sax = &handler;
     parser->userData = p;
@@ -337,6 +339,7 @@ static base_status parse(page *p, const char *bytes, size_t size)
     htmlParseDocument(parser);
     parser->sax = own;
     htmlFreeParserCtxt(parser);
+    xmlSetStructuredErrorFunc(NULL, NULL);
     return p->status;
 }
 
@@ -357,11 +360,13 @@ base_status ingest_read_html(ingest *in, const char *path, const char *source, c
                              size_t size, int64_t file_time_us, base_error *err)
 {
     page p = {.text = {.size_max = 2 * INGEST_DOCUMENT_BYTES_MAX}};
-    const char *zero = memchr(bytes, 0, size);
+    const char *zero = size > 0 ? memchr(bytes, 0, size) : NULL;
     base_status status = BASE_OK;
     if (size > INGEST_DOCUMENT_BYTES_MAX) {
         ingest_problem(in, "%s: more than the %zu bytes a document may have", path,
                        INGEST_DOCUMENT_BYTES_MAX);
+    } else if (size == 0) {
+        ingest_problem(in, "%s: empty", path);
     } else if (zero && !has_wide_mark(bytes, size)) {
         ingest_problem(in, "%s: holds a zero at byte %zu, so it is no HTML (binary?)", path,
                        (size_t)(zero - bytes));

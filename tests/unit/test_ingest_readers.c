@@ -95,6 +95,18 @@ static void test_ingest_html_charsets_decode(void **state)
     }
 }
 
+/* Goal: a page that does not decode to its end is skipped whole, and nothing of it is lost unseen.
+ * (Such a page was cut at the byte; found by fuzz_html.) */
+static void test_ingest_html_that_does_not_decode_is_skipped(void **state)
+{
+    place *p = *state;
+    write_text(p, "1.html",
+               "<meta charset=shift_jis><p>before \xEA\xDB\xDB\xA8 after</p><p>and more", 86400);
+    assert_int_equal(run(p, p->input).documents_new, 0);
+    assert_int_equal(p->problem_count, 1);
+    assert_non_null(strstr(p->problems[0], "does not decode"));
+}
+
 /* Goal: external entities, includes and links load nothing. Method: they name a file beside the
  * page, whose text must not appear. */
 static void test_ingest_html_loads_nothing(void **state)
@@ -220,6 +232,7 @@ static const struct CMUnitTest tests[] = {
     with_place(test_ingest_html_broken_markup_is_mended),
     with_place(test_ingest_html_deep_nesting_is_read),
     with_place(test_ingest_html_charsets_decode),
+    with_place(test_ingest_html_that_does_not_decode_is_skipped),
     with_place(test_ingest_html_loads_nothing),
     with_place(test_ingest_html_bad_files_are_named),
     with_place(test_ingest_pdf_pages_become_text),
