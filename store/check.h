@@ -22,6 +22,14 @@ base_status store_check_references(store_check *check, store_db_txn *txn, base_e
 base_status store_check_catalog(store_check *check, const char *folder, store_db_txn *txn,
                                 base_error *err);
 
+/* sessions.c: every file of a conversation by itself: checksum, whose it is, and that no state is
+ * older than the last forget. Kinds: damaged, checksum, misplaced, not_forgotten. A repair removes
+ * what was found: the turns themselves are records, and chat reads them again. */
+base_status store_check_sessions(store_check *check, const char *folder, store_db_txn *txn,
+                                 base_error *err);
+base_status store_repair_sessions(const char *folder, const store_verify_report *report,
+                                  size_t *removed, base_error *err);
+
 /* Run work in a child that may die of what it touches; report gets its problems, and *died tells
  * whether it came to its end. Errors of the work itself are returned (BASE_VERSION ...). */
 typedef base_status store_child_work(void *argument, store_check *check, base_error *err);

@@ -12,7 +12,7 @@
 
 #include "base/bytes.h"
 #include "base/file.h"
-#include "store/internal.h"
+#include "store/check.h"
 
 #define FOLDER "sessions"
 
@@ -89,11 +89,11 @@ static base_status read_entry(listing *l, const char *name, const char *id)
 }
 
 /* Ends with an empty listing where there is no folder. id "": nobody's own. */
-static base_status list(const store *s, const char *id, listing *l, base_error *err)
+static base_status list(const char *store_folder, const char *id, listing *l, base_error *err)
 {
     *l = (listing){0};
-    if (base_path_join(l->folder, sizeof l->folder, s->path, FOLDER) != BASE_OK) {
-        return base_fail(err, BASE_LIMIT, "path is too long: %.80s...", s->path);
+    if (base_path_join(l->folder, sizeof l->folder, store_folder, FOLDER) != BASE_OK) {
+        return base_fail(err, BASE_LIMIT, "path is too long: %.80s...", store_folder);
     }
     DIR *dir = opendir(l->folder);
     if (!dir) {
@@ -118,7 +118,7 @@ static bool ends_in(const char *name, const char *suffix)
 base_status store_forget_sessions(store *s, base_error *err)
 {
     listing l;
-    base_status status = list(s, "", &l, err);
+    base_status status = list(s->path, "", &l, err);
     size_t removed = 0;
     for (size_t i = 0; i < l.count && !status; i++) {
         if (!ends_in(l.items[i].name, ".log")) {
@@ -152,7 +152,7 @@ static base_status prune(store *s, const char *id, uint64_t turn, base_error *er
 {
     listing l;
     char keep[64];
-    base_status status = list(s, id, &l, err);
+    base_status status = list(s->path, id, &l, err);
     uint64_t bytes = 0, files = 0;
     snprintf(keep, sizeof keep, "%s-%08llu.%s", id, (unsigned long long)turn,
              turn ? "state" : "log");
@@ -192,7 +192,7 @@ base_status store_session_drop(store *s, const char *name, uint64_t after, base_
     if (status) {
         return status;
     }
-    status = list(s, id, &l, err);
+    status = list(s->path, id, &l, err);
     for (size_t i = 0; i < l.count && !status; i++) {
         if (l.items[i].own && l.items[i].turn > after) {
             status = remove_entry(&l, l.items[i].name, err);
@@ -306,5 +306,113 @@ base_status store_session_get(store *s, const char *name, uint64_t turn, base_bu
         base_fail(err, status, "%s: %s", path, base_status_text(status));
     }
     base_buffer_free(&file);
+    return status;
+}
+
+/* --- verify ----------------------------------------------------------------------------------- */
+
+/* Is this the name of a log (turn 0) or a state? id: the digits of its session. */
+static bool parse_name(const char *name, char id[ID_DIGITS + 1], uint64_t *turn)
+{
+    char again[64];
+    unsigned long long number = 0;
+    if (sscanf(name, "%16[0-9a-f]-%8llu", id, &number) != 2) {
+        return false;
+    }
+    snprintf(again, sizeof again, "%s-%08llu.%s", id, number, number ? "state" : "log");
+    *turn = number;
+    return strcmp(name, again) == 0;
+}
+
+/* The kind of problem, or NULL. forgotten: the commit of the last forget. */
+static const char *find_problem(const base_map *map, const char *id, uint64_t turn,
+                                uint64_t forgotten)
+{
+    char own_id[ID_DIGITS + 1];
+    if (map->size < HEADER || memcmp(map->data, "EIDTURNS", 8) != 0) {
+        return "damaged";
+    }
+    if (base_get_u32(map->data + 8) != VERSION) {
+        return NULL; /* of another version: nothing can be said about it */
+    }
+    base_hex(map->data + 32, ID_DIGITS / 2, own_id);
+    if (base_get_u32(map->data + 12) !=
+        base_crc32c(0, map->data + CHECKED_FROM, map->size - CHECKED_FROM)) {
+        return "checksum";
+    }
+    if (base_get_u64(map->data + 16) != turn || strcmp(own_id, id) != 0) {
+        return "misplaced";
+    }
+    return turn > 0 && base_get_u64(map->data + 24) < forgotten ? "not_forgotten" : NULL;
+}
+
+/* The commit of the last forget; 0 when there was none. */
+static base_status last_forget(store_db_txn *txn, uint64_t *commit, base_error *err)
+{
+    store_db_cursor *cursor;
+    store_slice key, value;
+    *commit = 0;
+    base_status status = store_db_cursor_open(txn, STORE_TABLE_FORGOTTEN, &cursor, err);
+    if (status) {
+        return status;
+    }
+    status = store_db_first(cursor, &key, &value, err);
+    while (!status) {
+        *commit = key.size >= 8 ? base_get_u64_be(key.data) : *commit; /* they ascend */
+        status = store_db_next(cursor, &key, &value, err);
+    }
+    store_db_cursor_close(cursor);
+    return status == BASE_NOT_FOUND ? BASE_OK : status;
+}
+
+base_status store_check_sessions(store_check *check, const char *folder, store_db_txn *txn,
+                                 base_error *err)
+{
+    listing l;
+    uint64_t forgotten = 0, turn = 0;
+    base_status status = list(folder, "", &l, err);
+    if (!status && l.count > 0) {
+        status = last_forget(txn, &forgotten, err);
+    }
+    for (size_t i = 0; i < l.count && !status; i++) {
+        char path[STORE_PATH_SIZE], file[64], id[ID_DIGITS + 1];
+        base_map map = {0};
+        if (!parse_name(l.items[i].name, id, &turn) ||
+            base_path_join(path, sizeof path, l.folder, l.items[i].name) != BASE_OK) {
+            continue; /* what a killed writer left: the next one removes it */
+        }
+        status = base_map_open(path, &map, err);
+        if (!status) {
+            const char *kind = find_problem(&map, id, turn, forgotten);
+            snprintf(file, sizeof file, FOLDER "/%.50s", l.items[i].name);
+            if (kind) {
+                store_check_problem(check, file, turn, kind);
+            }
+            base_map_close(&map);
+        }
+    }
+    base_free(l.items);
+    return status;
+}
+
+base_status store_repair_sessions(const char *folder, const store_verify_report *report,
+                                  size_t *removed, base_error *err)
+{
+    base_status status = BASE_OK;
+    *removed = 0;
+    for (size_t i = 0; i < report->count && !status; i++) {
+        char path[STORE_PATH_SIZE];
+        const char *file = report->problems[i].file;
+        if (strncmp(file, FOLDER "/", strlen(FOLDER) + 1) != 0) {
+            continue;
+        }
+        if (base_path_join(path, sizeof path, folder, file) != BASE_OK) {
+            return base_fail(err, BASE_LIMIT, "path is too long: %.80s...", folder);
+        }
+        if (unlink(path) != 0 && errno != ENOENT) {
+            status = base_fail_errno(err, errno, "cannot remove %s", path);
+        }
+        ++*removed;
+    }
     return status;
 }

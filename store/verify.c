@@ -347,6 +347,9 @@ static base_status check_all(void *argument, store_check *check, base_error *err
         if (status == BASE_OK && !check->broken) {
             status = store_check_catalog(check, folder, txn, err);
         }
+        if (status == BASE_OK && !check->broken) {
+            status = store_check_sessions(check, folder, txn, err);
+        }
     }
     store_db_abort(txn);
     store_db_close(db);
@@ -468,7 +471,12 @@ base_status store_verify(const char *path, bool repair, store_verify_report *rep
         store_report_add(&found, STORE_DATA_NAME, 0, "reader_died") != BASE_OK) {
         status = base_fail(err, BASE_NO_MEMORY, "out of memory");
     }
-    if (status == BASE_OK && repair && found.count > 0) {
+    size_t sessions = 0;
+    if (status == BASE_OK && repair) {
+        status = store_repair_sessions(path, &found, &sessions, err);
+        found.repaired = sessions;
+    }
+    if (status == BASE_OK && repair && found.count > sessions) {
         bool raw = died;
         for (size_t i = 0; i < found.count; i++) {
             const char *kind = found.problems[i].kind;

@@ -178,6 +178,76 @@ static void test_forgetting_removes_every_state(void **state)
     store_close(s);
 }
 
+/* What verify says of a store: the kind of its one problem, in file; "" when it is whole. */
+static const char *verified(const char *folder, bool repair, const char *file)
+{
+    static char kind[64];
+    store_verify_report report = {0};
+    assert_ok(store_verify(folder, repair, &report, err));
+    assert_true(report.count <= 1);
+    assert_int_equal(report.repaired, repair ? report.count : 0);
+    snprintf(kind, sizeof kind, "%s", report.count ? report.problems[0].kind : "");
+    if (report.count) {
+        assert_non_null(strstr(file, report.problems[0].file));
+        assert_non_null(strstr(report.problems[0].file, "sessions/"));
+    }
+    base_free(report.problems);
+    return kind;
+}
+
+static void flip(const char *path, long at)
+{
+    FILE *file = fopen(path, "r+b");
+    assert_non_null(file);
+    fseek(file, at, SEEK_SET);
+    int byte = fgetc(file);
+    fseek(file, at, SEEK_SET);
+    fputc(byte ^ 1, file);
+    assert_int_equal(fclose(file), 0);
+}
+
+/* Goal: verify names a damaged, a misplaced and a not forgotten file, a repair removes it alone. */
+static void test_verify_looks_at_every_file(void **state)
+{
+    char path[4096], other[4096], kept[4200], text[64];
+    store *s = open_store(*state);
+    uint64_t id = put_text(s, "w", "a", "The zanzibarcode is 0815.", DAY, NULL);
+    put(s, 0, "log");
+    put(s, 1, "one");
+    put(s, 2, "two");
+    store_session_path(s, NAME, 2, path, sizeof path);
+    store_session_path(s, "chat/other", 2, other, sizeof other);
+    store_close(s);
+    assert_string_equal(verified(*state, false, path), "");
+    flip(path, 65); /* a byte of what the caller wrote */
+    assert_string_equal(verified(*state, false, path), "checksum");
+    flip(path, 65);
+    flip(path, 0);
+    assert_string_equal(verified(*state, false, path), "damaged");
+    flip(path, 0);
+    assert_int_equal(rename(path, other), 0);
+    assert_string_equal(verified(*state, false, other), "misplaced");
+    assert_string_equal(verified(*state, true, other), "misplaced");
+    assert_string_equal(verified(*state, false, other), "");
+    assert_int_equal(access(other, F_OK), -1);
+    s = open_store(*state);
+    assert_ok(get(s, NAME, 1, text, sizeof text, err)); /* the others are still there */
+    assert_ok(get(s, NAME, 0, text, sizeof text, err));
+    store_session_path(s, NAME, 1, path, sizeof path);
+    snprintf(kept, sizeof kept, "%s/kept", (char *)*state);
+    assert_int_equal(link(path, kept), 0);
+    store_forget_receipt receipt;
+    store_txn *txn;
+    assert_ok(store_begin(s, DAY, &txn, err));
+    assert_ok(store_forget(txn, &id, 1, &receipt, err));
+    assert_ok(store_commit(txn, err));
+    assert_ok(store_scrub(s, err));
+    store_close(s);
+    assert_int_equal(rename(kept, path), 0);
+    assert_string_equal(verified(*state, true, path), "not_forgotten");
+    assert_string_equal(verified(*state, false, path), "");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -188,6 +258,7 @@ int main(void)
                                         drop_folder),
         cmocka_unit_test_setup_teardown(test_forgetting_removes_every_state, make_folder,
                                         drop_folder),
+        cmocka_unit_test_setup_teardown(test_verify_looks_at_every_file, make_folder, drop_folder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
