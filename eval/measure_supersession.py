@@ -8,8 +8,8 @@ mquake    four forms of its documents: as they are; without titles; without titl
           (eval/wordings.py).  A closing is right when both documents are about the same (subject,
           relation).  precision = right / all closings; recall = facts that changed and whose old
           document is closed rightly / facts that changed.
-releases  a closing is right when both documents announce releases of one line of one product;
-          wrong = wrong closings / episodes, and how many of the releases that another of their
+releases  a closing is right when both documents announce releases of one line of one product, as
+          the questions have it or, where none asks, the announcements say; wrong = wrong closings / episodes, and how many of the releases that another of their
           line follows are closed.  With titles and without.
 haystack  nothing changes there but what new versions of the same proposal say; every closing
           counts as wrong.
@@ -23,6 +23,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -153,35 +154,62 @@ def measure_mquake(options, tool):
                     print("    missed:", " | ".join(texts[i] for i in ids))
 
 
+# How an announcement names its line: "in the 5.5 line", "Laravel 10.48.x:", "the latest 7.17 release".
+LINE = re.compile(r"\b(?:the|in the) (\S+) line\b|(\d\S*)\.x:|\blatest (\d\S*) release\b|"
+                  r"(\d\S*) is out: ")
+
+
+def named_line(d):
+    """The line that the announcement itself names, or None."""
+    found = LINE.search(d["text"])
+    return next((g for g in found.groups() if g), None) if found else None
+
+
+def release_lines(documents):
+    """Line of each announcement: the questions', else the one that it names, else the longest one
+    of its product that begins its version; None when there is none of these."""
+    line, named = {}, {}
+    for q in split.read_jsonl("releases", "questions"):
+        product = q["meta"]["product"]
+        named.setdefault(product, set()).add(q["meta"]["line"])
+        for version in q["answers"] + q["stale_answers"]:
+            line[f"releases/{product}/{version}"] = q["meta"]["line"]
+    for d in documents:
+        if d["id"] not in line and named_line(d):
+            line[d["id"]] = named_line(d)
+            named.setdefault(d["id"].split("/")[1], set()).add(named_line(d))
+    for d in documents:
+        if d["id"] not in line:
+            product, version = d["id"].split("/")[1:]
+            known = [n for n in named.get(product, ()) if version.startswith(n + ".")]
+            line[d["id"]] = max(known, key=len) if known else None
+    return line
+
+
 def measure_releases(options, tool):
     documents = list(split.read_jsonl("releases", "documents"))
-    line = {}
-    for q in split.read_jsonl("releases", "questions"):
-        product, name = q["meta"]["product"], q["meta"]["line"]
-        for version in q["answers"] + q["stale_answers"]:
-            line[f"releases/{product}/{version}"] = (product, name)
+    line = release_lines(documents)
     product = {d["id"]: d["id"].split("/")[1] for d in documents}
+    if options.limit:
+        products = sorted(set(product.values()))
+        kept = set(products[::max(1, len(documents) // options.limit)])
+        documents = [d for d in documents if product[d["id"]] in kept]
+        product = {d["id"]: product[d["id"]] for d in documents}
 
     def same_line(a, b):
-        if product[a] != product[b]:
-            return False
-        if a in line and b in line:
-            return line[a] == line[b]
-        # A version that no question names: its line is one that begins it.
-        known = line.get(a) or line.get(b)
-        rest = (b if a in line else a).split("/")[2]
-        return known is not None and rest.startswith(known[1] + ".")
+        return product[a] == product[b] and line[a] is not None and line[a] == line[b]
 
     followed = set()
     last = {}
-    for d in documents:
-        if d["id"] in line:
-            if line[d["id"]] in last:
-                followed.add(last[line[d["id"]]])
-            last[line[d["id"]]] = d["id"]
+    for d in sorted(documents, key=lambda d: d["observed_at"]):
+        key = (product[d["id"]], line[d["id"]])
+        if key[1] is not None:
+            if key in last:
+                followed.add(last[key])
+            last[key] = d["id"]
     for form in ("titles", "no titles"):
         records = [d if form == "titles" else {**d, "title": ""} for d in documents]
-        pairs, count, seconds = run_form(options, tool, "releases " + form, records)
+        pairs, count, seconds = run_form(options, tool, f"releases {form} {options.limit}", records)
         for side in ("tune", "test"):
             mine = [p for p in pairs if split.side("releases", product[p[0]]) == side]
             wrong = [p for p in mine if not same_line(*p)]
@@ -213,7 +241,7 @@ def main():
     parser.add_argument("--build", default="build/release")
     parser.add_argument("--work", required=True)
     parser.add_argument("--sets", default="mquake,releases,haystack")
-    parser.add_argument("--limit", type=int, default=0, help="documents of haystack, 0 = all")
+    parser.add_argument("--limit", type=int, default=0, help="documents of releases (whole products) and of haystack, 0 = all")
     parser.add_argument("--errors", type=int, default=0, help="show so many errors of the tuning half")
     options = parser.parse_args()
     os.makedirs(options.work, exist_ok=True)

@@ -20,7 +20,9 @@ enum {
     WORD_BYTES_MAX = 96,
     VALUE_WORDS_MAX = 14,
     FIRST_VALUE_WORDS_MAX = 8, /* of a value that stands before "is the" */
-    PARTS_MAX = 6              /* of a version number */
+    PARTS_MAX = 6,             /* of a version number */
+    STEM_MIN = 4,              /* letters that words of one stem have in common */
+    ENDING_MAX = 4
 };
 
 typedef enum word_kind { FUNCTION, CONTENT, NAME } word_kind;
@@ -685,6 +687,63 @@ static bool one_word_replaced(const sentence *a, const parts *pa, const sentence
     return i == a->count && k == b->count && replaced == 1;
 }
 
+/* Are two words of one stem ("developed", "developer")? At least four letters and half of each are
+ * the same, and what is left are endings. */
+static bool same_stem(const word *x, const word *y)
+{
+    char a[WORD_BYTES_MAX], b[WORD_BYTES_MAX];
+    size_t common = 0;
+    small_hash(x->text, x->size, a);
+    small_hash(y->text, y->size, b);
+    while (common < x->size && common < y->size && a[common] == b[common]) {
+        common++;
+    }
+    /* "is coaching", "is coached": who does it changes. */
+    bool doing_x = x->size > 3 && memcmp(x->text + x->size - 3, "ing", 3) == 0;
+    bool doing_y = y->size > 3 && memcmp(y->text + y->size - 3, "ing", 3) == 0;
+    return doing_x == doing_y && common >= STEM_MIN && x->size - common <= ENDING_MAX &&
+           y->size - common <= ENDING_MAX && 2 * common >= x->size && 2 * common >= y->size;
+}
+
+/* Has each content word of a's frame one of its stem in b's? false when there is none. */
+static bool stems_within(const sentence *a, const parts *pa, const sentence *b, const parts *pb)
+{
+    bool any = false;
+    for (size_t i = 0; i < a->count; i++) {
+        bool found = a->words[i].kind != CONTENT || in_value(pa, i);
+        any = any || !found;
+        for (size_t k = 0; k < b->count && !found; k++) {
+            found = b->words[k].kind == CONTENT && !in_value(pb, k) &&
+                    same_stem(&a->words[i], &b->words[k]);
+        }
+        if (!found) {
+            return false;
+        }
+    }
+    return any;
+}
+
+static bool frame_has(const sentence *s, const parts *p, const char *const *list, size_t count)
+{
+    for (size_t i = 0; i < s->count; i++) {
+        if (!in_value(p, i) && is_one_of(&s->words[i], list, count)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Not "coached [value]" against "was coached by [value]": what is said of something that is done
+ * "by" another needs a form of "to be" in the other statement, too ("the coach is"). */
+static bool same_voice(const sentence *a, const parts *pa, const sentence *b, const parts *pb)
+{
+    static const char *const by[] = {"by"};
+    bool by_a = frame_has(a, pa, by, 1), by_b = frame_has(b, pb, by, 1);
+    size_t count = sizeof copulas / sizeof copulas[0];
+    return by_a == by_b ||
+           (by_a ? frame_has(b, pb, copulas, count) : frame_has(a, pa, copulas, count));
+}
+
 static bool has_addition(const sentence *newer)
 {
     for (size_t i = 0; i < newer->count; i++) {
@@ -740,6 +799,8 @@ static retrieval_slot_verdict compare_facts(const sentence *a, const sentence *b
     write_value(a, &pa, out->older_value);
     write_value(b, &pb, out->newer_value);
     out->one_word = one_word_replaced(a, &pa, b, &pb);
+    out->same_stems =
+        stems_within(a, &pa, b, &pb) && stems_within(b, &pb, a, &pa) && same_voice(a, &pa, b, &pb);
     return RETRIEVAL_SLOT_IF_FRAMES_AGREE;
 }
 
@@ -764,7 +825,7 @@ void retrieval_slot_compare(const retrieval_statement *older, const retrieval_st
     out->verdict = RETRIEVAL_SLOT_OTHER;
     out->older_frame[0] = out->newer_frame[0] = 0;
     out->older_value[0] = out->newer_value[0] = 0;
-    out->one_word = false;
+    out->one_word = out->same_stems = false;
     cut(older->text, older->text_size, &a);
     cut(newer->text, newer->text_size, &b);
     if (a.too_long || b.too_long || a.question || b.question || a.count == 0 || b.count == 0 ||

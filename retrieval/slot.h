@@ -37,6 +37,8 @@ typedef enum retrieval_slot_verdict {
 
 typedef struct retrieval_slot {
     retrieval_slot_verdict verdict;
+    /* with IF_FRAMES_AGREE: the content words are the same but for their endings */
+    bool same_stems;
     bool one_word; /* with IF_FRAMES_AGREE: the frames differ in one word only, be strict */
     /* with IF_FRAMES_AGREE: what is said, as "it was founded by something", and the value */
     char older_frame[RETRIEVAL_FRAME_MAX], newer_frame[RETRIEVAL_FRAME_MAX];

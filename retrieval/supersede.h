@@ -4,7 +4,8 @@
  * Candidates of an episode are its nearest vectors and the episodes that hold its names (text
  * search); slot.h decides. Where two frames differ in wording they are encoded, entity and value
  * masked, and must mean the same, statements and values being compared, too; of several earlier
- * statements about one entity only those that agree (nearly) best with the newer one are closed.
+ * statements about one entity only those that agree (nearly) best with the newer one are closed,
+ * and only where no other newer one agrees clearly better with them.
  *
  * Incremental: an episode is compared once, when it is new, with all that are there; who is older
  * is closed by who is newer, whichever came in first. Resumable: the closings of a batch and how

@@ -116,6 +116,37 @@ static void test_other_words_are_left_to_their_frames(void **state)
     assert_true(compare(&close).one_word);
 }
 
+/* Goal: content words that are the same but for their endings are told, unless who does it to whom
+ * has changed. */
+static void test_words_of_one_stem_are_told(void **state)
+{
+    (void)state;
+    static const pair same[] = {
+        {"", "Northgate Library is headed by Ada Brandt.", "",
+         "The head of Northgate Library is Otto Lenz.", IF_AGREE},
+        {"", "The Heron was developed by Lenz Ltd.", "", "The developer of the Heron is Dahl Ltd.",
+         IF_AGREE},
+    };
+    static const pair other[] = {
+        {"", "Ruth Olsen lives in Bergen.", "", "The employer of Ruth Olsen is Heron Ltd.",
+         IF_AGREE},
+        {"", "Ruth Olsen coached Ada Brandt.", "", "Ruth Olsen was coached by Nils Dahl.",
+         IF_AGREE},
+        {"", "Ruth Olsen is coached by Ada Brandt.", "", "Ruth Olsen is coaching Nils Dahl.",
+         IF_AGREE},
+        {"", "The Heron was built in Bergen.", "", "The Heron was built by the yard of Oslo.",
+         IF_AGREE},
+    };
+    CHECK(same);
+    CHECK(other);
+    for (size_t i = 0; i < sizeof same / sizeof *same; i++) {
+        assert_true(compare(&same[i]).same_stems);
+    }
+    for (size_t i = 0; i < sizeof other / sizeof *other; i++) {
+        assert_false(compare(&other[i]).same_stems);
+    }
+}
+
 /* Goal: releases of one line follow one another, parallel lines and other products do not. */
 static void test_releases_of_one_line_follow_one_another(void **state)
 {
@@ -167,6 +198,7 @@ int main(void)
         cmocka_unit_test(test_another_value_for_the_same_thing_is_one_slot),
         cmocka_unit_test(test_what_does_not_replace_stays_open),
         cmocka_unit_test(test_other_words_are_left_to_their_frames),
+        cmocka_unit_test(test_words_of_one_stem_are_told),
         cmocka_unit_test(test_releases_of_one_line_follow_one_another),
         cmocka_unit_test(test_long_and_odd_texts_stay_open),
     };
