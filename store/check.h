@@ -24,9 +24,10 @@ base_status store_check_catalog(store_check *check, const char *folder, store_db
 
 /* sessions.c: every file of a conversation by itself: checksum, whose it is, and that no state is
  * older than the last forget. Kinds: damaged, checksum, misplaced, not_forgotten. A repair removes
- * what was found: the turns themselves are records, and chat reads them again. */
+ * what was found: the turns themselves are records, and chat reads them again. scrub_pending: a
+ * forget was interrupted; the next writer ends it and removes the states. */
 base_status store_check_sessions(store_check *check, const char *folder, store_db_txn *txn,
-                                 base_error *err);
+                                 bool scrub_pending, base_error *err);
 base_status store_repair_sessions(const char *folder, const store_verify_report *report,
                                   size_t *removed, base_error *err);
 

@@ -366,12 +366,12 @@ static base_status last_forget(store_db_txn *txn, uint64_t *commit, base_error *
 }
 
 base_status store_check_sessions(store_check *check, const char *folder, store_db_txn *txn,
-                                 base_error *err)
+                                 bool scrub_pending, base_error *err)
 {
     listing l;
     uint64_t forgotten = 0, turn = 0;
     base_status status = list(folder, "", &l, err);
-    if (!status && l.count > 0) {
+    if (!status && l.count > 0 && !scrub_pending) {
         status = last_forget(txn, &forgotten, err);
     }
     for (size_t i = 0; i < l.count && !status; i++) {

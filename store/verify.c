@@ -324,7 +324,7 @@ static base_status check_all(void *argument, store_check *check, base_error *err
     store_db_options options = {.read_only = true, .quiet_abort = true};
     store_db *db;
     store_db_txn *txn;
-    store_meta meta;
+    store_meta meta = {0};
     base_status status = store_db_open(folder, &options, &db, err);
     if (status == BASE_CORRUPT || status == BASE_INVALID) {
         store_check_lmdb(check, 0, "unreadable_data");
@@ -348,7 +348,8 @@ static base_status check_all(void *argument, store_check *check, base_error *err
             status = store_check_catalog(check, folder, txn, err);
         }
         if (status == BASE_OK && !check->broken) {
-            status = store_check_sessions(check, folder, txn, err);
+            status = store_check_sessions(check, folder, txn,
+                                          (meta.flags & STORE_META_SCRUB_PENDING) != 0, err);
         }
     }
     store_db_abort(txn);

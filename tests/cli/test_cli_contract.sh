@@ -300,7 +300,7 @@ says 'sessions/'
 says 'made by'
 state=$(ls "$store"/sessions/*.state | tail -n 1)
 check 'states are the owner'"'"'s alone' test "$(stat -c %a "$state")" = 600
-printf 'x' | dd of="$state" bs=1 seek=4000 conv=notrunc 2>"$work/dd"
+printf 'damaged!' | dd of="$state" bs=1 seek=4000 conv=notrunc 2>"$work/dd"
 tail -n 1 "$work/lines" | talk --resume-at last
 check 'a damaged state' test $? -eq 1
 says "$(basename "$state"): damaged"
