@@ -12,6 +12,13 @@
 size_t base_utf8_decode(const char *text, size_t length, uint32_t *code_point);
 /* Encode; returns bytes written (1..4). code_point <= 0x10FFFF. */
 size_t base_utf8_encode(uint32_t code_point, char out[4]);
+/* Is the byte part of a word: an ASCII letter or figure, or of a character that is not ASCII? */
+static inline bool base_is_word_byte(char c)
+{
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+           (unsigned char)c >= 0x80;
+}
+
 /* Offset of the first invalid byte, or length if all is valid. */
 size_t base_utf8_check(const char *text, size_t length);
 /* Largest n <= limit at which text may be cut without splitting a code point. */

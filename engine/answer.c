@@ -100,24 +100,19 @@ static bool is_function_word(const char *word, size_t size)
     return false;
 }
 
-static bool is_word_byte(unsigned char c)
-{
-    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || c >= 0x80;
-}
-
 /* Next word of lower-cased text from *at; digits with inner '.', '-', ':' stay one word ("3.11.4",
  * "2024-05-01"). */
 static bool next_word(const char *text, size_t size, size_t *at, const char **word, size_t *length)
 {
-    while (*at < size && !is_word_byte((unsigned char)text[*at])) {
+    while (*at < size && !base_is_word_byte(text[*at])) {
         ++*at;
     }
     size_t begin = *at;
     while (*at < size) {
-        unsigned char c = (unsigned char)text[*at];
+        char c = text[*at];
         bool inner = (c == '.' || c == '-' || c == ':') && *at > begin && *at + 1 < size &&
                      text[*at + 1] >= '0' && text[*at + 1] <= '9';
-        if (!is_word_byte(c) && !inner) {
+        if (!base_is_word_byte(c) && !inner) {
             break;
         }
         ++*at;

@@ -11,11 +11,11 @@
  */
 #include "engine/session.h"
 
-#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/text.h"
 
 enum {
     CONTEXT_MAX = 32, /* bytes before the word that are compared */
@@ -70,11 +70,6 @@ void session_draft_drop(engine_session *s)
 
 /* --- what comes next -------------------------------------------------------------------------- */
 
-static bool is_word(char c)
-{
-    return isalnum((unsigned char)c) || (unsigned char)c >= 0x80;
-}
-
 /* Bytes that two texts have in common before a[at] and b[b_at]. */
 static size_t common_before(const char *a, size_t at, const char *b, size_t b_at)
 {
@@ -103,7 +98,7 @@ static const char *find(const engine_session *s, const char *said, size_t begin,
         while ((at = strstr(at, word))) {
             size_t before = (size_t)(at - text->data);
             at += size;
-            if (at == end || (before > 0 && is_word(text->data[before - 1]))) {
+            if (at == end || (before > 0 && base_is_word_byte(text->data[before - 1]))) {
                 continue;
             }
             size_t common = common_before(said, begin, text->data, before);
@@ -148,7 +143,7 @@ static size_t propose(engine_session *s, int32_t *ids, size_t max)
         return 0;
     }
     size_t size = left < AHEAD_BYTES ? left : AHEAD_BYTES;
-    while (size > 0 && size < left && is_word(next[size])) {
+    while (size > 0 && size < left && base_is_word_byte(next[size])) {
         size--; /* no half word */
     }
     size_t known = tokens_of(s, end - begin + space), count = 0, proposed = 0;

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/text.h"
+
 enum { WORDS_MAX = 256, WORDS_MIN = 24, SHINGLE = 3, BEGIN = 3 };
 
 /* Chosen, not fitted: half of the shingles of a record of some thirty words stay where two or three
@@ -16,12 +18,6 @@ typedef struct word_set {
     size_t count;
 } word_set;
 
-static bool in_word(char c)
-{
-    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-           (unsigned char)c >= 0x80;
-}
-
 /* Hashes (FNV-1a) of the words in order, ASCII letters as small ones; figures: those with one. */
 static void cut(const char *text, size_t size, word_set *words, word_set *figures)
 {
@@ -30,7 +26,7 @@ static void cut(const char *text, size_t size, word_set *words, word_set *figure
         uint64_t hash = 0xcbf29ce484222325u;
         bool figure = false;
         size_t begin = at;
-        for (; at < size && in_word(text[at]); at++) {
+        for (; at < size && base_is_word_byte(text[at]); at++) {
             char c = text[at] >= 'A' && text[at] <= 'Z' ? (char)(text[at] + 'a' - 'A') : text[at];
             figure = figure || (c >= '0' && c <= '9');
             hash = (hash ^ (unsigned char)c) * 0x100000001b3u;

@@ -12,7 +12,6 @@
  * later goes first (twins; rank.h).
  * 4. Equal texts of one title or document are one hit: the newest known at as_of.
  */
-#include <ctype.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +19,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/text.h"
 #include "retrieval/internal.h"
 #include "retrieval/rank.h"
 
@@ -314,11 +314,10 @@ static bool is_question(const store_episode *e)
            strspn(e->text + end + 1, " \t\n") == e->text_size - end - 1;
 }
 
-/* ASCII letters and digits, and whatever is not ASCII. */
 static size_t word_size(const char *text, size_t size)
 {
     size_t n = 0;
-    while (n < size && (isalnum((unsigned char)text[n]) || (unsigned char)text[n] >= 0x80)) {
+    while (n < size && base_is_word_byte(text[n])) {
         n++;
     }
     return n;
