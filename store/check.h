@@ -1,14 +1,17 @@
-/* store/check.h: the checks of verify, which run in a child process, and what they report. */
+/* store/check.h: the checks of verify, most of them in a child process, and what they report. */
 #ifndef STORE_CHECK_H
 #define STORE_CHECK_H
 
 #include "store/internal.h"
 
-/* Where problems go: a pipe to the parent. Kinds are short stable words, listed in check.c. */
+/* Where problems go: a pipe to the parent or, in the parent, its report. Kinds are short stable
+ * words, listed in check.c. */
 typedef struct store_check {
     int fd;
+    store_verify_report *report; /* NULL in the child */
     uint64_t problems, episodes;
-    bool broken; /* a table could not be walked to its end: references are not worth following */
+    bool broken;    /* a table could not be walked to its end: references are not worth following */
+    bool no_memory; /* a problem found no room in the report */
 } store_check;
 
 void store_check_problem(store_check *check, const char *file, uint64_t id, const char *kind);
@@ -18,9 +21,6 @@ void store_check_lmdb(store_check *check, uint64_t id, const char *kind);
 base_status store_check_tables(store_check *check, store_db_txn *txn, base_error *err);
 /* Follow every reference, join the spans, compare counters. */
 base_status store_check_references(store_check *check, store_db_txn *txn, base_error *err);
-/* Compare the catalogue with the records, row by row and term by term. */
-base_status store_check_catalog(store_check *check, const char *folder, store_db_txn *txn,
-                                base_error *err);
 
 /* sessions.c: every file of a conversation by itself: checksum, whose it is, and that no state is
  * older than the last forget. Kinds: damaged, checksum, misplaced, not_forgotten. A repair removes
@@ -31,11 +31,9 @@ base_status store_check_sessions(store_check *check, const char *folder, store_d
 base_status store_repair_sessions(const char *folder, const store_verify_report *report,
                                   size_t *removed, base_error *err);
 
-/* Run work in a child that may die of what it touches; report gets its problems, and *died tells
- * whether it came to its end. Errors of the work itself are returned (BASE_VERSION ...). */
+/* What runs in a child process, which may die of what it touches. It may be forked beside other
+ * threads: LMDB and the C library only, no SQLite and no FAISS. */
 typedef base_status store_child_work(void *argument, store_check *check, base_error *err);
-base_status store_run_child(store_child_work *work, void *argument, store_verify_report *report,
-                            bool *died, base_error *err);
 
 base_status store_report_add(store_verify_report *report, const char *file, uint64_t id,
                              const char *kind);

@@ -1,10 +1,12 @@
 /* store/verify.c: store_verify. The records are read in a child process, which damage may kill; it
- * sends what it finds through a pipe. Afterwards, if asked, repair: salvaged records into a new
- * file (salvage.c), the catalogue filled anew.
+ * sends what it finds through a pipe. Records that it came through are then compared with the
+ * catalogue, in this process: a child forked beside other threads must not use SQLite, whose locks
+ * one of them may have held. Afterwards, if asked, repair: salvaged records into a new file
+ * (salvage.c), the catalogue filled anew.
  *
  * Message on the pipe: 1 byte type, 8 bytes number (little-endian), 64 bytes file, 64 bytes kind.
  *   'p' problem    'n' episodes checked    'e' error: number = base_status, followed by 768 bytes
- * of text    'd' done */
+ * of text    'd' done: number = 1 if a table could not be walked to its end */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -54,11 +56,16 @@ static void send_message(int fd, char type, uint64_t number, const char *file, c
 
 void store_check_problem(store_check *check, const char *file, uint64_t id, const char *kind)
 {
-    check->problems++;
-    if (check->problems <= PROBLEMS_MAX) {
+    bool more = ++check->problems > PROBLEMS_MAX;
+    if (check->problems > PROBLEMS_MAX + 1) {
+        return;
+    }
+    id = more ? 0 : id;
+    kind = more ? "more" : kind;
+    if (!check->report) {
         send_message(check->fd, 'p', id, file, kind);
-    } else if (check->problems == PROBLEMS_MAX + 1) {
-        send_message(check->fd, 'p', 0, file, "more");
+    } else if (store_report_add(check->report, file, id, kind) != BASE_OK) {
+        check->no_memory = true;
     }
 }
 
@@ -104,12 +111,14 @@ base_status store_report_add(store_verify_report *report, const char *file, uint
     return BASE_OK;
 }
 
-/* Read what the child says to its end; *done when it said that it is through. */
-static base_status receive(int fd, store_verify_report *report, bool *done, base_error *err)
+/* Read what the child says to its end; *done when it said that it is through, *broken when it
+ * could not walk a table. */
+static base_status receive(int fd, store_verify_report *report, bool *done, bool *broken,
+                           base_error *err)
 {
     char message[MESSAGE_SIZE];
     base_status status = BASE_OK;
-    *done = false;
+    *done = *broken = false;
     while (receive_all(fd, message, sizeof message)) {
         uint64_t number = base_get_u64((const uint8_t *)message + 1);
         message[72] = message[MESSAGE_SIZE - 1] = '\0';
@@ -127,6 +136,7 @@ static base_status receive(int fd, store_verify_report *report, bool *done, base
             }
         } else if (message[0] == 'd') {
             *done = true;
+            *broken = number != 0;
         }
     }
     return status;
@@ -143,12 +153,14 @@ static _Noreturn void child_main(int fd, store_child_work *work, void *argument)
         send_message(fd, 'e', (uint64_t)status, "", "");
         send_all(fd, error.text, sizeof error.text);
     }
-    send_message(fd, 'd', 0, "", "");
+    send_message(fd, 'd', check.broken, "", "");
     _exit(0);
 }
 
-base_status store_run_child(store_child_work *work, void *argument, store_verify_report *report,
-                            bool *died, base_error *err)
+/* Run work in a child; report gets its problems, *died tells whether it came to its end. Errors of
+ * the work itself are returned (BASE_VERSION ...). */
+static base_status run_child(store_child_work *work, void *argument, store_verify_report *report,
+                             bool *died, bool *broken, base_error *err)
 {
     int ends[2];
     if (pipe(ends) != 0) {
@@ -167,7 +179,7 @@ base_status store_run_child(store_child_work *work, void *argument, store_verify
     }
     close(ends[1]);
     bool done = false;
-    base_status status = receive(ends[0], report, &done, err);
+    base_status status = receive(ends[0], report, &done, broken, err);
     close(ends[0]);
     int state = 0;
     pid_t waited;
@@ -290,8 +302,9 @@ static base_status compare_rows(store_check *check, store_catalog *c, const stor
     return status == BASE_NOT_FOUND ? BASE_OK : status;
 }
 
-base_status store_check_catalog(store_check *check, const char *folder, store_db_txn *txn,
-                                base_error *err)
+/* Compare the catalogue with the records, row by row and term by term. */
+static base_status check_catalog(store_check *check, const char *folder, store_db_txn *txn,
+                                 base_error *err)
 {
     store_catalog *c = NULL;
     store_catalog_row *rows = NULL;
@@ -318,7 +331,7 @@ base_status store_check_catalog(store_check *check, const char *folder, store_db
  * ---------------------------------------------------------------------------------------------- */
 
 /* The child's work. */
-static base_status check_all(void *argument, store_check *check, base_error *err)
+static base_status check_records(void *argument, store_check *check, base_error *err)
 {
     const char *folder = argument;
     store_db_options options = {.read_only = true, .quiet_abort = true};
@@ -328,6 +341,7 @@ static base_status check_all(void *argument, store_check *check, base_error *err
     base_status status = store_db_open(folder, &options, &db, err);
     if (status == BASE_CORRUPT || status == BASE_INVALID) {
         store_check_lmdb(check, 0, "unreadable_data");
+        check->broken = true;
         return BASE_OK;
     }
     if (status != BASE_OK) {
@@ -345,9 +359,6 @@ static base_status check_all(void *argument, store_check *check, base_error *err
             status = store_check_references(check, txn, err);
         }
         if (status == BASE_OK && !check->broken) {
-            status = store_check_catalog(check, folder, txn, err);
-        }
-        if (status == BASE_OK && !check->broken) {
             status = store_check_sessions(check, folder, txn,
                                           (meta.flags & STORE_META_SCRUB_PENDING) != 0, err);
         }
@@ -355,6 +366,27 @@ static base_status check_all(void *argument, store_check *check, base_error *err
     store_db_abort(txn);
     store_db_close(db);
     return status;
+}
+
+/* The parent's part, over records that the child came through. */
+static base_status compare_catalog(const char *folder, store_verify_report *report, base_error *err)
+{
+    store_check check = {.fd = -1, .report = report, .problems = report->count};
+    store_db_options options = {.read_only = true};
+    store_db *db;
+    store_db_txn *txn;
+    base_status status = store_db_open(folder, &options, &db, err);
+    if (status != BASE_OK) {
+        return status;
+    }
+    status = store_db_begin(db, false, &txn, err);
+    if (status == BASE_OK) {
+        status = check_catalog(&check, folder, txn, err);
+        store_db_abort(txn);
+    }
+    store_db_close(db);
+    return status == BASE_OK && check.no_memory ? base_fail(err, BASE_NO_MEMORY, "out of memory")
+                                                : status;
 }
 
 /* No writer may be at work: the catalogue follows the records with a small delay. */
@@ -398,18 +430,18 @@ static base_status repair_records(const char *folder, bool raw, store_verify_rep
                                   base_error *err)
 {
     char fresh[STORE_PATH_SIZE];
-    bool died = false;
+    bool died = false, broken;
     if (base_path_join(fresh, sizeof fresh, folder, "rewrite") != BASE_OK) {
         return base_fail(err, BASE_LIMIT, "path is too long: %.80s...", folder);
     }
     store_salvage salvage = {.folder = folder, .fresh_folder = fresh, .raw = raw};
     uint64_t checked = report->episodes_checked;
-    base_status status = store_run_child(store_salvage_records, &salvage, report, &died, err);
+    base_status status = run_child(store_salvage_records, &salvage, report, &died, &broken, err);
     report->episodes_checked = checked;
     if (!raw && (died || status == BASE_CORRUPT || status == BASE_INVALID)) {
         /* The tables looked walkable and were not: once more from the bytes. */
         salvage.raw = true;
-        status = store_run_child(store_salvage_records, &salvage, report, &died, err);
+        status = run_child(store_salvage_records, &salvage, report, &died, &broken, err);
         report->episodes_checked = checked;
     }
     if (status == BASE_OK && died) {
@@ -456,7 +488,7 @@ base_status store_verify(const char *path, bool repair, store_verify_report *rep
     base_file_info info;
     store_verify_report found = {0};
     int lock_fd = -1;
-    bool died = false;
+    bool died = false, broken = false;
     if (base_path_join(data, sizeof data, path, STORE_DATA_NAME) != BASE_OK) {
         return base_fail(err, BASE_LIMIT, "path is too long: %.80s...", path);
     }
@@ -466,11 +498,14 @@ base_status store_verify(const char *path, bool repair, store_verify_report *rep
     }
     status = lock_writer(path, &lock_fd, err);
     if (status == BASE_OK) {
-        status = store_run_child(check_all, (void *)(uintptr_t)path, &found, &died, err);
+        status = run_child(check_records, (void *)(uintptr_t)path, &found, &died, &broken, err);
     }
     if (status == BASE_OK && died &&
         store_report_add(&found, STORE_DATA_NAME, 0, "reader_died") != BASE_OK) {
         status = base_fail(err, BASE_NO_MEMORY, "out of memory");
+    }
+    if (status == BASE_OK && !died && !broken) {
+        status = compare_catalog(path, &found, err);
     }
     size_t sessions = 0;
     if (status == BASE_OK && repair) {
