@@ -27,9 +27,9 @@ typedef struct engine_session engine_session;
 /* What attention sees (contract: --core). */
 typedef enum engine_core {
     ENGINE_CORE_DEFAULT, /* hybrid where the model has fading layers, else full */
-    ENGINE_CORE_FULL,   /* everything in the window's slots */
-    ENGINE_CORE_WINDOW, /* sinks, memories and the last W tokens, endlessly */
-    ENGINE_CORE_HYBRID, /* the model's fading layers, with their own window */
+    ENGINE_CORE_FULL,    /* everything in the window's slots */
+    ENGINE_CORE_WINDOW,  /* sinks, memories and the last W tokens, endlessly */
+    ENGINE_CORE_HYBRID,  /* the model's fading layers, with their own window */
     ENGINE_CORE_COUNT
 } engine_core;
 const char *engine_core_name(engine_core core);
@@ -40,10 +40,10 @@ typedef struct engine_options {
     const char *encoder_path; /* folder; NULL = no encoder (no memory possible) */
     const char *adapter_path; /* NULL = none */
     engine_core core;
-    size_t window;            /* W of a bounded core, 0 = 1,024 */
-    size_t threads;           /* 0 = all cores */
-    bool reference;           /* f32 activations and f32 KV: slow, for checks */
-    kvblob_type kv_type;      /* of keys and values on disk (contract: --kv-type) */
+    size_t window;       /* W of a bounded core, 0 = 1,024 */
+    size_t threads;      /* 0 = all cores */
+    bool reference;      /* f32 activations and f32 KV: slow, for checks */
+    kvblob_type kv_type; /* of keys and values on disk (contract: --kv-type) */
 } engine_options;
 
 base_status engine_open(const engine_options *options, engine **out, base_error *err);
@@ -102,30 +102,31 @@ typedef struct engine_session_options {
     size_t window_slots;
     size_t memories_max;     /* resident at once, 0 = default */
     size_t memory_slots_max; /* resident tokens, 0 = default */
-    /* below it nothing is spliced and an answer abstains; NAN = the calibrated default */
+    /* relevance (retrieval.h) below which nothing is spliced and an answer abstains; NAN = the
+     * calibrated default */
     float score_min;
     /* hits that score less than this share of the best are left out: beside the right memory they
      * only mislead */
     float score_share;
     /* engine_ask answers ENGINE_ABSTAIN_TEXT when nothing scores score_min */
     bool may_abstain;
-    engine_layout layout;    /* ablation */
-    bool no_bias;            /* ablation: strength is not added in attention */
-    bool no_time;            /* ablation: ranking without its time term */
-    bool no_bm25;            /* ablation: ranking without BM25 */
-    bool query_hidden;       /* ablation: engine_hidden_vector; the store's vectors are such too */
-    bool no_kv_disk;         /* ablation: never read KV from disk */
-    bool no_draft;           /* ablation: one token a pass, whatever a memory says */
-    bool notes_plain;        /* arm prompt pastes what a splice holds: no dates, best nearest */
-    bool keep_writes;        /* collect uses and new KV for engine_session_write */
-    uint64_t kv_budget;      /* bytes of KV that a write leaves in the store; UINT64_MAX = any */
-    bool no_uses;            /* of these, only KV: asking does not change what is answered later */
+    engine_layout layout; /* ablation */
+    bool no_bias;         /* ablation: strength is not added in attention */
+    bool no_time;         /* ablation: ranking without its time term */
+    bool no_bm25;         /* ablation: ranking without BM25 */
+    bool query_hidden;    /* ablation: engine_hidden_vector; the store's vectors are such too */
+    bool no_kv_disk;      /* ablation: never read KV from disk */
+    bool no_draft;        /* ablation: one token a pass, whatever a memory says */
+    bool notes_plain;     /* arm prompt pastes what a splice holds: no dates, best nearest */
+    bool keep_writes;     /* collect uses and new KV for engine_session_write */
+    uint64_t kv_budget;   /* bytes of KV that a write leaves in the store; UINT64_MAX = any */
+    bool no_uses;         /* of these, only KV: asking does not change what is answered later */
     /* Where the window is bounded: text of engine_generate and engine_continue that leaves it is
      * cut into episodes, and those that pass the write test are stored under this source (lived
      * memory); NULL = off. Needs a store that can be written. */
     const char *lived_source;
-    float lived_rate;        /* share of spans that the write test aims at; 0 = the default */
-    const uint64_t *oracle;  /* [oracle_count] for ENGINE_ARM_ORACLE */
+    float lived_rate;       /* share of spans that the write test aims at; 0 = the default */
+    const uint64_t *oracle; /* [oracle_count] for ENGINE_ARM_ORACLE */
     size_t oracle_count;
     /* Called for every piece of answer text as it is final (whole code points); may be NULL. */
     void (*on_text)(void *argument, const char *text, size_t size);
@@ -171,8 +172,8 @@ typedef struct engine_memory {
 
 enum { ENGINE_EVENT_MEMORIES_MAX = 8 };
 typedef struct engine_event {
-    size_t at_token; /* index into tokens: the token that comes next */
-    bool in_answer;  /* phase */
+    size_t at_token;        /* index into tokens: the token that comes next */
+    bool in_answer;         /* phase */
     float score, threshold; /* entropy and threshold in nats */
     double query_ms, splice_ms;
     char *query; /* text that was looked up */
@@ -190,7 +191,7 @@ typedef struct engine_citation {
 typedef struct engine_answer {
     char *text; /* NUL-terminated */
     bool abstained;
-    float best_score; /* of retrieval at the start of the answer */
+    float best_score; /* relevance of the best hit of retrieval at the start of the answer */
     engine_token *tokens;
     size_t token_count;
     engine_event *events;

@@ -50,9 +50,9 @@ base_status session_paste_hits(engine_session *s, const retrieval_hit *hits, siz
     dated_note notes[ENGINE_EVENT_MEMORIES_MAX];
     size_t wanted = 0;
     bool dated = !s->options.notes_plain;
-    float enough = session_score_enough(s, hits, count);
+    const retrieval_hit *best = session_best_hit(hits, count);
     while (wanted < count && wanted < s->options.memories_max &&
-           wanted < ENGINE_EVENT_MEMORIES_MAX && hits[wanted].score >= enough) {
+           wanted < ENGINE_EVENT_MEMORIES_MAX && session_is_enough(s, best, &hits[wanted])) {
         store_brief brief;
         base_status status = store_get_briefs(s->options.store, &hits[wanted].id, 1,
                                               s->options.as_of_us, &brief, err);

@@ -106,14 +106,20 @@ base_status session_look_up(engine_session *s, const char *query, size_t query_s
     return status;
 }
 
-float session_score_enough(const engine_session *s, const retrieval_hit *hits, size_t count)
+const retrieval_hit *session_best_hit(const retrieval_hit *hits, size_t count)
 {
-    size_t best = 0;
-    while (best < count && hits[best].asks) {
-        best++;
+    for (size_t i = 0; i < count; i++) {
+        if (!hits[i].asks) {
+            return &hits[i];
+        }
     }
-    float share = best < count ? s->options.score_share * hits[best].score : 0;
-    return share > s->options.score_min ? share : s->options.score_min;
+    return NULL;
+}
+
+bool session_is_enough(const engine_session *s, const retrieval_hit *best, const retrieval_hit *hit)
+{
+    return hit->relevance >= s->options.score_min &&
+           (!best || hit->score >= s->options.score_share * best->score);
 }
 
 /* A mark behind the place of a change moves with its slot. */
@@ -214,14 +220,14 @@ base_status session_splice(engine_session *s, const retrieval_hit *hits, size_t 
                            base_error *err)
 {
     size_t chosen[ENGINE_EVENT_MEMORIES_MAX], chosen_count = 0;
-    float enough = session_score_enough(s, hits, count);
+    const retrieval_hit *best = session_best_hit(hits, count);
     double begin = base_clock_ms();
     *spliced = 0;
     if (wanted > ENGINE_EVENT_MEMORIES_MAX) {
         wanted = ENGINE_EVENT_MEMORIES_MAX;
     }
     for (size_t i = 0; i < count && chosen_count < wanted; i++) {
-        if (hits[i].score >= enough &&
+        if (session_is_enough(s, best, &hits[i]) &&
             strength_of(s, &hits[i]) >= (float)STORE_STRENGTH_SPLICE_MIN &&
             !splice_find(&s->window, hits[i].id) && !session_lived_visible(s, hits[i].id)) {
             chosen[chosen_count++] = i;

@@ -362,7 +362,7 @@ static base_status recall_here(engine_session *s, bool in_answer, float entropy,
     if (hit_count > 0 && session_lived_visible(s, hits[0].id)) {
         goto done; /* it has not left the window */
     }
-    bool found = hit_count > 0 && hits[0].score >= running_score_min;
+    bool found = hit_count > 0 && hits[0].relevance >= running_score_min;
     bool leads = found && (hit_count == 1 || hits[0].score - hits[1].score >= running_lead_min ||
                            splice_find(&s->window, hits[0].id));
     if (!leads && innovation_again(&s->innovation, TRY_AGAIN)) {
@@ -529,6 +529,7 @@ static base_status look_up_oracle(engine_session *s, retrieval_hit *hits, size_t
         hits[(*hit_count)++] =
             (retrieval_hit){.id = s->options.oracle[i],
                             .score = 1.0f,
+                            .relevance = 1.0f,
                             .similarity = 1.0f,
                             .strength = (float)store_strength(&brief, s->options.as_of_us)};
     }
@@ -649,7 +650,8 @@ static base_status take_question(engine_session *s, size_t max_tokens, bool *abs
     if (status) {
         goto done;
     }
-    s->answer->best_score = hit_count ? hits[0].score : 0.0f;
+    const retrieval_hit *best = session_best_hit(hits, hit_count);
+    s->answer->best_score = best ? best->relevance : 0.0f;
     if (s->options.may_abstain && s->answer->best_score < s->options.score_min) {
         *abstain = true;
         goto done;

@@ -16,7 +16,7 @@ struct engine {
     tokenizer *tokenizer;
     encoder *encoder;
     core_stream_options stream_options;
-    core_stream *hidden; /* hidden.c: of its own, opened when first asked for */
+    core_stream *hidden;  /* hidden.c: of its own, opened when first asked for */
     float *hidden_centre; /* [channels] */
     kvblob_type kv_type;
     char *model_name;
@@ -110,9 +110,13 @@ base_status session_event(engine_session *s, bool in_answer, float score, const 
 base_status session_look_up(engine_session *s, const char *query, size_t query_size,
                             retrieval_hit *hits, size_t *count, size_t max, double *ms,
                             base_error *err);
-/* The score from which on a hit is given to the reader: score_min, and score_share of the best that
- * says something (a stored question may score highest and answers nothing). */
-float session_score_enough(const engine_session *s, const retrieval_hit *hits, size_t count);
+/* The best of hits that says something (a stored question may score highest and answers nothing),
+ * or NULL. */
+const retrieval_hit *session_best_hit(const retrieval_hit *hits, size_t count);
+/* Is a hit given to the reader? Its relevance reaches score_min, so that age alone hides nothing,
+ * and its score is at least score_share of the best's (NULL: there is none). */
+bool session_is_enough(const engine_session *s, const retrieval_hit *best,
+                       const retrieval_hit *hit);
 /* Splice the best of hits (best first) before slot *at, nearest to what follows the best: at most
  * `wanted`, within the budget, nothing that is resident. Makes room by evicting the weakest.
  * *spliced: how many came in. */

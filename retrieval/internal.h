@@ -29,7 +29,7 @@ struct retrieval {
 /* An episode on its way to becoming a hit. */
 typedef struct retrieval_candidate {
     uint64_t id;
-    float similarity, bm25, time, numbers, strength, score;
+    float similarity, bm25, time, numbers, strength, score, relevance;
     bool has_similarity, asks;
     store_brief brief;
     store_episode episode; /* id 0: not read */

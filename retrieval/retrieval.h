@@ -17,8 +17,8 @@
 
 typedef struct retrieval retrieval;
 
-/* Below this score (see rank.h for how it was calibrated) what was found does not answer the
- * question: an asker abstains. */
+/* Below this relevance (eval/calibrate_abstain.md: how it was calibrated) what was found does not
+ * answer the question: an asker abstains. */
 #define RETRIEVAL_SCORE_ANSWERABLE 0.35f
 
 /* s stays owned by the caller and must outlive the handle. dim: the encoder's vector size. Catches
@@ -52,6 +52,7 @@ typedef struct retrieval_query {
 typedef struct retrieval_hit {
     uint64_t id;
     float score;
+    float relevance;  /* score before ageing: what nothing superseded keeps it however weak it is */
     float similarity; /* cosine */
     float bm25;       /* raw BM25 >= 0 */
     float time;       /* time term 0..1 */

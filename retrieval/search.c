@@ -13,6 +13,7 @@
  * 4. Equal texts of one title or document are one hit: the newest known at as_of.
  */
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -350,8 +351,11 @@ static bool repeats(const retrieval_query *q, const store_episode *e)
 
 static void score_one(const retrieval_query *q, const retrieval_weights *w, candidate *c)
 {
-    c->score = retrieval_score(w, c->similarity, c->bm25, c->time, c->numbers,
-                               q->use_strength ? c->strength : -1);
+    float strength = q->use_strength ? c->strength : -1;
+    float unaged = fminf(c->strength / (float)STORE_STRENGTH_FLOOR, 1); /* 1 unless superseded */
+    c->score = retrieval_score(w, c->similarity, c->bm25, c->time, c->numbers, strength);
+    c->relevance = retrieval_score(w, c->similarity, c->bm25, c->time, c->numbers,
+                                   q->use_strength ? unaged : -1);
 }
 
 /* Exact similarity (a segment's may be approximate, BM25 has none) and the time term. An episode
@@ -505,9 +509,11 @@ static void collapse(const candidates *c, size_t k, retrieval_hit *hits, size_t 
             continue;
         }
         float best = same < n ? hits[same].score : x->score;
+        float relevance = same < n ? fmaxf(hits[same].relevance, x->relevance) : x->relevance;
         shown[same] = x;
         hits[same] = (retrieval_hit){.id = x->id,
                                      .score = best,
+                                     .relevance = relevance,
                                      .similarity = x->similarity,
                                      .bm25 = x->bm25,
                                      .time = x->time,

@@ -133,6 +133,8 @@ json '"Ralph Emery" in d["answer"] and "Beatrice Cole" not in d["answer"] and d[
 json 'all(c["observed_at"] <= "2022-06-01T00:00:00Z" for c in d["citations"])'
 run 0 ask "$treasurer" --now 2022-06-01 $short --json
 json '"Ralph Emery" in d["answer"]'
+run 0 ask "$treasurer" --now 2049-06-01 $short --json
+json '"Beatrice Cole" in d["answer"] and not d["abstained"]' # weak by now, and still what holds
 run 0 ask 'What is the boiling point of gallium?' $today $short --json
 json 'd["abstained"] and d["answer"] and d["citations"] == []'
 run 0 ask 'How do the seals like the soup?' --as-of 2001-01-01 $today $short --json

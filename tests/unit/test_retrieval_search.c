@@ -308,6 +308,29 @@ static void test_retrieval_strength_puts_the_newer_version_first(void **state)
     store_close(s);
 }
 
+/* Goal: age makes what holds score less, not less relevant; what was superseded both. */
+static void test_retrieval_age_alone_leaves_relevance(void **state)
+{
+    (void)state;
+    store *s = open_it(false);
+    store_set_default_half_life(s, 365 * 86400.0);
+    put(s, "hours", "Opening hours", "The clinic opens at nine.", 10 * DAY, 5);
+    uint64_t new =
+        put(s, "hours", "Opening hours", "The clinic opens at eight.", 20 * DAY, 5 + DIM);
+    retrieval *r = open_retrieval(s);
+    retrieval_hit fresh[4], aged[4];
+    const char *question = "When does the clinic open?";
+    assert_int_equal(search(r, 5, question, 20 * DAY, true, 4, fresh), 2);
+    assert_int_equal(search(r, 5, question, 20000 * DAY, true, 4, aged), 2);
+    assert_int_equal(aged[0].id, new);
+    assert_float_equal(aged[0].strength, STORE_STRENGTH_FLOOR, 1e-6);
+    assert_float_equal(aged[0].score, STORE_STRENGTH_FLOOR * fresh[0].score, 1e-5);
+    assert_float_equal(aged[0].relevance, fresh[0].score, 1e-5);
+    assert_true(aged[1].relevance < 0.1f * fresh[1].relevance);
+    retrieval_close(r);
+    store_close(s);
+}
+
 /* Goal: of two documents that say nearly the same, the one observed later goes first with strength,
  * the nearer one without; documents that are alike in score only keep their order, and so does what
  * came later than as-of. */
@@ -689,6 +712,7 @@ int main(void)
         with_store(test_retrieval_search_fuses_vectors_and_words),
         with_store(test_retrieval_search_cuts_at_as_of),
         with_store(test_retrieval_strength_puts_the_newer_version_first),
+        with_store(test_retrieval_age_alone_leaves_relevance),
         with_store(test_retrieval_twins_are_ordered_by_time),
         with_store(test_retrieval_a_question_asked_before_is_no_answer),
         with_store(test_retrieval_collapses_copies_into_the_newest),
