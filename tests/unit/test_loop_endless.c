@@ -115,7 +115,9 @@ static void check_flat(engine_core core, size_t total)
     double before = fastest(list, 0, third), after = fastest(list, 2 * third, STRETCHES);
     printf("%s: %zu tokens, %zu then %zu KiB resident, %.1f then %.1f us a token\n",
            engine_core_name(core), last->tokens, early->kib, last->kib, before * 1e3, after * 1e3);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) /* hold back what was freed */
     assert_true(last->kib <= early->kib + 512);
+#endif
     double allocations = 0, more = 0;
     for (size_t i = 0; i < third; i++) {
         allocations += list[i].allocations;
