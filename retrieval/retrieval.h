@@ -52,7 +52,7 @@ typedef struct retrieval_query {
 typedef struct retrieval_hit {
     uint64_t id;
     float score;
-    float relevance;  /* score before ageing: what nothing superseded keeps it however weak it is */
+    float relevance;  /* score before ageing, unless superseded: kept however weak it is */
     float similarity; /* cosine */
     float bm25;       /* raw BM25 >= 0 */
     float time;       /* time term 0..1 */

@@ -352,10 +352,10 @@ static bool repeats(const retrieval_query *q, const store_episode *e)
 static void score_one(const retrieval_query *q, const retrieval_weights *w, candidate *c)
 {
     float strength = q->use_strength ? c->strength : -1;
-    float unaged = fminf(c->strength / (float)STORE_STRENGTH_FLOOR, 1); /* 1 unless superseded */
+    bool superseded = c->strength < (float)STORE_STRENGTH_FLOOR; /* semantics 2 */
     c->score = retrieval_score(w, c->similarity, c->bm25, c->time, c->numbers, strength);
-    c->relevance = retrieval_score(w, c->similarity, c->bm25, c->time, c->numbers,
-                                   q->use_strength ? unaged : -1);
+    c->relevance =
+        retrieval_score(w, c->similarity, c->bm25, c->time, c->numbers, superseded ? strength : -1);
 }
 
 /* Exact similarity (a segment's may be approximate, BM25 has none) and the time term. An episode
