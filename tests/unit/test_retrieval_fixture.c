@@ -6,40 +6,23 @@
  * It holds versions of a document, a closed episode of another, one that was forgotten, uses, keys
  * and values, half-lives, a vector index and two files of a conversation.
  */
-#include <math.h>
-
 #include "base/file.h"
-#include "base/rng.h"
-#include "folder_testing.h"
 #include "retrieval/retrieval.h"
 #include "store/sessions.h"
+#include "store_testing.h"
+#include "vector_testing.h"
 
 #define DIM 8
-#define DAY BASE_DAY_US
 #define ENCODER "fixture:1"
 
 static const uint8_t tag[32] = "fixture";
 static const int64_t later = 30 * DAY;
 
-static void vector_of(uint64_t seed, float *v)
-{
-    base_rng rng;
-    base_rng_seed(&rng, seed);
-    float norm = 0;
-    for (size_t i = 0; i < DIM; i++) {
-        v[i] = 0.2f * (float)base_rng_normal(&rng) + (i == seed % DIM ? 1.0f : 0.0f);
-        norm += v[i] * v[i];
-    }
-    for (size_t i = 0; i < DIM; i++) {
-        v[i] /= sqrtf(norm);
-    }
-}
-
 static uint64_t put(store_txn *txn, const char *id, const char *text, int64_t observed_at_us,
                     uint64_t seed)
 {
     float vector[DIM];
-    vector_of(seed, vector);
+    lean_vector(seed, vector, DIM);
     store_new_span span = {.end_byte = strlen(text), .section = "Tides", .vector = vector};
     store_new_document doc = {.source = "harbour",
                               .external_id = id,
@@ -118,15 +101,6 @@ static void copy_folder(const char *from, const char *to)
     base_free(files);
 }
 
-static void assert_verifies(const char *folder, uint64_t episodes)
-{
-    store_verify_report report = {0};
-    assert_ok(store_verify(folder, false, &report, err));
-    assert_int_equal(report.count, 0);
-    assert_int_equal(report.episodes_checked, episodes);
-    base_free(report.problems);
-}
-
 static void assert_index_verifies(store *s)
 {
     store_verify_report report = {0};
@@ -141,7 +115,7 @@ static uint64_t best(retrieval *r, const char *text, uint64_t seed, int64_t as_o
     float vector[DIM];
     retrieval_hit hits[4];
     size_t count = 0;
-    vector_of(seed, vector);
+    lean_vector(seed, vector, DIM);
     retrieval_query query = {.text = text,
                              .text_size = strlen(text),
                              .vector = vector,
@@ -162,7 +136,7 @@ static void check_episode(store *s, uint64_t id, const char *text, int64_t obser
     store_episode e;
     float vector[DIM];
     assert_ok(store_get(s, id, &e, err));
-    vector_of(id, vector); /* the seeds are the ids */
+    lean_vector(id, vector, DIM); /* the seeds are the ids */
     assert_string_equal(e.text, text);
     assert_string_equal(e.source, "harbour");
     assert_string_equal(e.title, "Log");

@@ -2,7 +2,6 @@
  * and an index that can be lost, damaged or overtaken without harm. */
 #include <dirent.h>
 #include <fcntl.h>
-#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -19,6 +18,7 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "retrieval/internal.h"
+#include "vector_testing.h"
 
 #define DIM 16
 #define DAY BASE_DAY_US
@@ -68,27 +68,12 @@ static store *open_it(bool read_only)
     return s;
 }
 
-/* A unit vector that leans towards axis (seed mod DIM), the rest drawn by seed. */
-static void vector_of(uint64_t seed, float *v)
-{
-    base_rng rng;
-    base_rng_seed(&rng, seed);
-    float norm = 0;
-    for (size_t i = 0; i < DIM; i++) {
-        v[i] = 0.2f * (float)base_rng_normal(&rng) + (i == seed % DIM ? 1.0f : 0.0f);
-        norm += v[i] * v[i];
-    }
-    for (size_t i = 0; i < DIM; i++) {
-        v[i] /= sqrtf(norm);
-    }
-}
-
 /* Put a one-episode document in a commit of its own; returns its id. */
 static uint64_t put_as(store *s, store_kind kind, const char *id, const char *title,
                        const char *text, int64_t observed, uint64_t vector_seed)
 {
     float v[DIM];
-    vector_of(vector_seed, v);
+    lean_vector(vector_seed, v, DIM);
     store_new_span span = {.end_byte = strlen(text), .vector = v};
     store_new_document doc = {.source = "test",
                               .external_id = id,
@@ -127,7 +112,7 @@ static void put_many(store *s, size_t n, size_t from)
     for (size_t i = from; i < from + n; i++) {
         char id[24], text[48];
         float v[DIM];
-        vector_of(1000 + i, v);
+        lean_vector(1000 + i, v, DIM);
         snprintf(id, sizeof id, "d%zu", i);
         int size = snprintf(text, sizeof text, "Document number %zu.", i);
         store_new_span span = {.end_byte = (uint64_t)size, .vector = v};
@@ -171,7 +156,7 @@ static size_t search(retrieval *r, uint64_t vector_seed, const char *text, int64
                      bool use_strength, size_t k, retrieval_hit *hits)
 {
     float v[DIM];
-    vector_of(vector_seed, v);
+    lean_vector(vector_seed, v, DIM);
     retrieval_query q = {.text = text,
                          .text_size = text ? strlen(text) : 0,
                          .vector = vector_seed ? v : NULL,
@@ -237,7 +222,7 @@ static void test_retrieval_search_fuses_vectors_and_words(void **state)
     assert_true(hits[0].bm25 > 0);
     /* the vector says c a little, the words say b */
     float v[DIM];
-    vector_of(3, v);
+    lean_vector(3, v, DIM);
     size_t n = search(r, 3, "mayor Ruth Ekdal", 9 * DAY, true, 2, hits);
     assert_int_equal(n, 2);
     assert_true((hits[0].id == b && hits[1].id == c) || (hits[0].id == c && hits[1].id == b));
@@ -343,8 +328,8 @@ static void test_retrieval_twins_are_ordered_by_time(void **state)
     uint64_t newer = put(s, "b", "Mayor in June", "The mayor is Olaf.", 20 * DAY, 5 + DIM);
     uint64_t other = put(s, "c", "Harbour", "The ferry is blue.", 30 * DAY, 6);
     float a[DIM], b[DIM];
-    vector_of(5, a);
-    vector_of(5 + DIM, b);
+    lean_vector(5, a, DIM);
+    lean_vector(5 + DIM, b, DIM);
     float cosine = 0;
     for (size_t i = 0; i < DIM; i++) {
         cosine += a[i] * b[i];
@@ -380,7 +365,7 @@ static void test_retrieval_a_question_asked_before_is_no_answer(void **state)
     uint64_t faq = put(s, "faq", "Questions", "Who is the mayor?", 10 * DAY, 5);
     retrieval *r = open_retrieval(s);
     float v[DIM];
-    vector_of(5, v);
+    lean_vector(5, v, DIM);
     retrieval_query q = {.vector = v,
                          .now_us = 20 * DAY,
                          .as_of_us = 20 * DAY,
@@ -471,7 +456,7 @@ static void test_retrieval_forgotten_vectors_leave_the_disk(void **state)
     ids[1] = hits[0].id;
     assert_true(ids[0] < ids[1]);
     float gone[DIM];
-    vector_of(1007, gone);
+    lean_vector(1007, gone, DIM);
     assert_true(on_disk(gone, sizeof gone));
     forget(s, ids, 2);
     assert_ok(retrieval_sync(r, err));
@@ -674,7 +659,7 @@ static void test_retrieval_search_survives_failing_allocations(void **state)
     assert_ok(retrieval_sync(r, err));
     retrieval_hit hits[3];
     float v[DIM];
-    vector_of(1004, v);
+    lean_vector(1004, v, DIM);
     retrieval_query q = {.text = "Document number 4",
                          .text_size = 17,
                          .vector = v,
