@@ -13,33 +13,34 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/rng.h"
-#include "cli/cli.h"
+#include "cli/bench.h"
 
-enum { ROUNDS_DEFAULT = 5, ROUNDS_MAX = 1000, PREFILL = 512, DECODE = 32, BOUND_DEFAULT = 1024 };
+enum { ROUNDS_DEFAULT = 5, PREFILL = 512, DECODE = 32, BOUND_DEFAULT = 1024 };
 
-typedef struct figure {          /* of one round */
-    double seconds, cpu_seconds; /* on the wall; of all threads */
-} figure;
-
-static figure now(void)
+cli_bench_figure cli_bench_now(void)
 {
     struct rusage use;
     getrusage(RUSAGE_SELF, &use);
     double cpu = (double)(use.ru_utime.tv_sec + use.ru_stime.tv_sec) +
                  1e-6 * (double)(use.ru_utime.tv_usec + use.ru_stime.tv_usec);
-    return (figure){base_clock_ms() * 1e-3, cpu};
+    return (cli_bench_figure){base_clock_ms() * 1e-3, cpu};
 }
 
-static figure since(figure begin)
+cli_bench_figure cli_bench_since(cli_bench_figure begin)
 {
-    figure end = now();
-    return (figure){end.seconds - begin.seconds, end.cpu_seconds - begin.cpu_seconds};
+    cli_bench_figure end = cli_bench_now();
+    return (cli_bench_figure){end.seconds - begin.seconds, end.cpu_seconds - begin.cpu_seconds};
 }
 
 static int compare(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
+}
+
+void cli_bench_sort(double *values, size_t count)
+{
+    qsort(values, count, sizeof *values, compare);
 }
 
 /* Wait for our turn; false when nobody asks any more. */
@@ -53,23 +54,21 @@ static bool next_round(void)
     return false;
 }
 
-/* Runs `round` as often as is asked for. units: done by a round; rates [ROUNDS_MAX] a second. */
-typedef base_status bench_round(void *argument, base_error *err);
-static base_status run_rounds(const cli_options *o, bench_round *round, void *argument,
-                              double units, double *rates, size_t *count, base_error *err)
+base_status cli_bench_rounds(const cli_options *o, cli_bench_round *round, void *argument,
+                             double units, double *rates, size_t *count, base_error *err)
 {
     size_t rounds = o->rounds ? o->rounds : ROUNDS_DEFAULT;
     base_status status = BASE_OK;
-    rounds = o->paced || rounds > ROUNDS_MAX ? ROUNDS_MAX : rounds;
+    rounds = o->paced || rounds > CLI_BENCH_ROUNDS_MAX ? CLI_BENCH_ROUNDS_MAX : rounds;
     *count = 0;
     if (o->paced) {
         printf("ready\n");
         fflush(stdout);
     }
     while (*count < rounds && !status && (!o->paced || next_round())) {
-        figure begin = now();
+        cli_bench_figure begin = cli_bench_now();
         status = round(argument, err);
-        figure took = since(begin);
+        cli_bench_figure took = cli_bench_since(begin);
         rates[(*count)++] = units / took.seconds;
         if (o->paced && !status) {
             printf("{\"units\": %.0f, \"seconds\": %.6f, \"cpu_seconds\": %.6f}\n", units,
@@ -77,8 +76,35 @@ static base_status run_rounds(const cli_options *o, bench_round *round, void *ar
             fflush(stdout);
         }
     }
-    qsort(rates, *count, sizeof *rates, compare);
+    cli_bench_sort(rates, *count);
     return status;
+}
+
+base_status cli_bench_folder_make(char folder[CLI_BENCH_PATH], base_error *err)
+{
+    const char *tmp = getenv("TMPDIR");
+    tmp = tmp && *tmp ? tmp : "/tmp";
+    snprintf(folder, CLI_BENCH_PATH, "%s/eidetic-bench-XXXXXX", tmp);
+    if (!mkdtemp(folder)) {
+        folder[0] = 0;
+        return base_fail(err, BASE_IO, "cannot create a folder in %s", tmp);
+    }
+    return BASE_OK;
+}
+
+static int remove_one(const char *path, const struct stat *info, int type, struct FTW *ftw)
+{
+    (void)info;
+    (void)type;
+    (void)ftw;
+    return remove(path);
+}
+
+void cli_bench_folder_remove(const char *folder)
+{
+    if (folder[0]) {
+        nftw(folder, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    }
 }
 
 static void add_row(json_t *rows, const char *what, size_t tokens, size_t depth, size_t window,
@@ -163,7 +189,7 @@ static base_status bench_tokens(const cli_options *o, engine *e, bool prefill, s
                                 json_t *rows, base_error *err)
 {
     enum { PASS = 64 };
-    double rates[ROUNDS_MAX];
+    double rates[CLI_BENCH_ROUNDS_MAX];
     size_t count = 0, window = o->core && strcmp(o->core, "window") == 0
                                    ? (o->window ? o->window : BOUND_DEFAULT)
                                    : 0;
@@ -178,7 +204,7 @@ static base_status bench_tokens(const cli_options *o, engine *e, bool prefill, s
     }
     base_status status = open_tokens(o, e, &b, err);
     if (!status) {
-        status = run_rounds(o, run_tokens, &b, (double)b.tokens, rates, &count, err);
+        status = cli_bench_rounds(o, run_tokens, &b, (double)b.tokens, rates, &count, err);
     }
     close_tokens(&b);
     if (status || count == 0) {
@@ -240,14 +266,6 @@ static base_status compute_episode(void *argument, base_error *err)
     splice_bench *b = argument;
     core_window_remove(b->stream, BEFORE, core_slots(b->stream) - BEFORE);
     return core_run(b->stream, b->ids + BEFORE, EPISODE, NULL, 0, err);
-}
-
-static int remove_one(const char *path, const struct stat *info, int type, struct FTW *ftw)
-{
-    (void)info;
-    (void)type;
-    (void)ftw;
-    return remove(path);
 }
 
 /* A store with one episode that holds the block of the window's slots. */
@@ -314,30 +332,29 @@ static base_status open_splice(engine *e, kvblob_type type, const char *folder, 
 static base_status bench_splice(const cli_options *o, engine *e, json_t *rows, base_error *err)
 {
     enum { SPLICES = 50 };
-    char folder[4096];
-    double disk[ROUNDS_MAX], computed[ROUNDS_MAX];
+    char folder[CLI_BENCH_PATH];
+    double disk[CLI_BENCH_ROUNDS_MAX], computed[CLI_BENCH_ROUNDS_MAX];
     size_t count = 0;
     splice_bench b = {0};
     cli_options rounds = *o;
-    const char *tmp = getenv("TMPDIR");
     kvblob_type type = KVBLOB_Q8;
     if (o->kv_type) {
         (void)kvblob_type_parse(o->kv_type, &type); /* cli_open_engine has seen it */
     }
-    snprintf(folder, sizeof folder, "%s/eidetic-bench-XXXXXX", tmp && *tmp ? tmp : "/tmp");
-    if (!mkdtemp(folder)) {
-        return base_fail(err, BASE_IO, "cannot create a folder in %s", tmp && *tmp ? tmp : "/tmp");
-    }
     rounds.paced = false;
-    base_status status = open_splice(e, type, folder, &b, err);
+    base_status status = cli_bench_folder_make(folder, err);
+    if (status) {
+        return status;
+    }
+    status = open_splice(e, type, folder, &b, err);
     if (!status &&
-        !(status = run_rounds(&rounds, compute_episode, &b, 1.0, computed, &count, err))) {
+        !(status = cli_bench_rounds(&rounds, compute_episode, &b, 1.0, computed, &count, err))) {
         double middle = computed[count / 2];
         rounds.rounds = o->rounds ? o->rounds : SPLICES;
         core_window_remove(b.stream, BEFORE, EPISODE);
         status = core_run(b.stream, b.ids, BEHIND, NULL, 0, err);
         if (!status &&
-            !(status = run_rounds(&rounds, splice_from_disk, &b, 1.0, disk, &count, err))) {
+            !(status = cli_bench_rounds(&rounds, splice_from_disk, &b, 1.0, disk, &count, err))) {
             if (!o->json) {
                 printf("splice of %d tokens from disk (%s, %zu bytes): %.2f ms (min %.2f, max "
                        "%.2f); computed: %.1f ms\n",
@@ -355,7 +372,7 @@ static base_status bench_splice(const cli_options *o, engine *e, json_t *rows, b
     store_close(b.store);
     core_stream_close(b.stream);
     base_free_aligned(b.block);
-    nftw(folder, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    cli_bench_folder_remove(folder);
     return status;
 }
 
@@ -408,7 +425,8 @@ static base_status multiply(void *argument, base_error *err)
 
 static base_status bench_limits(const cli_options *o, engine *e, json_t *rows, base_error *err)
 {
-    double read[ROUNDS_MAX], work[ROUNDS_MAX], per_round = (double)kernel_get()->int8_work(1);
+    double read[CLI_BENCH_ROUNDS_MAX], work[CLI_BENCH_ROUNDS_MAX];
+    double per_round = (double)kernel_get()->int8_work(1);
     size_t count = 0;
     limits_bench b = {.pool = engine_pool(e), .words = (size_t)256 << 17};
     b.data = base_alloc_aligned(b.words * sizeof *b.data);
@@ -416,9 +434,10 @@ static base_status bench_limits(const cli_options *o, engine *e, json_t *rows, b
         return base_fail(err, BASE_NO_MEMORY, "no memory to read");
     }
     memset(b.data, 1, b.words * sizeof *b.data);
-    base_status status = run_rounds(o, read_memory, &b, (double)(b.words * 8), read, &count, err);
-    if (!status &&
-        !(status = run_rounds(o, multiply, &b, per_round * MULTIPLY_ROUNDS, work, &count, err))) {
+    base_status status =
+        cli_bench_rounds(o, read_memory, &b, (double)(b.words * 8), read, &count, err);
+    if (!status && !(status = cli_bench_rounds(o, multiply, &b, per_round * MULTIPLY_ROUNDS, work,
+                                               &count, err))) {
         /* The best: what else runs only ever makes it less. */
         if (!o->json) {
             printf("memory reads: %.1f GB/s; 8-bit multiply-adds (%s): %.0f G/s\n",
@@ -434,20 +453,23 @@ static base_status bench_limits(const cli_options *o, engine *e, json_t *rows, b
 
 /* --- the command ------------------------------------------------------------------------------ */
 
-int cmd_bench(const cli_options *o)
+static const struct {
+    const char *name;
+    bool is_paced;
+    int (*run)(const cli_options *o); /* NULL: needs the model */
+} parts[] = {
+    {"prefill", true, NULL},
+    {"decode", true, NULL},
+    {"splice", false, NULL},
+    {"limits", false, NULL},
+    {"encoder", true, cli_bench_encoder},
+    {"ingest", false, cli_bench_ingest},
+    {"retrieval", false, cli_bench_retrieval},
+};
+enum { PARTS = sizeof parts / sizeof *parts };
+
+static int bench_model(const cli_options *o, size_t part)
 {
-    const char *what = o->operands[0];
-    const char *const parts[] = {"prefill", "decode", "splice", "limits"};
-    size_t part = 0;
-    while (part < 4 && strcmp(what, parts[part]) != 0) {
-        part++;
-    }
-    if (part == 4) {
-        return cli_usage("bench: '%s' is none of prefill, decode, splice, limits", what);
-    }
-    if (o->paced && part > 1) {
-        return cli_usage("bench: --paced is for prefill and decode");
-    }
     base_error err = {0};
     engine *e = NULL;
     if (cli_open_engine(o, 0, &e, &err)) {
@@ -474,4 +496,21 @@ int cmd_bench(const cli_options *o)
     json_decref(rows);
     engine_close(e);
     return status ? cli_fail(&err) : CLI_DONE;
+}
+
+int cmd_bench(const cli_options *o)
+{
+    size_t part = 0;
+    while (part < PARTS && strcmp(o->operands[0], parts[part].name) != 0) {
+        part++;
+    }
+    if (part == PARTS) {
+        return cli_usage("bench: '%s' is none of prefill, decode, splice, retrieval, ingest, "
+                         "encoder, limits",
+                         o->operands[0]);
+    }
+    if (o->paced && !parts[part].is_paced) {
+        return cli_usage("bench: --paced is for prefill, decode and encoder");
+    }
+    return parts[part].run ? parts[part].run(o) : bench_model(o, part);
 }

@@ -67,6 +67,7 @@ struct encoder {
     int32_t *ids;        /* [BATCH_TOKENS] */
     encoder_span *spans; /* [BATCH_TOKENS / 2]: a text has at least two tokens */
     size_t token_count, span_count;
+    uint64_t tokens_done;
     float *x, *q, *k, *v, *mixed; /* [BATCH_TOKENS, C] */
     float *inner;                 /* [BATCH_TOKENS, F] */
     float *scores;                /* [threads][TEXT_TOKENS_MAX, TEXT_TOKENS_MAX] */
@@ -390,6 +391,11 @@ const char *encoder_name(const encoder *e)
     return e->name;
 }
 
+uint64_t encoder_tokens(const encoder *e)
+{
+    return e->tokens_done;
+}
+
 /* --- forward pass ----------------------------------------------------------------------------- */
 
 /* What the row-wise loops work on. */
@@ -528,6 +534,7 @@ static void run_batch(encoder *e)
         run_layer(e, &e->layer[i]);
     }
     base_pool_run(e->pool, e->span_count, 1, pool_spans, e);
+    e->tokens_done += e->token_count;
     e->token_count = 0;
     e->span_count = 0;
 }

@@ -19,6 +19,7 @@ base_status encoder_open(const char *folder, base_pool *pool, encoder **out, bas
 void encoder_close(encoder *e);
 size_t encoder_dim(const encoder *e);       /* 384 */
 const char *encoder_name(const encoder *e); /* "all-MiniLM-L6-v2:<8 hex of its hash>" */
+uint64_t encoder_tokens(const encoder *e);  /* run through the model since it was opened */
 /* vector [dim]. Text longer than 256 word pieces is cut, as published. Empty text is encoded as its
  * two special tokens. */
 base_status encoder_encode(encoder *e, const char *text, size_t size, float *vector,

@@ -40,7 +40,7 @@ struct ingest {
 base_status ingest_open(store *s, retrieval *r, encoder *e, const ingest_options *options,
                         ingest **out, base_error *err)
 {
-    if (store_is_read_only(s)) {
+    if (!options->sink && store_is_read_only(s)) {
         return base_fail(err, BASE_PERMISSION, "%s: the store cannot be written", store_path(s));
     }
     ingest *in = base_calloc(1, sizeof *in);
@@ -131,14 +131,30 @@ static void show_progress(const ingest *in, size_t encoded)
 }
 
 /* In steps, so that progress moves within a large document. */
+static base_status encode_texts(const ingest *in, const char *const *texts, const size_t *sizes,
+                                size_t count, float *vectors, base_error *err)
+{
+    base_status status = BASE_OK;
+    for (size_t done = 0; done < count && !status; done += ENCODE_SPANS) {
+        size_t n = count - done < ENCODE_SPANS ? count - done : ENCODE_SPANS;
+        show_progress(in, done);
+        status = encoder_encode_batch(in->encoder, texts + done, sizes + done, n,
+                                      vectors + done * encoder_dim(in->encoder), err);
+    }
+    return status;
+}
+
+/* *vectors stays NULL where a sink takes the texts. */
 static base_status encode_batch(ingest *in, float **vectors, base_error *err)
 {
-    size_t dim = encoder_dim(in->encoder), n = 0;
+    size_t n = 0;
     const char **texts = base_calloc(in->span_count + 1, sizeof *texts);
     size_t *sizes = base_calloc(in->span_count + 1, sizeof *sizes);
-    *vectors = base_calloc(in->span_count + 1, dim * sizeof **vectors);
+    if (!in->options.sink) {
+        *vectors = base_calloc(in->span_count + 1, encoder_dim(in->encoder) * sizeof **vectors);
+    }
     base_status status = BASE_OK;
-    if (!texts || !sizes || !*vectors) {
+    if (!texts || !sizes || (!*vectors && !in->options.sink)) {
         status = base_fail(err, BASE_NO_MEMORY, "no memory to encode a batch");
     }
     for (size_t i = 0; i < in->batch_count && !status; i++) {
@@ -147,11 +163,10 @@ static base_status encode_batch(ingest *in, float **vectors, base_error *err)
             sizes[n] = strlen(texts[n]);
         }
     }
-    for (size_t done = 0; done < n && !status; done += ENCODE_SPANS) {
-        size_t count = n - done < ENCODE_SPANS ? n - done : ENCODE_SPANS;
-        show_progress(in, done);
-        status = encoder_encode_batch(in->encoder, texts + done, sizes + done, count,
-                                      *vectors + done * dim, err);
+    if (!status && in->options.sink) {
+        status = in->options.sink(in->options.argument, texts, sizes, n, err);
+    } else if (!status) {
+        status = encode_texts(in, texts, sizes, n, *vectors, err);
     }
     base_free(texts);
     base_free(sizes);
@@ -189,19 +204,31 @@ static base_status put_batch(ingest *in, const float *vectors, base_error *err)
     return status;
 }
 
+static void count_sunk(ingest *in)
+{
+    in->counts.documents_new += in->batch_count;
+    in->counts.episodes += in->span_count;
+    for (size_t i = 0; i < in->batch_count; i++) {
+        in->counts.bytes += in->batch[i].text_size;
+    }
+}
+
 base_status ingest_commit(ingest *in, bool flush, base_error *err)
 {
     float *vectors = NULL;
     base_status status = BASE_OK;
     if (in->batch_count > 0) {
-        if (!(status = encode_batch(in, &vectors, err))) {
+        status = encode_batch(in, &vectors, err);
+        if (!status && in->options.sink) {
+            count_sunk(in);
+        } else if (!status) {
             status = put_batch(in, vectors, err);
         }
         base_free(vectors);
         clear_batch(in);
     }
     show_progress(in, 0);
-    if (!status && flush && !(status = retrieval_sync(in->retrieval, err))) {
+    if (!status && flush && !in->options.sink && !(status = retrieval_sync(in->retrieval, err))) {
         status = retrieval_flush(in->retrieval, false, err);
     }
     return status;
@@ -263,9 +290,11 @@ static base_status copy_document(ingest *in, const ingest_document *d, pending *
                                        .observed_at_is_guess = d->observed_at_is_guess,
                                        .valid_from_us = d->valid_from_us,
                                        .valid_to_us = d->valid_to_us,
-                                       .kind = d->kind,
-                                       .vector_dim = encoder_dim(in->encoder),
-                                       .encoder = encoder_name(in->encoder)};
+                                       .kind = d->kind};
+    if (!in->options.sink) {
+        p->document.vector_dim = encoder_dim(in->encoder);
+        p->document.encoder = encoder_name(in->encoder);
+    }
     return BASE_OK;
 }
 
@@ -321,7 +350,7 @@ base_status ingest_add(ingest *in, const ingest_document *d, base_error *err)
     pending *p = &in->batch[in->batch_count];
     store_put_result result = STORE_PUT_NEW;
     base_status status = copy_document(in, d, p, err);
-    if (!status) {
+    if (!status && !in->options.sink) {
         status = store_peek_document(in->store, &p->document, &result, err);
     }
     if (!status && result != STORE_PUT_UNCHANGED) {

@@ -43,12 +43,16 @@ typedef struct ingest_options {
      * batch; its counts hold what the batch has encoded so far, before its commit. */
     void (*on_problem)(void *argument, const char *text);
     void (*on_progress)(void *argument, const ingest_counts *counts);
+    /* Not NULL: nothing is stored. What the encoder would see of a batch goes here instead; texts
+     * borrowed for the call. An error ends the ingest. */
+    base_status (*sink)(void *argument, const char *const *texts, const size_t *sizes, size_t count,
+                        base_error *err);
     void *argument;
 } ingest_options;
 
 typedef struct ingest ingest;
 
-/* All borrowed; the store must be writable. */
+/* All borrowed; the store must be writable. With a sink, s, r and e may be NULL. */
 base_status ingest_open(store *s, retrieval *r, encoder *e, const ingest_options *options,
                         ingest **out, base_error *err);
 /* Read a file, a folder or "-" (JSONL when it begins with "{", PDF and HTML by their first bytes,

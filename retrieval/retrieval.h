@@ -32,6 +32,13 @@ base_status retrieval_sync(retrieval *r, base_error *err);
  * segments. After ingest and in `age`. */
 base_status retrieval_flush(retrieval *r, bool force, base_error *err);
 
+/* What the parts of one search took, in milliseconds. */
+typedef struct retrieval_spans {
+    double near_ms; /* nearest vectors */
+    double text_ms; /* BM25 */
+    double rank_ms; /* all else: records read, scores, order */
+} retrieval_spans;
+
 typedef struct retrieval_query {
     const char *text; /* for BM25 and the dates in it; text_size 0 = vectors only */
     size_t text_size;
@@ -47,6 +54,7 @@ typedef struct retrieval_query {
     bool use_bm25; /* false: ablation */
     /* Leave out what a user once asked in the words of this query: it answers nothing. */
     bool skip_repeats;
+    retrieval_spans *spans; /* NULL, or what is measured of this search */
 } retrieval_query;
 
 typedef struct retrieval_hit {

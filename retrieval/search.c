@@ -18,6 +18,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/text.h"
@@ -208,10 +209,12 @@ static base_status gather(const retrieval *r, const retrieval_query *q, candidat
         return base_fail(err, BASE_NO_MEMORY, "no memory for %zu hits", text_wanted);
     }
     base_status status = BASE_OK;
+    double begin_ms = base_clock_ms(), near_ms = 0;
     if (use_text) {
         status = store_search_text(r->s, q->text, q->text_size, q->as_of_us, text_wanted, text,
                                    &text_count, err);
     }
+    double text_ms = base_clock_ms() - begin_ms;
     size_t held = q->vector ? vector_count(r) : 0;
     size_t enough = 2 * q->k > FETCH_MIN / 2 ? 2 * q->k : FETCH_MIN / 2;
     size_t wanted = 4 * q->k > FETCH_MIN ? 4 * q->k : FETCH_MIN;
@@ -219,9 +222,11 @@ static base_status gather(const retrieval *r, const retrieval_query *q, candidat
         wanted = wanted < held ? wanted : held;
         retrieval_near *near = NULL;
         size_t near_count = 0, similar = 0;
+        begin_ms = base_clock_ms();
         if (wanted > 0) {
             status = retrieval_nearest(r, q->vector, wanted, &near, &near_count, err);
         }
+        near_ms += base_clock_ms() - begin_ms;
         if (status == BASE_OK) {
             status = unite(near, near_count, text, text_count, c, err);
         }
@@ -236,6 +241,9 @@ static base_status gather(const retrieval *r, const retrieval_query *q, candidat
         wanted *= 4;
     }
     base_free(text);
+    if (q->spans) {
+        *q->spans = (retrieval_spans){.near_ms = near_ms, .text_ms = text_ms};
+    }
     return status;
 }
 
@@ -545,6 +553,7 @@ base_status retrieval_search(retrieval *r, const retrieval_query *q, retrieval_h
         return BASE_OK;
     }
     candidates c = {0};
+    double begin_ms = base_clock_ms();
     base_status status = retrieval_find_candidates(r, q, &c, err);
     if (status == BASE_OK) {
         if (q->use_strength) {
@@ -553,5 +562,8 @@ base_status retrieval_search(retrieval *r, const retrieval_query *q, retrieval_h
         collapse(&c, q->k, hits, count);
     }
     retrieval_candidates_free(&c);
+    if (q->spans) {
+        q->spans->rank_ms = base_clock_ms() - begin_ms - q->spans->near_ms - q->spans->text_ms;
+    }
     return status;
 }

@@ -355,4 +355,38 @@ prints 'Beatrice Cole'
 run 0 stats --json
 json "d['episodes'] >= $episodes"
 
+echo "== bench: what memory costs (the figures of the model need minutes; these need none)"
+mkdir "$work/tmp"
+export TMPDIR=$work/tmp
+spread='dict(p50=number, p99=number)'
+run 0 bench retrieval --store "$store" --rounds 1 --json
+json "has(d, dict(encoder=str, threads=int, isa=str, rows=[dict(what=str, origin=str, vectors=int, dimensions=int, segments=list, queries=int, recall_at_10=number, recall_at_10_unranked=number, index_bytes=int, store_s=none, index_s=none, jitter_cosine=none, ms=dict(encode=$spread, faiss=$spread, bm25=$spread, rank=$spread, search=$spread, event=$spread))]))"
+json 'd["rows"][0]["origin"] == "store" and d["rows"][0]["vectors"] >= 50 and d["threads"] == 1'
+json 'd["rows"][0]["recall_at_10"] == 1 and d["rows"][0]["recall_at_10_unranked"] == 1'
+json 'all(0 <= s["p50"] <= s["p99"] for s in d["rows"][0]["ms"].values())'
+run 0 bench retrieval --count 3000 --limit 40 --documents "$sample/documents.jsonl" --rounds 1 --json
+json 'd["rows"][0]["origin"] == "corpus and jitter" and 0.3 <= d["rows"][0]["jitter_cosine"] < 1'
+json 'd["rows"][0]["vectors"] == 3000 and d["rows"][0]["encoded"] == 40'
+json 'd["rows"][0]["recall_at_10"] > 0.9 and d["rows"][0]["index_s"] > 0 and d["rows"][0]["store_s"] > 0'
+run 2 bench retrieval --store "$store" --count 5
+stage='dict(what=str, median_s=number, median_cpu_s=number, bytes_s=number, episodes_s=number)'
+run 0 bench ingest --documents "$sample/documents.jsonl" --rounds 1 --json
+json "has(d, dict(encoder=str, threads=int, isa=str, corpus=dict(path=str, episodes=int, bytes=int, tokens=int), rows=[$stage]))"
+json '[r["what"] for r in d["rows"]] == ["readers", "encoder", "ingest"] and all(r["median_s"] > 0 for r in d["rows"])'
+json 'has(d["rows"][2], dict(of_encoder=dict(min=number, median=number, max=number), of_encoder_cpu=dict, supersede_s=number))'
+json 'd["rows"][1]["tok_s"] > 0 and d["corpus"]["tokens"] > d["corpus"]["episodes"]'
+run 2 bench ingest --documents "$sample/documents.jsonl" --count 3
+run 0 bench encoder --count 20 --rounds 1 --out "$work/encoded" --json
+json 'd["corpus"]["episodes"] == 20 and d["corpus"]["path"] is None and d["rows"][0]["median_tok_s"] > 0'
+check '--out leaves texts and their vectors' python3 -c '
+import os, sys
+texts = open(sys.argv[1] + "/texts.jsonl", encoding="utf-8").read().splitlines()
+sys.exit(len(texts) != 20 or os.path.getsize(sys.argv[1] + "/vectors.f32") != 20 * 384 * 4)' "$work/encoded"
+run 1 bench ingest --documents "$work/nothing-here"
+says 'nothing-here'
+run 2 bench nonsense
+says "'nonsense'"
+run 2 bench ingest --paced
+check 'bench leaves nothing behind' test -z "$(ls -A "$TMPDIR")"
+
 finish
