@@ -186,13 +186,20 @@ typedef struct encoder_bench {
     cli_bench_corpus corpus;
     float *vectors; /* [episodes, dim] */
     uint64_t tokens;
+    double cpu_s[CLI_BENCH_ROUNDS_MAX]; /* of each round, of all threads */
+    size_t rounds;
 } encoder_bench;
 
 static base_status encode_corpus(void *argument, base_error *err)
 {
     encoder_bench *b = argument;
-    return encoder_encode_batch(b->encoder, (const char *const *)b->corpus.texts, b->corpus.sizes,
-                                b->corpus.count, b->vectors, err);
+    cli_bench_figure begin = cli_bench_now();
+    base_status status = encoder_encode_batch(b->encoder, (const char *const *)b->corpus.texts,
+                                              b->corpus.sizes, b->corpus.count, b->vectors, err);
+    if (b->rounds < CLI_BENCH_ROUNDS_MAX) {
+        b->cpu_s[b->rounds++] = cli_bench_since(begin).cpu_seconds;
+    }
+    return status;
 }
 
 /* Opens the encoder, and runs it once over the corpus, which is open. */
@@ -209,6 +216,7 @@ static base_status open_encoder(const cli_options *o, encoder_bench *b, base_err
     }
     status = encode_corpus(b, err);
     b->tokens = encoder_tokens(b->encoder);
+    b->rounds = 0;
     return status;
 }
 
@@ -255,13 +263,34 @@ static base_status write_vectors(const encoder_bench *b, const char *folder, bas
     return status;
 }
 
-static json_t *describe(const cli_options *o, const encoder_bench *b, json_t *rows)
+static json_t *describe(const cli_options *o, const encoder_bench *b, json_t *rows_take)
 {
-    return json_pack(
-        "{s:s, s:I, s:s, s:{s:s?, s:I, s:I, s:I}, s:O}", "encoder", encoder_name(b->encoder),
-        "threads", (json_int_t)base_pool_threads(b->pool), "isa", base_isa_name(kernel_get()->isa),
-        "corpus", "path", o->documents, "episodes", (json_int_t)b->corpus.count, "bytes",
-        (json_int_t)b->corpus.bytes, "tokens", (json_int_t)b->tokens, "rows", rows);
+    return json_pack("{s:s, s:I, s:s, s:{s:s?, s:I, s:I, s:I}, s:o}", "encoder",
+                     encoder_name(b->encoder), "threads", (json_int_t)base_pool_threads(b->pool),
+                     "isa", base_isa_name(kernel_get()->isa), "corpus", "path", o->documents,
+                     "episodes", (json_int_t)b->corpus.count, "bytes", (json_int_t)b->corpus.bytes,
+                     "tokens", (json_int_t)b->tokens, "rows", rows_take);
+}
+
+static void print_encoder(const cli_options *o, encoder_bench *b, const double *rates, size_t n)
+{
+    double middle = rates[n / 2], share = 1.0 / (double)b->tokens;
+    cli_bench_sort(b->cpu_s, b->rounds);
+    double by_cpu = (double)b->tokens / b->cpu_s[b->rounds / 2];
+    if (!o->json) {
+        printf(
+            "encoder, %zu episodes of %.1f tokens: %.0f tok/s (min %.0f, max %.0f; %.0f a second "
+            "of CPU), %.0f episodes/s\n",
+            b->corpus.count, (double)b->tokens / (double)b->corpus.count, middle, rates[0],
+            rates[n - 1], by_cpu, middle * (double)b->corpus.count * share);
+        return;
+    }
+    cli_print_json(describe(o, b,
+                            json_pack("[{s:s, s:f, s:f, s:f, s:f, s:f, s:f}]", "what", "encoder",
+                                      "median_tok_s", middle, "min_tok_s", rates[0], "max_tok_s",
+                                      rates[n - 1], "tok_cpu_s", by_cpu, "episodes_s",
+                                      middle * (double)b->corpus.count * share, "bytes_s",
+                                      middle * (double)b->corpus.bytes * share)));
 }
 
 int cli_bench_encoder(const cli_options *o)
@@ -276,25 +305,10 @@ int cli_bench_encoder(const cli_options *o)
         status = write_vectors(&b, o->out, &err);
     }
     if (!status) {
-        status =
-            cli_bench_rounds(o, encode_corpus, &b, (double)b.tokens, rates, &rounds, &err);
+        status = cli_bench_rounds(o, encode_corpus, &b, (double)b.tokens, rates, &rounds, &err);
     }
     if (!status && rounds > 0 && !o->paced) {
-        double share = 1.0 / (double)b.tokens;
-        if (o->json) {
-            cli_print_json(describe(
-                o, &b,
-                json_pack("[{s:s, s:f, s:f, s:f, s:f, s:f}]", "what", "encoder", "median_tok_s",
-                          rates[rounds / 2], "min_tok_s", rates[0], "max_tok_s", rates[rounds - 1],
-                          "episodes_s", rates[rounds / 2] * (double)b.corpus.count * share,
-                          "bytes_s", rates[rounds / 2] * (double)b.corpus.bytes * share)));
-        } else {
-            printf("encoder, %zu episodes of %.1f tokens: %.0f tok/s (min %.0f, max %.0f), %.0f "
-                   "episodes/s\n",
-                   b.corpus.count, (double)b.tokens / (double)b.corpus.count, rates[rounds / 2],
-                   rates[0], rates[rounds - 1],
-                   rates[rounds / 2] * (double)b.corpus.count * share);
-        }
+        print_encoder(o, &b, rates, rounds);
     }
     close_encoder(&b);
     return status ? cli_fail(&err) : CLI_DONE;
@@ -355,8 +369,7 @@ static base_status run_round(ingest_bench *b, base_error *err)
     cli_bench_corpus sunk = {0};
     ingest_counts counts;
     cli_bench_figure begin = cli_bench_now();
-    base_status status =
-        read_corpus(b->o, b->encoder.corpus.path, false, 0, &sunk, &counts, err);
+    base_status status = read_corpus(b->o, b->encoder.corpus.path, false, 0, &sunk, &counts, err);
     b->took[READERS][i] = cli_bench_since(begin);
     if (!status) {
         begin = cli_bench_now();
@@ -396,8 +409,7 @@ static json_t *share_of_encoder(const ingest_bench *b, bool cpu)
     double values[CLI_BENCH_ROUNDS_MAX];
     for (size_t i = 0; i < b->rounds; i++) {
         const cli_bench_figure *alone = &b->took[ENCODER][i], *whole = &b->took[INGEST][i];
-        values[i] =
-            cpu ? alone->cpu_seconds / whole->cpu_seconds : alone->seconds / whole->seconds;
+        values[i] = cpu ? alone->cpu_seconds / whole->cpu_seconds : alone->seconds / whole->seconds;
     }
     return spread(values, b->rounds);
 }
@@ -407,19 +419,17 @@ static void print_ingest(ingest_bench *b)
     json_t *rows = json_array();
     for (size_t stage = 0; stage < STAGES; stage++) {
         double seconds = median_of(b, stage, false);
-        json_t *row = json_pack(
-            "{s:s, s:f, s:f, s:f, s:f}", "what", stage_names[stage], "median_s", seconds,
-            "median_cpu_s", median_of(b, stage, true), "bytes_s",
-            (double)b->counts.bytes / seconds, "episodes_s",
-            (double)b->encoder.corpus.count / seconds);
+        json_t *row = json_pack("{s:s, s:f, s:f, s:f, s:f}", "what", stage_names[stage], "median_s",
+                                seconds, "median_cpu_s", median_of(b, stage, true), "bytes_s",
+                                (double)b->counts.bytes / seconds, "episodes_s",
+                                (double)b->encoder.corpus.count / seconds);
         if (stage == ENCODER) {
             json_object_set_new(row, "tok_s", json_real((double)b->encoder.tokens / seconds));
         }
         json_array_append_new(rows, row);
         if (!b->o->json) {
-            printf("%-8s %8.3f s (%.3f s of CPU): %.1f KB/s, %.0f episodes/s\n",
-                   stage_names[stage], seconds, median_of(b, stage, true),
-                   (double)b->counts.bytes / seconds / 1e3,
+            printf("%-8s %8.3f s (%.3f s of CPU): %.1f KB/s, %.0f episodes/s\n", stage_names[stage],
+                   seconds, median_of(b, stage, true), (double)b->counts.bytes / seconds / 1e3,
                    (double)b->encoder.corpus.count / seconds);
         }
     }
@@ -429,7 +439,7 @@ static void print_ingest(ingest_bench *b)
     cli_bench_sort(b->supersede_s, b->rounds);
     json_object_set_new(whole, "supersede_s", json_real(b->supersede_s[b->rounds / 2]));
     if (b->o->json) {
-        cli_print_json(describe(b->o, &b->encoder, rows));
+        cli_print_json(describe(b->o, &b->encoder, json_incref(rows)));
     } else {
         json_t *share = json_object_get(whole, "of_encoder");
         printf("ingest runs at %.0f %% of the encoder's own speed (min %.0f, max %.0f; by CPU time "
@@ -437,8 +447,8 @@ static void print_ingest(ingest_bench *b)
                100 * json_real_value(json_object_get(share, "median")),
                100 * json_real_value(json_object_get(share, "min")),
                100 * json_real_value(json_object_get(share, "max")),
-               100 * json_real_value(json_object_get(json_object_get(whole, "of_encoder_cpu"),
-                                                     "median")),
+               100 * json_real_value(
+                         json_object_get(json_object_get(whole, "of_encoder_cpu"), "median")),
                b->supersede_s[b->rounds / 2]);
     }
     json_decref(rows);
@@ -458,8 +468,8 @@ int cli_bench_ingest(const cli_options *o)
         return cli_fail(&err);
     }
     b->o = o;
-    base_status status = cli_bench_corpus_open(
-        o, o->max_tokens ? o->max_tokens : EPISODES_DEFAULT, 0, &b->encoder.corpus, &err);
+    base_status status = cli_bench_corpus_open(o, o->max_tokens ? o->max_tokens : EPISODES_DEFAULT,
+                                               0, &b->encoder.corpus, &err);
     if (!status) {
         status = open_encoder(o, &b->encoder, &err);
     }

@@ -25,7 +25,7 @@ enum {
     BASE_DEFAULT = 1024, /* episodes encoded */
     QUERIES = 200,
     ROUNDS_DEFAULT = 5,
-    NEAR = 96,     /* as many as a search takes */
+    NEAR = 96,      /* as many as a search takes */
     SPANS_DOC = 64, /* episodes of a document */
     COMMIT_EPISODES = 8192,
     QUERY_BYTES = 80,
@@ -34,8 +34,7 @@ enum {
 static const float RANDOM_COSINE = 0.7F; /* of a query and its vector, where vectors are random */
 
 enum { ENCODE, NEAREST, BM25, RANK, SEARCH, EVENT, TIMES };
-static const char *const time_names[TIMES] = {"encode", "faiss",  "bm25",
-                                              "rank",   "search", "event"};
+static const char *const time_names[TIMES] = {"encode", "faiss", "bm25", "rank", "search", "event"};
 
 typedef struct retrieval_bench {
     cli_options o;
@@ -130,8 +129,8 @@ static base_status make_base(retrieval_bench *b, base_error *err)
         return BASE_OK;
     }
     b->origin = "corpus";
-    status = encoder_encode_batch(b->encoder, (const char *const *)b->corpus.texts,
-                                  b->corpus.sizes, b->corpus.count, b->base, err);
+    status = encoder_encode_batch(b->encoder, (const char *const *)b->corpus.texts, b->corpus.sizes,
+                                  b->corpus.count, b->base, err);
     if (!status && b->o.max_tokens > b->corpus.count) {
         b->origin = "corpus and jitter";
         b->jitter_cosine = nearest_cosine(b);
@@ -471,26 +470,23 @@ static void print_retrieval(const retrieval_bench *b)
         json_t *row = json_pack(
             "{s:s, s:s, s:I, s:I, s:I, s:o, s:i, s:f, s:f, s:I, s:o}", "what", "retrieval",
             "origin", b->origin, "vectors", (json_int_t)b->all.count, "dimensions",
-            (json_int_t)b->dim, "encoded", (json_int_t)(built && b->o.documents ? b->corpus.count
-                                                                               : 0),
-            "segments", kinds, "queries", QUERIES, "recall_at_10", b->recall,
-            "recall_at_10_unranked", b->recall_first, "index_bytes", (json_int_t)b->index_bytes,
-            "ms", times_json(b));
-        json_object_set_new(row, "jitter_cosine", b->jitter_cosine > 0
-                                                      ? json_real((double)b->jitter_cosine)
-                                                      : json_null());
+            (json_int_t)b->dim, "encoded",
+            (json_int_t)(built && b->o.documents ? b->corpus.count : 0), "segments", kinds,
+            "queries", QUERIES, "recall_at_10", b->recall, "recall_at_10_unranked", b->recall_first,
+            "index_bytes", (json_int_t)b->index_bytes, "ms", times_json(b));
+        json_object_set_new(row, "jitter_cosine",
+                            b->jitter_cosine > 0 ? json_real((double)b->jitter_cosine)
+                                                 : json_null());
         json_object_set_new(row, "store_s", built ? json_real(b->store_s) : json_null());
         json_object_set_new(row, "index_s", built ? json_real(b->index_s) : json_null());
-        cli_print_json(json_pack(
-            "{s:s, s:I, s:s, s:[o]}", "encoder", encoder_name(b->encoder), "threads",
-            (json_int_t)base_pool_threads(b->pool), "isa", base_isa_name(kernel_get()->isa), "rows",
-            row));
+        cli_print_json(json_pack("{s:s, s:I, s:s, s:[o]}", "encoder", encoder_name(b->encoder),
+                                 "threads", (json_int_t)base_pool_threads(b->pool), "isa",
+                                 base_isa_name(kernel_get()->isa), "rows", row));
         return;
     }
     printf("%zu vectors of %zu (%s", b->all.count, b->dim, b->origin);
     if (b->jitter_cosine > 0) {
-        printf(", %zu encoded, cosine of a copy %.2f", b->corpus.count,
-               (double)b->jitter_cosine);
+        printf(", %zu encoded, cosine of a copy %.2f", b->corpus.count, (double)b->jitter_cosine);
     }
     printf("), %zu segments (%s), %.1f MB", m->count, m->count ? m->entries[0].kind : "none",
            (double)b->index_bytes / 1e6);
@@ -500,8 +496,8 @@ static void print_retrieval(const retrieval_bench *b)
     printf("\nrecall@10 %.3f among the %d that are ranked, %.3f in the index's own order\n",
            b->recall, NEAR, b->recall_first);
     for (size_t t = 0; t < TIMES; t++) {
-        printf("%-7s p50 %7.3f ms, p99 %7.3f ms\n", time_names[t],
-               b->times[t][b->samples / 2], b->times[t][b->samples * 99 / 100]);
+        printf("%-7s p50 %7.3f ms, p99 %7.3f ms\n", time_names[t], b->times[t][b->samples / 2],
+               b->times[t][b->samples * 99 / 100]);
     }
     json_decref(kinds);
 }

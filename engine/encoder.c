@@ -6,8 +6,8 @@
  *     vector = mean of x over all tokens, [CLS] and [SEP] among them, divided by its length
  *
  * Texts are laid end to end as rows of one matrix, without padding, so that matrix products run
- * over many texts at once; attention runs within each text. Weights are f32 and stay in the file's
- * map. The scratch is taken once, at opening.
+ * over many texts at once; attention runs within each text. Products run in 16-bit integers
+ * (kernels_i16.h), everything else in f32. The scratch is taken once, at opening.
  */
 #include "engine/encoder.h"
 
@@ -20,29 +20,27 @@
 #include "base/hash.h"
 #include "base/mem.h"
 #include "engine/kernels.h"
+#include "engine/kernels_i16.h"
 #include "engine/safetensors.h"
 #include "engine/tokenizer.h"
 
 enum {
     TEXT_TOKENS_MAX = 256, /* of one text, as published for this model */
     BATCH_TOKENS = 512,    /* rows of one pass; chosen: its widest matrix is 3 MB */
+    ATTEND_AT_ONCE = 8,    /* queries of a head whose scores are held */
     LAYERS_MAX = 64,
     WIDTH_MAX = 16384, /* channels, feed-forward; chosen */
     CONFIG_BYTES_MAX = 1 << 20,
     SAMPLE_BYTES = 4096 /* of each tensor, into the name's hash */
 };
 
-typedef struct encoder_linear {
-    kernel_matrix weight;
-    const float *bias;
-} encoder_linear;
-
 typedef struct encoder_norm {
     const float *weight, *bias;
 } encoder_norm;
 
 typedef struct encoder_layer {
-    encoder_linear query, key, value, output, up, down;
+    kernel_i16_matrix inputs; /* query, key and value: [3C, C] */
+    kernel_i16_matrix output, up, down;
     encoder_norm attention_norm, output_norm;
 } encoder_layer;
 
@@ -68,9 +66,9 @@ struct encoder {
     encoder_span *spans; /* [BATCH_TOKENS / 2]: a text has at least two tokens */
     size_t token_count, span_count;
     uint64_t tokens_done;
-    float *x, *q, *k, *v, *mixed; /* [BATCH_TOKENS, C] */
-    float *inner;                 /* [BATCH_TOKENS, F] */
-    float *scores;                /* [threads][TEXT_TOKENS_MAX, TEXT_TOKENS_MAX] */
+    float *x, *mixed, *added; /* [BATCH_TOKENS, C] */
+    float *inner;             /* [BATCH_TOKENS, F or 3C]: feed-forward, or q, k, v side by side */
+    float *scores;            /* [threads][ATTEND_AT_ONCE, TEXT_TOKENS_MAX] */
     void *matmul_scratch;
 };
 
@@ -193,19 +191,23 @@ static base_status find_norm(const encoder *e, const char *prefix, encoder_norm 
     return find_weights(e, name, e->channels, 0, &norm->bias, err);
 }
 
-static base_status find_linear(const encoder *e, size_t layer, const char *part, size_t rows,
-                               size_t columns, encoder_linear *linear, base_error *err)
+/* Rows [begin, begin + rows) of a matrix, rounded from the file. */
+static base_status find_linear(const encoder *e, size_t layer, const char *part, size_t begin,
+                               size_t rows, kernel_i16_matrix *matrix, base_error *err)
 {
     char name[112];
-    const float *weight;
+    const float *weight, *bias;
     snprintf(name, sizeof name, "encoder.layer.%zu.%s.weight", layer, part);
-    base_status status = find_weights(e, name, rows, columns, &weight, err);
+    base_status status = find_weights(e, name, rows, matrix->columns, &weight, err);
     if (status) {
         return status;
     }
-    kernel_matrix_borrow_f32(&linear->weight, weight, rows, columns);
     snprintf(name, sizeof name, "encoder.layer.%zu.%s.bias", layer, part);
-    return find_weights(e, name, rows, 0, &linear->bias, err);
+    status = find_weights(e, name, rows, 0, &bias, err);
+    if (!status) {
+        kernel_i16_set(matrix, begin, weight, bias, rows);
+    }
+    return status;
 }
 
 static base_status find_layer(encoder *e, size_t i, base_error *err)
@@ -214,12 +216,16 @@ static base_status find_layer(encoder *e, size_t i, base_error *err)
     size_t c = e->channels, f = e->feed_forward;
     char norm[112];
     base_status status;
-    if ((status = find_linear(e, i, "attention.self.query", c, c, &layer->query, err)) ||
-        (status = find_linear(e, i, "attention.self.key", c, c, &layer->key, err)) ||
-        (status = find_linear(e, i, "attention.self.value", c, c, &layer->value, err)) ||
-        (status = find_linear(e, i, "attention.output.dense", c, c, &layer->output, err)) ||
-        (status = find_linear(e, i, "intermediate.dense", f, c, &layer->up, err)) ||
-        (status = find_linear(e, i, "output.dense", c, f, &layer->down, err))) {
+    if ((status = kernel_i16_make(&layer->inputs, 3 * c, c, err)) ||
+        (status = kernel_i16_make(&layer->output, c, c, err)) ||
+        (status = kernel_i16_make(&layer->up, f, c, err)) ||
+        (status = kernel_i16_make(&layer->down, c, f, err)) ||
+        (status = find_linear(e, i, "attention.self.query", 0, c, &layer->inputs, err)) ||
+        (status = find_linear(e, i, "attention.self.key", c, c, &layer->inputs, err)) ||
+        (status = find_linear(e, i, "attention.self.value", 2 * c, c, &layer->inputs, err)) ||
+        (status = find_linear(e, i, "attention.output.dense", 0, c, &layer->output, err)) ||
+        (status = find_linear(e, i, "intermediate.dense", 0, f, &layer->up, err)) ||
+        (status = find_linear(e, i, "output.dense", 0, c, &layer->down, err))) {
         return status;
     }
     snprintf(norm, sizeof norm, "encoder.layer.%zu.attention.output.LayerNorm", i);
@@ -257,20 +263,18 @@ static base_status find_all(encoder *e, base_error *err)
 static base_status allocate(encoder *e, base_error *err)
 {
     size_t c = e->channels, f = e->feed_forward, row_bytes = BATCH_TOKENS * sizeof(float);
-    size_t scratch = kernel_matmul_scratch(BATCH_TOKENS, c > f ? c : f);
+    size_t scratch = kernel_i16_scratch(BATCH_TOKENS, c > f ? c : f);
     e->ids = base_calloc(BATCH_TOKENS, sizeof *e->ids);
     e->spans = base_calloc(BATCH_TOKENS / 2, sizeof *e->spans);
     e->x = base_alloc_aligned(c * row_bytes);
-    e->q = base_alloc_aligned(c * row_bytes);
-    e->k = base_alloc_aligned(c * row_bytes);
-    e->v = base_alloc_aligned(c * row_bytes);
     e->mixed = base_alloc_aligned(c * row_bytes);
-    e->inner = base_alloc_aligned(f * row_bytes);
-    e->scores = base_alloc_aligned(base_pool_threads(e->pool) * TEXT_TOKENS_MAX * TEXT_TOKENS_MAX *
+    e->added = base_alloc_aligned(c * row_bytes);
+    e->inner = base_alloc_aligned((f > 3 * c ? f : 3 * c) * row_bytes);
+    e->scores = base_alloc_aligned(base_pool_threads(e->pool) * ATTEND_AT_ONCE * TEXT_TOKENS_MAX *
                                    sizeof(float));
-    e->matmul_scratch = base_alloc_aligned(scratch ? scratch : 64);
-    if (!e->ids || !e->spans || !e->x || !e->q || !e->k || !e->v || !e->mixed || !e->inner ||
-        !e->scores || !e->matmul_scratch) {
+    e->matmul_scratch = base_alloc_aligned(scratch);
+    if (!e->ids || !e->spans || !e->x || !e->mixed || !e->added || !e->inner || !e->scores ||
+        !e->matmul_scratch) {
         return base_fail(err, BASE_NO_MEMORY, "out of memory for the text encoder");
     }
     return BASE_OK;
@@ -367,14 +371,18 @@ void encoder_close(encoder *e)
     }
     safetensors_close(e->file);
     tokenizer_wordpiece_close(e->words);
+    for (size_t i = 0; e->layer && i < e->layers; i++) {
+        kernel_i16_free(&e->layer[i].inputs);
+        kernel_i16_free(&e->layer[i].output);
+        kernel_i16_free(&e->layer[i].up);
+        kernel_i16_free(&e->layer[i].down);
+    }
     base_free(e->layer);
     base_free(e->ids);
     base_free(e->spans);
     base_free_aligned(e->x);
-    base_free_aligned(e->q);
-    base_free_aligned(e->k);
-    base_free_aligned(e->v);
     base_free_aligned(e->mixed);
+    base_free_aligned(e->added);
     base_free_aligned(e->inner);
     base_free_aligned(e->scores);
     base_free_aligned(e->matmul_scratch);
@@ -398,46 +406,30 @@ uint64_t encoder_tokens(const encoder *e)
 
 /* --- forward pass ----------------------------------------------------------------------------- */
 
-/* What the row-wise loops work on. */
-typedef struct row_job {
+/* x = LN(x + added), a row at a time. */
+typedef struct norm_job {
     encoder *e;
-    float *rows;           /* [T, width] */
-    const float *bias;     /* [width] */
-    const float *residual; /* [T, width] or NULL */
     const encoder_norm *norm;
-    float *out;
-    size_t width;
-} row_job;
+} norm_job;
 
-/* out = LN(rows + bias + residual) */
 static void norm_rows(void *argument, size_t begin, size_t end, size_t thread)
 {
-    const row_job *job = argument;
+    const norm_job *job = argument;
     const kernel_table *kernels = kernel_get();
+    size_t c = job->e->channels;
     (void)thread;
     for (size_t t = begin; t < end; t++) {
-        float *row = job->rows + t * job->width;
-        kernels->add(row, job->bias, job->width);
-        kernels->add(row, job->residual + t * job->width, job->width);
-        kernels->layernorm(job->out + t * job->width, row, job->norm->weight, job->norm->bias,
-                           job->width, job->e->eps);
-    }
-}
-
-static void bias_rows(void *argument, size_t begin, size_t end, size_t thread)
-{
-    const row_job *job = argument;
-    (void)thread;
-    for (size_t t = begin; t < end; t++) {
-        kernel_get()->add(job->rows + t * job->width, job->bias, job->width);
+        float *added = job->e->added + t * c, *x = job->e->x + t * c;
+        kernels->add(added, x, c);
+        kernels->layernorm(x, added, job->norm->weight, job->norm->bias, c, job->e->eps);
     }
 }
 
 static void gelu_rows(void *argument, size_t begin, size_t end, size_t thread)
 {
-    const row_job *job = argument;
-    bias_rows(argument, begin, end, thread);
-    kernel_get()->gelu(job->rows + begin * job->width, (end - begin) * job->width);
+    encoder *e = argument;
+    (void)thread;
+    kernel_get()->gelu(e->inner + begin * e->feed_forward, (end - begin) * e->feed_forward);
 }
 
 /* Embeddings of the tokens of span i, normalised. */
@@ -460,20 +452,38 @@ static void embed_spans(void *argument, size_t begin, size_t end, size_t thread)
     }
 }
 
-/* Item = span * heads + head. Every token of a text attends to all of it; a kernel call takes the
- * tokens as queries that share one head of keys. */
+/* One head of one text: eight tokens at a time as queries that share a head of keys, which is how
+ * the kernels take them. */
+static void attend_head(encoder *e, const float *q, const kernel_kv *kv, size_t column,
+                        const encoder_span *span, float *scores)
+{
+    const kernel_table *kernels = kernel_get();
+    size_t slots = span->count, c = e->channels, d = e->head_size;
+    float *out = e->mixed + span->first * c + column, sums[ATTEND_AT_ONCE];
+    for (size_t t = 0; t < slots; t += ATTEND_AT_ONCE) {
+        size_t count = slots - t < ATTEND_AT_ONCE ? slots - t : ATTEND_AT_ONCE;
+        kernels->attention_scores(scores, slots, q + t * kv->stride, count, kv->stride, kv, column,
+                                  slots, d, 1.0f / sqrtf((float)d), NULL);
+        kernels->attention_weights(scores, slots, count, slots, sums);
+        for (size_t i = 0; i < count; i++) {
+            sums[i] = sums[i] > 0.0f ? 1.0f / sums[i] : 0.0f;
+        }
+        kernels->attention_values(out + t * c, c, scores, slots, sums, count, kv, column, slots, d);
+    }
+}
+
+/* Item = span * heads + head. Every token of a text attends to all of it. */
 static void attend_items(void *argument, size_t begin, size_t end, size_t thread)
 {
     encoder *e = argument;
-    size_t c = e->channels;
-    float *scores = e->scores + thread * TEXT_TOKENS_MAX * TEXT_TOKENS_MAX;
+    size_t c = e->channels, row = 3 * c;
+    float *scores = e->scores + thread * ATTEND_AT_ONCE * TEXT_TOKENS_MAX;
     for (size_t item = begin; item < end; item++) {
         const encoder_span *span = &e->spans[item / e->heads];
-        size_t column = item % e->heads * e->head_size, at = span->first * c;
-        kernel_kv kv = {.keys = e->k + at, .values = e->v + at, .half = false, .stride = c};
-        kernel_attention(kernel_get(), e->mixed + at + column, e->q + at + column, span->count, c,
-                         &kv, column, span->count, e->head_size,
-                         1.0f / sqrtf((float)e->head_size), NULL, scores);
+        size_t column = item % e->heads * e->head_size;
+        const float *q = e->inner + span->first * row;
+        kernel_kv kv = {.keys = q + c, .values = q + 2 * c, .half = false, .stride = row};
+        attend_head(e, q + column, &kv, column, span, scores);
     }
 }
 
@@ -497,34 +507,22 @@ static void pool_spans(void *argument, size_t begin, size_t end, size_t thread)
     }
 }
 
-static void multiply(encoder *e, const encoder_linear *linear, const float *x, float *out)
+static void multiply(encoder *e, const kernel_i16_matrix *matrix, const float *x, float *out)
 {
-    kernel_matmul(e->pool, &linear->weight, x, e->token_count, out, linear->weight.rows,
-                  KERNEL_ACT_F32, e->matmul_scratch);
+    kernel_i16_matmul(e->pool, matrix, x, e->token_count, out, e->matmul_scratch);
 }
 
 static void run_layer(encoder *e, const encoder_layer *layer)
 {
-    size_t rows = e->token_count;
-    row_job job = {.e = e, .width = e->channels};
-    const encoder_linear *inputs[3] = {&layer->query, &layer->key, &layer->value};
-    float *outputs[3] = {e->q, e->k, e->v};
-    for (size_t i = 0; i < 3; i++) {
-        multiply(e, inputs[i], e->x, outputs[i]);
-        job.rows = outputs[i];
-        job.bias = inputs[i]->bias;
-        base_pool_run(e->pool, rows, 16, bias_rows, &job);
-    }
+    norm_job attended = {e, &layer->attention_norm}, fed = {e, &layer->output_norm};
+    multiply(e, &layer->inputs, e->x, e->inner);
     base_pool_run(e->pool, e->span_count * e->heads, 1, attend_items, e);
-    multiply(e, &layer->output, e->mixed, e->q);
-    job = (row_job){e, e->q, layer->output.bias, e->x, &layer->attention_norm, e->x, e->channels};
-    base_pool_run(e->pool, rows, 16, norm_rows, &job);
+    multiply(e, &layer->output, e->mixed, e->added);
+    base_pool_run(e->pool, e->token_count, 16, norm_rows, &attended);
     multiply(e, &layer->up, e->x, e->inner);
-    job = (row_job){.e = e, .rows = e->inner, .bias = layer->up.bias, .width = e->feed_forward};
-    base_pool_run(e->pool, rows, 8, gelu_rows, &job);
-    multiply(e, &layer->down, e->inner, e->q);
-    job = (row_job){e, e->q, layer->down.bias, e->x, &layer->output_norm, e->x, e->channels};
-    base_pool_run(e->pool, rows, 16, norm_rows, &job);
+    base_pool_run(e->pool, e->token_count, 8, gelu_rows, e);
+    multiply(e, &layer->down, e->inner, e->added);
+    base_pool_run(e->pool, e->token_count, 16, norm_rows, &fed);
 }
 
 static void run_batch(encoder *e)

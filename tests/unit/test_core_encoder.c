@@ -310,8 +310,9 @@ static void plain_encode(const made_model *m, const int32_t *ids, size_t count, 
 }
 
 /* Goal: the forward pass is BERT's. Method: a made model of two layers against the equations in
- * double precision; f32 sums of up to 96 products of order 1, two layers deep, differ by some
- * 1e-6. */
+ * double precision. Weights and activations are rounded to 1/4729 (K = 96) or 1/6689 (K = 48) of
+ * the largest of their row, which moves a value of 0.2 in a unit vector by some 1e-4 (measured: at
+ * most 1.4e-4); all sets agree bit for bit in products, so within f32 rounding in the rest. */
 static void test_made_model_equals_the_equations(void **state)
 {
     (void)state;
@@ -341,6 +342,7 @@ static void test_made_model_equals_the_equations(void **state)
             fail_msg("%s", err.text);
         }
         assert_int_equal(encoder_dim(e), C);
+        double worst = 0.0;
         for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
             float found[C];
             double wanted[C];
@@ -348,12 +350,14 @@ static void test_made_model_equals_the_equations(void **state)
                              BASE_OK);
             plain_encode(&m, cases[i].ids, cases[i].count, wanted);
             for (size_t k = 0; k < C; k++) {
-                if (fabs((double)found[k] - wanted[k]) > 5e-6) {
+                worst = fmax(worst, fabs((double)found[k] - wanted[k]));
+                if (fabs((double)found[k] - wanted[k]) > 5e-4) {
                     fail_msg("%s: value %zu of '%s' is %.8f, not %.8f", base_isa_name(sets[set]), k,
                              cases[i].text, (double)found[k], wanted[k]);
                 }
             }
         }
+        print_message("%s: at most %.2g off\n", base_isa_name(sets[set]), worst);
         encoder_close(e);
     }
     kernel_select(BASE_ISA_AVX512);
