@@ -14,6 +14,7 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "cli/bench.h"
+#include "engine/gpu.h"
 
 enum { ROUNDS_DEFAULT = 5, PREFILL = 512, DECODE = 32, BOUND_DEFAULT = 1024 };
 
@@ -107,6 +108,11 @@ void cli_bench_folder_remove(const char *folder)
     }
 }
 
+/* The two ceilings of a card, for fractions; 0 on the CPU. */
+typedef struct ceilings {
+    double copy_bytes, product_flops; /* a second */
+} ceilings;
+
 static void add_row(json_t *rows, const char *what, size_t tokens, size_t depth, size_t window,
                     bool detector, const double *rates, size_t count)
 {
@@ -122,9 +128,10 @@ static void add_row(json_t *rows, const char *what, size_t tokens, size_t depth,
 typedef struct token_bench {
     core_stream *stream;
     innovation detector;
-    bool detects;
+    bool detects, greedy; /* greedy: steps that stay on the device */
     int32_t *ids;
     float *logits; /* [pass, V] */
+    core_step *steps;
     size_t depth, tokens, pass, vocabulary;
 } token_bench;
 
@@ -135,7 +142,14 @@ static base_status run_tokens(void *argument, base_error *err)
     token_bench *b = argument;
     base_status status = BASE_OK;
     size_t slots = core_slots(b->stream), gone = slots > b->depth ? slots - b->depth : 0;
-    core_window_remove(b->stream, slots - gone, gone);
+    if (b->depth == 0) {
+        core_stream_clear(b->stream); /* also what a bounded window could not take back */
+    } else {
+        core_window_remove(b->stream, slots - gone, gone);
+    }
+    if (b->greedy) {
+        return core_greedy(b->stream, b->ids[0], b->tokens, b->steps, err);
+    }
     for (size_t done = 0; done < b->tokens && !status; done += b->pass) {
         size_t count = b->tokens - done < b->pass ? b->tokens - done : b->pass;
         bool last = done + count == b->tokens;
@@ -152,21 +166,35 @@ static base_status run_tokens(void *argument, base_error *err)
     return status;
 }
 
+/* W of --core window, else 0. */
+static size_t bounded_window(const cli_options *o)
+{
+    bool bounded = o->core && strcmp(o->core, "window") == 0;
+    return !bounded ? 0 : o->window ? o->window : BOUND_DEFAULT;
+}
+
+static bool is_hybrid(const cli_options *o, const engine *e)
+{
+    return core_model_exact_window(engine_model(e)) > 0 &&
+           (!o->core || strcmp(o->core, "hybrid") == 0);
+}
+
 static base_status open_tokens(const cli_options *o, engine *e, token_bench *b, base_error *err)
 {
-    enum { PASS_MAX = 64 };
-    bool bounded = o->core && strcmp(o->core, "window") == 0;
-    core_stream_options options = {.slots_max = bounded ? 0 : b->depth + b->tokens,
-                                   .window = !bounded    ? 0
-                                             : o->window ? o->window
-                                                         : BOUND_DEFAULT,
+    core_stream_options options = {.window = bounded_window(o),
+                                   .hybrid = is_hybrid(o, e),
+                                   .batch_max = b->pass > 64 ? b->pass : 0,
+                                   .device = engine_gpu(e),
                                    .pool = engine_pool(e)};
+    bool bounded = core_options_window(engine_model(e), &options) > 0;
+    options.slots_max = bounded ? 0 : b->depth + b->tokens;
     innovation_options detector = {0};
     base_rng rng;
     b->vocabulary = core_model_shape(engine_model(e))->vocabulary;
     b->ids = base_calloc(b->depth + b->tokens, sizeof *b->ids);
-    b->logits = base_calloc(PASS_MAX * b->vocabulary, sizeof *b->logits);
-    if (!b->ids || !b->logits) {
+    b->logits = base_calloc(b->detects ? b->pass : 1, b->vocabulary * sizeof *b->logits);
+    b->steps = base_calloc(b->tokens, sizeof *b->steps);
+    if (!b->ids || !b->logits || !b->steps) {
         return base_fail(err, BASE_NO_MEMORY, "no memory for %zu tokens", b->depth + b->tokens);
     }
     base_rng_seed(&rng, 1);
@@ -183,35 +211,70 @@ static void close_tokens(token_bench *b)
     core_stream_close(b->stream);
     base_free(b->ids);
     base_free(b->logits);
+    base_free(b->steps);
+}
+
+/* What a card does in a second, beside what it could: of the last row. Decode reads all weights
+ * and the keys and values in sight for every token; of a prefill the projections are counted. */
+static void add_fractions(json_t *rows, const engine *e, const token_bench *b, bool hybrid,
+                          bool prefill, double rate, const ceilings *top, bool print)
+{
+    const core_shape *s = core_model_shape(engine_model(e));
+    json_t *row = json_array_get(rows, json_array_size(rows) - 1);
+    size_t seen = b->depth + b->tokens / 2, window = core_window(b->stream);
+    seen = window > 0 && seen > window ? window : seen;
+    double bytes = (double)gpu_model_weight_bytes(engine_gpu(e), hybrid) +
+                   (double)core_block_bytes(b->stream, seen);
+    double weights = (double)s->layers *
+                     ((double)s->channels * (double)(2 * (s->heads + s->kv_heads) * s->head_size) +
+                      3.0 * (double)s->channels * (double)s->feed_forward);
+    double fraction =
+        prefill ? 2.0 * weights * rate / top->product_flops : bytes * rate / top->copy_bytes;
+    json_object_set_new(row, "batch", json_integer(1));
+    json_object_set_new(row, "on_device", json_boolean(b->greedy || prefill));
+    if (prefill) {
+        json_object_set_new(row, "projection_tflop_s", json_real(2e-12 * weights * rate));
+        json_object_set_new(row, "fraction_of_product", json_real(fraction));
+    } else {
+        json_object_set_new(row, "bytes_per_token", json_real(bytes));
+        json_object_set_new(row, "fraction_of_copy", json_real(fraction));
+    }
+    if (print) {
+        printf("  %.1f %% of the card's measured %s\n", 100.0 * fraction,
+               prefill ? "bf16 product" : "copy bandwidth");
+    }
 }
 
 static base_status bench_tokens(const cli_options *o, engine *e, bool prefill, size_t depth,
-                                json_t *rows, base_error *err)
+                                const ceilings *top, json_t *rows, base_error *err)
 {
-    enum { PASS = 64 };
+    enum { PASS = 64, DEVICE_TOKENS = 2048, DEVICE_STEPS = 256 };
     double rates[CLI_BENCH_ROUNDS_MAX];
-    size_t count = 0, window = o->core && strcmp(o->core, "window") == 0
-                                   ? (o->window ? o->window : BOUND_DEFAULT)
-                                   : 0;
+    bool device = engine_gpu(e) != NULL, hybrid = is_hybrid(o, e);
+    size_t count = 0, window = bounded_window(o);
+    size_t by_default =
+        prefill ? (device ? DEVICE_TOKENS : PREFILL) : (device ? DEVICE_STEPS : DECODE);
     token_bench b = {.depth = depth,
-                     .tokens = cli_limit(o) ? cli_limit(o)
-                               : prefill    ? PREFILL
-                                            : DECODE,
-                     .pass = prefill ? PASS : 1,
+                     .tokens = cli_limit(o) ? cli_limit(o) : by_default,
                      .detects = !o->no_detector};
-    if (window > 0 && b.tokens > CORE_ROLLBACK) {
-        b.tokens = CORE_ROLLBACK; /* as many as a bounded window can run again */
+    if ((window > 0 || hybrid) && depth > 0 && b.tokens > CORE_ROLLBACK) {
+        b.tokens = CORE_ROLLBACK; /* as many as can be run again */
     }
+    /* The loop looks at every token of a prompt, 64 at a time; a device alone takes them at once,
+     * and steps without the host. */
+    b.pass = !prefill ? 1 : device && !b.detects ? b.tokens : PASS;
+    b.greedy = device && !prefill && !b.detects;
     base_status status = open_tokens(o, e, &b, err);
     if (!status) {
         status = cli_bench_rounds(o, run_tokens, &b, (double)b.tokens, rates, &count, err);
     }
-    close_tokens(&b);
     if (status || count == 0) {
+        close_tokens(&b);
         return status;
     }
     if (!o->json && !o->paced) {
-        double bytes = (double)core_model_weight_bytes(engine_model(e));
+        double bytes = device ? (double)gpu_model_weight_bytes(engine_gpu(e), hybrid)
+                              : (double)core_model_weight_bytes(engine_model(e));
         printf("%s %zu tokens at depth %zu%s%s: %.1f tok/s (min %.1f, max %.1f)",
                prefill ? "prefill" : "decode", b.tokens, depth, window ? " (bounded window)" : "",
                b.detects ? "" : ", detector off", rates[count / 2], rates[0], rates[count - 1]);
@@ -221,6 +284,10 @@ static base_status bench_tokens(const cli_options *o, engine *e, bool prefill, s
         printf("\n");
     }
     add_row(rows, prefill ? "prefill" : "decode", b.tokens, depth, window, b.detects, rates, count);
+    if (device) {
+        add_fractions(rows, e, &b, hybrid, prefill, rates[count / 2], top, !o->json && !o->paced);
+    }
+    close_tokens(&b);
     return BASE_OK;
 }
 
@@ -233,11 +300,24 @@ typedef struct splice_bench {
     store *store;
     kvblob_shape shape;
     uint64_t episode;
+    bool steps; /* a device works beside the host: a step follows, which waits for it */
     void *block;
     int32_t ids[BEFORE + EPISODE];
 } splice_bench;
 
 static const uint8_t bench_tag[32] = "eidetic bench splice";
+
+/* A token behind all, and away again. */
+static base_status step_alone(void *argument, base_error *err)
+{
+    splice_bench *b = argument;
+    core_step step;
+    base_status status = core_greedy(b->stream, b->ids[0], 1, &step, err);
+    if (!status) {
+        core_window_remove(b->stream, core_slots(b->stream) - 1, 1);
+    }
+    return status;
+}
 
 /* From the store's file into the window, ahead of the last tokens, and out again. */
 static base_status splice_from_disk(void *argument, base_error *err)
@@ -254,6 +334,9 @@ static base_status splice_from_disk(void *argument, base_error *err)
         status = core_window_insert(b->stream, BEFORE, EPISODE, b->block, 0.0f, 1, err);
     }
     base_free(blob);
+    if (!status && b->steps) {
+        status = step_alone(b, err);
+    }
     if (!status) {
         core_window_remove(b->stream, BEFORE, EPISODE);
     }
@@ -307,7 +390,9 @@ static base_status open_splice(engine *e, kvblob_type type, const char *folder, 
                                base_error *err)
 {
     const core_shape *shape = core_model_shape(engine_model(e));
-    core_stream_options options = {.slots_max = BEFORE + EPISODE + BEHIND, .pool = engine_pool(e)};
+    core_stream_options options = {.slots_max = BEFORE + EPISODE + BEHIND + 1,
+                                   .pool = engine_pool(e),
+                                   .device = engine_gpu(e)};
     base_rng rng;
     base_rng_seed(&rng, 2);
     for (size_t i = 0; i < BEFORE + EPISODE; i++) {
@@ -329,13 +414,26 @@ static base_status open_splice(engine *e, kvblob_type type, const char *folder, 
     return status ? status : fill_store(folder, b, err);
 }
 
+/* What a splice in and out adds to a device's step, to the last row. */
+static void add_step(json_t *rows, double alone_a_second, double spliced_a_second, bool print)
+{
+    double alone = 1e3 / alone_a_second, added = 1e3 / spliced_a_second - alone;
+    json_t *row = json_array_get(rows, json_array_size(rows) - 1);
+    json_object_set_new(row, "step_median_ms", json_real(alone));
+    json_object_set_new(row, "added_to_step_ms", json_real(added));
+    if (print) {
+        printf("  with the step behind it; a step alone: %.3f ms, added: %.3f ms\n", alone, added);
+    }
+}
+
 static base_status bench_splice(const cli_options *o, engine *e, json_t *rows, base_error *err)
 {
     enum { SPLICES = 50 };
     char folder[CLI_BENCH_PATH];
     double disk[CLI_BENCH_ROUNDS_MAX], computed[CLI_BENCH_ROUNDS_MAX];
+    double alone[CLI_BENCH_ROUNDS_MAX];
     size_t count = 0;
-    splice_bench b = {0};
+    splice_bench b = {.steps = engine_gpu(e) != NULL};
     cli_options rounds = *o;
     kvblob_type type = KVBLOB_Q8;
     if (o->kv_type) {
@@ -353,6 +451,9 @@ static base_status bench_splice(const cli_options *o, engine *e, json_t *rows, b
         rounds.rounds = o->rounds ? o->rounds : SPLICES;
         core_window_remove(b.stream, BEFORE, EPISODE);
         status = core_run(b.stream, b.ids, BEHIND, NULL, 0, err);
+        if (!status && b.steps) {
+            status = cli_bench_rounds(&rounds, step_alone, &b, 1.0, alone, &count, err);
+        }
         if (!status &&
             !(status = cli_bench_rounds(&rounds, splice_from_disk, &b, 1.0, disk, &count, err))) {
             if (!o->json) {
@@ -367,6 +468,9 @@ static base_status bench_splice(const cli_options *o, engine *e, json_t *rows, b
                                 (json_int_t)kvblob_bytes(&b.shape, EPISODE), "median_ms",
                                 1e3 / disk[count / 2], "min_ms", 1e3 / disk[count - 1], "max_ms",
                                 1e3 / disk[0], "computed_median_ms", 1e3 / middle));
+            if (b.steps) {
+                add_step(rows, alone[count / 2], disk[count / 2], !o->json);
+            }
         }
     }
     store_close(b.store);
@@ -468,6 +572,16 @@ static const struct {
 };
 enum { PARTS = sizeof parts / sizeof *parts };
 
+static void add_device(json_t *document, const ceilings *top)
+{
+    gpu_info info;
+    if (gpu_probe(&info, NULL) == BASE_OK) {
+        json_object_set_new(document, "device", json_string(info.name));
+        json_object_set_new(document, "copy_gb_s", json_real(top->copy_bytes / 1e9));
+        json_object_set_new(document, "product_tflop_s", json_real(top->product_flops / 1e12));
+    }
+}
+
 static int bench_model(const cli_options *o, size_t part)
 {
     base_error err = {0};
@@ -476,22 +590,32 @@ static int bench_model(const cli_options *o, size_t part)
         return cli_fail(&err);
     }
     json_t *rows = json_array();
+    ceilings top = {0};
     base_status status = BASE_OK;
-    if (part == 2) {
+    if (engine_gpu(e) && part < 2) {
+        status = gpu_measure(&top.copy_bytes, &top.product_flops, &err);
+    }
+    if (status) {
+        /* nothing to compare with: told below */
+    } else if (part == 2) {
         status = bench_splice(o, e, rows, &err);
     } else if (part == 3) {
         status = bench_limits(o, e, rows, &err);
     } else {
-        status = bench_tokens(o, e, part == 0, o->depth, rows, &err);
+        status = bench_tokens(o, e, part == 0, o->depth, &top, rows, &err);
         if (!status && part == 1 && o->depth == 0 && !o->paced) {
-            status = bench_tokens(o, e, false, 2048, rows, &err);
+            status = bench_tokens(o, e, false, 2048, &top, rows, &err);
         }
     }
     if (!status && o->json && !o->paced) {
-        cli_print_json(json_pack(
+        json_t *document = json_pack(
             "{s:s, s:I, s:s, s:I, s:O}", "model", engine_model_name(e), "threads",
             (json_int_t)base_pool_threads(engine_pool(e)), "isa", base_isa_name(kernel_get()->isa),
-            "weight_bytes", (json_int_t)core_model_weight_bytes(engine_model(e)), "rows", rows));
+            "weight_bytes", (json_int_t)core_model_weight_bytes(engine_model(e)), "rows", rows);
+        if (engine_gpu(e)) {
+            add_device(document, &top);
+        }
+        cli_print_json(document);
     }
     json_decref(rows);
     engine_close(e);

@@ -59,9 +59,9 @@ static base_status check_options(const cli_options *o, base_error *err)
     if (o->core && !engine_core_parse(o->core, &core)) {
         return base_fail(err, BASE_INVALID, "--core %s is none of full, window, hybrid", o->core);
     }
-    if (o->device && strcmp(o->device, "cpu") != 0 && strcmp(o->device, "auto") != 0) {
-        return base_fail(err, BASE_UNSUPPORTED, "--device %s is not there yet (only: cpu, auto)",
-                         o->device);
+    engine_device device;
+    if (o->device && !engine_device_parse(o->device, &device)) {
+        return base_fail(err, BASE_INVALID, "--device %s is none of cpu, cuda, auto", o->device);
     }
     kvblob_type type;
     if (o->kv_type && !kvblob_type_parse(o->kv_type, &type)) {
@@ -106,6 +106,9 @@ base_status cli_open_engine(const cli_options *o, unsigned parts, engine **out, 
     if (o->kv_type) {
         (void)kvblob_type_parse(o->kv_type, &options.kv_type);
     }
+    if (o->device) {
+        (void)engine_device_parse(o->device, &options.device);
+    }
     status = engine_open(&options, out, err);
     if (status == BASE_NOT_FOUND && !given && !o->encoder) {
         base_error_prefix(err, "the default models are not there (run ./dev setup)");
@@ -115,8 +118,8 @@ base_status cli_open_engine(const cli_options *o, unsigned parts, engine **out, 
 
 base_status cli_open_encoder(const cli_options *o, base_pool *pool, encoder **out, base_error *err)
 {
-    base_status status = encoder_open(
-        o->encoder ? o->encoder : cli_models_file(DEFAULT_ENCODER), pool, out, err);
+    base_status status =
+        encoder_open(o->encoder ? o->encoder : cli_models_file(DEFAULT_ENCODER), pool, out, err);
     if (status == BASE_NOT_FOUND && !o->encoder) {
         base_error_prefix(err, "the default text encoder is not there (run ./dev setup)");
     }
@@ -139,8 +142,8 @@ base_status cli_check_encoder(const cli_memory *memory, const encoder *e, base_e
 {
     char *name = NULL;
     size_t dim = 0;
-    base_status status = memory->store ? store_vector_info(memory->store, &dim, &name, err)
-                                       : BASE_OK;
+    base_status status =
+        memory->store ? store_vector_info(memory->store, &dim, &name, err) : BASE_OK;
     if (!status && name && *name && strcmp(name, encoder_name(e)) != 0) {
         status = base_fail(err, BASE_VERSION,
                            "the vectors of %s come from encoder %s, this is %s: name that one with "

@@ -16,7 +16,7 @@
 #include "base/mem.h"
 #include "engine/stream.h"
 
-enum { BATCH_DEFAULT = 64, BESIDE_DEFAULT = 512 };
+enum { BATCH_DEFAULT = 64, DEVICE_BATCH_DEFAULT = 512, BESIDE_DEFAULT = 512 };
 
 /* --- memory: one arena, laid out twice (once to count, once to hand out) ---------------------- */
 
@@ -58,7 +58,8 @@ static void set_sizes(core_stream *s, const core_model *model, const core_stream
     s->kv_width = model->shape.kv_heads * model->shape.head_size;
     s->q_width = model->shape.heads * model->shape.head_size;
     s->slots_max = o->slots_max ? o->slots_max : model->shape.context_max;
-    s->batch_max = o->batch_max ? o->batch_max : BATCH_DEFAULT;
+    s->device = o->device != NULL;
+    s->batch_max = o->batch_max ? o->batch_max : s->device ? DEVICE_BATCH_DEFAULT : BATCH_DEFAULT;
     s->hybrid = o->hybrid && model->fading_layers > 0;
     s->planes = model->attention_planes + (s->hybrid ? model->fading_layers : 0);
     s->window = core_options_window(model, o);
@@ -73,11 +74,11 @@ static void set_sizes(core_stream *s, const core_model *model, const core_stream
     }
 }
 
-static void lay_out(core_stream *s, layout *l)
+/* What the CPU works on. */
+static void lay_out_arrays(core_stream *s, layout *l)
 {
     const core_shape *shape = &s->model->shape;
-    size_t slots = s->slots_max, batch = s->batch_max;
-    size_t kv_rows = 0;
+    size_t slots = s->slots_max, batch = s->batch_max, kv_rows = 0;
     if (!base_size_mul(s->planes, slots, &kv_rows)) {
         l->overflow = true;
         return;
@@ -85,21 +86,8 @@ static void lay_out(core_stream *s, layout *l)
     s->keys = take(l, kv_rows, s->kv_width * s->element);
     s->rotated = take(l, kv_rows, s->kv_width * s->element);
     s->values = take(l, kv_rows, s->kv_width * s->element);
-    s->bias = take(l, slots, sizeof(float));
-    s->owner = take(l, slots, sizeof(uint32_t));
-    s->tokens = take(l, slots, sizeof(int32_t));
-    s->cosine = take(l, slots, shape->head_size / 2 * sizeof(float));
-    s->sine = take(l, slots, shape->head_size / 2 * sizeof(float));
-    s->place_cosine = s->cosine;
-    s->place_sine = s->sine;
-    if (s->window > 0) {
-        s->place_cosine = take(l, slots, shape->head_size / 2 * sizeof(float));
-        s->place_sine = take(l, slots, shape->head_size / 2 * sizeof(float));
-    }
-    s->views = take(l, batch, sizeof(core_views));
     if (s->hybrid) {
         size_t layers = s->model->fading_layers;
-        s->fading_views = take(l, batch, sizeof(core_views));
         s->mixer_state = take(l, layers, s->mixer_floats * sizeof(float));
         s->mixer_before = take(l, layers, s->mixer_kept * sizeof(float));
         s->mixer_rows = take(l, batch, s->mixer_row * sizeof(float));
@@ -119,10 +107,34 @@ static void lay_out(core_stream *s, layout *l)
     s->scores = take(l, score_rows, slots * sizeof(float));
     s->head_sums = take(l, shape->heads, sizeof(float));
     s->head_mass = take(l, batch * shape->heads, CORE_OWNERS_MAX * sizeof(float));
-    s->row_mass = take(l, batch, CORE_OWNERS_MAX * sizeof(float));
     size_t widest = max3(shape->channels, s->q_width, shape->feed_forward);
     widest = widest > s->mixer_out ? widest : s->mixer_out;
     s->matmul_scratch = take(l, 1, kernel_matmul_scratch(batch, widest));
+}
+
+static void lay_out(core_stream *s, layout *l)
+{
+    const core_shape *shape = &s->model->shape;
+    size_t slots = s->slots_max, batch = s->batch_max;
+    s->bias = take(l, slots, sizeof(float));
+    s->owner = take(l, slots, sizeof(uint32_t));
+    s->tokens = take(l, slots, sizeof(int32_t));
+    s->cosine = take(l, slots, shape->head_size / 2 * sizeof(float));
+    s->sine = take(l, slots, shape->head_size / 2 * sizeof(float));
+    s->place_cosine = s->cosine;
+    s->place_sine = s->sine;
+    if (s->window > 0) {
+        s->place_cosine = take(l, slots, shape->head_size / 2 * sizeof(float));
+        s->place_sine = take(l, slots, shape->head_size / 2 * sizeof(float));
+    }
+    s->views = take(l, batch, sizeof(core_views));
+    s->row_mass = take(l, batch, CORE_OWNERS_MAX * sizeof(float));
+    if (s->hybrid) {
+        s->fading_views = take(l, batch, sizeof(core_views));
+    }
+    if (!s->device) {
+        lay_out_arrays(s, l);
+    }
 }
 
 size_t core_stream_bytes(const core_model *model, const core_stream_options *options)
@@ -142,6 +154,10 @@ base_status core_stream_open(const core_model *model, const core_stream_options 
     if (!s) {
         return base_fail(err, BASE_NO_MEMORY, "no memory for a stream");
     }
+    if (options->device && options->kv_f32) {
+        base_free(s);
+        return base_fail(err, BASE_UNSUPPORTED, "keys and values in f32 are there on the CPU only");
+    }
     set_sizes(s, model, options);
     lay_out(s, &l);
     if (l.overflow || !(s->arena = base_alloc_aligned(l.size))) {
@@ -151,6 +167,11 @@ base_status core_stream_open(const core_model *model, const core_stream_options 
     }
     l = (layout){.base = s->arena};
     lay_out(s, &l);
+    base_status status = s->device ? gpu_stream_open(options->device, s, &s->gpu, err) : BASE_OK;
+    if (status) {
+        core_stream_close(s);
+        return status;
+    }
     s->kernels = kernel_get();
     core_angles(s, 0, s->slots_max);
     if (s->window > 0) {
@@ -166,6 +187,7 @@ base_status core_stream_open(const core_model *model, const core_stream_options 
 void core_stream_close(core_stream *stream)
 {
     if (stream) {
+        gpu_stream_close(stream->gpu);
         base_free_aligned(stream->arena);
         base_free(stream);
     }
@@ -345,24 +367,38 @@ static void add_hidden(const core_stream *s, size_t count)
     }
 }
 
+/* The next `count` places are these tokens' (NULL: not known yet), and what each of them sees. */
+static void enter_tokens(core_stream *s, const int32_t *tokens, size_t count)
+{
+    core_mass_sum(s);
+    memset(s->row_mass, 0, count * CORE_OWNERS_MAX * sizeof *s->row_mass);
+    for (size_t t = 0; t < count; t++) {
+        s->bias[s->places + t] = 0;
+        s->owner[s->places + t] = 0;
+        s->tokens[s->places + t] = tokens ? tokens[t] : 0;
+        core_see(s, s->places + t, s->window, s->window, &s->views[t]);
+        if (s->hybrid) {
+            size_t exact = s->model->exact_window;
+            core_see(s, s->places + t, 2 * exact, exact, &s->fading_views[t]);
+        }
+    }
+}
+
+static void keep_tokens(core_stream *s, size_t count)
+{
+    s->places += count;
+    s->run_tokens += count;
+    s->mass_rows = s->mass ? count : 0;
+}
+
 /* One batch of T <= batch_max tokens through all layers; s->x holds the residual stream at the end.
  * */
 static void run_batch(core_stream *s, const int32_t *tokens, size_t count)
 {
     const core_model *model = s->model;
     const core_shape *shape = &model->shape;
-    core_mass_sum(s);
-    memset(s->row_mass, 0, count * CORE_OWNERS_MAX * sizeof *s->row_mass);
     for (size_t t = 0; t < count; t++) {
         kernel_matrix_row(&model->embedding, (size_t)tokens[t], s->x + t * shape->channels);
-        s->bias[s->places + t] = 0;
-        s->owner[s->places + t] = 0;
-        s->tokens[s->places + t] = tokens[t];
-        core_see(s, s->places + t, s->window, s->window, &s->views[t]);
-        if (s->hybrid) {
-            size_t exact = model->exact_window;
-            core_see(s, s->places + t, 2 * exact, exact, &s->fading_views[t]);
-        }
     }
     for (size_t i = 0; i < shape->layers; i++) {
         const core_layer *layer = &model->layers[i];
@@ -380,9 +416,34 @@ static void run_batch(core_stream *s, const int32_t *tokens, size_t count)
             add_hidden(s, count);
         }
     }
-    s->places += count;
-    s->run_tokens += count;
-    s->mass_rows = s->mass ? count : 0;
+}
+
+/* The same on the device; logits [rows, V] of the last rows. */
+static base_status run_on_device(core_stream *s, const int32_t *tokens, size_t count, float *logits,
+                                 size_t rows, base_error *err)
+{
+    if (s->hidden_sum) {
+        return base_fail(err, BASE_UNSUPPORTED, "hidden states are watched on the CPU only");
+    }
+    bool watched = s->mass && s->owned > 0;
+    return gpu_run(s->gpu, tokens, count, logits, rows, watched ? s->row_mass : NULL, err);
+}
+
+static base_status check_tokens(const core_stream *s, const int32_t *tokens, size_t given,
+                                size_t count, base_error *err)
+{
+    if (s->window == 0 && count > core_slots_free(s)) {
+        return base_fail(err, BASE_LIMIT,
+                         "%zu tokens do not fit the window: %zu of %zu slots are free", count,
+                         core_slots_free(s), s->slots_max);
+    }
+    for (size_t i = 0; i < given; i++) {
+        if (tokens[i] < 0 || (size_t)tokens[i] >= s->model->shape.vocabulary) {
+            return base_fail(err, BASE_INVALID, "token id %d is outside the vocabulary of %zu",
+                             (int)tokens[i], s->model->shape.vocabulary);
+        }
+    }
+    return BASE_OK;
 }
 
 base_status core_run(core_stream *s, const int32_t *tokens, size_t token_count, float *logits,
@@ -390,33 +451,80 @@ base_status core_run(core_stream *s, const int32_t *tokens, size_t token_count, 
 {
     const core_shape *shape = &s->model->shape;
     BASE_ASSERT(rows <= token_count);
-    if (s->window == 0 && token_count > core_slots_free(s)) {
-        return base_fail(err, BASE_LIMIT,
-                         "%zu tokens do not fit the window: %zu of %zu slots are free", token_count,
-                         core_slots_free(s), s->slots_max);
-    }
-    for (size_t i = 0; i < token_count; i++) {
-        if (tokens[i] < 0 || (size_t)tokens[i] >= shape->vocabulary) {
-            return base_fail(err, BASE_INVALID, "token id %d is outside the vocabulary of %zu",
-                             (int)tokens[i], shape->vocabulary);
-        }
-    }
+    base_status status = check_tokens(s, tokens, token_count, token_count, err);
     const kernel_matrix *output = shape->tied_output ? &s->model->embedding : &s->model->output;
-    for (size_t done = 0; done < token_count;) {
+    for (size_t done = 0; done < token_count && !status;) {
         size_t count = token_count - done < s->batch_max ? token_count - done : s->batch_max;
         if (count > s->slots_max - s->places) {
             core_slide(s);
         }
-        run_batch(s, tokens + done, count);
         /* The rows of this batch that are among the last `rows` tokens. */
         size_t first = token_count - rows > done ? token_count - rows - done : 0;
-        if (logits && first < count) {
-            normalise(s, s->model->output_norm, count);
-            kernel_matmul(s->pool, output, s->normed + first * shape->channels, count - first,
-                          logits + (done + first - (token_count - rows)) * shape->vocabulary,
-                          shape->vocabulary, s->activations, s->matmul_scratch);
+        size_t here = logits && first < count ? count - first : 0;
+        float *to =
+            here ? logits + (done + first - (token_count - rows)) * shape->vocabulary : NULL;
+        enter_tokens(s, tokens + done, count);
+        if (s->gpu) {
+            status = run_on_device(s, tokens + done, count, to, here, err);
+        } else {
+            run_batch(s, tokens + done, count);
+            if (here) {
+                normalise(s, s->model->output_norm, count);
+                kernel_matmul(s->pool, output, s->normed + first * shape->channels, here, to,
+                              shape->vocabulary, s->activations, s->matmul_scratch);
+            }
+        }
+        if (!status) {
+            keep_tokens(s, count);
         }
         done += count;
     }
-    return BASE_OK;
+    return status;
+}
+
+/* core_greedy on the CPU: the definition. */
+static base_status greedy_steps(core_stream *s, int32_t token, size_t count, core_step *steps,
+                                base_error *err)
+{
+    size_t vocabulary = s->model->shape.vocabulary;
+    float *logits = base_calloc(vocabulary, sizeof *logits);
+    base_status status =
+        logits ? BASE_OK : base_fail(err, BASE_NO_MEMORY, "no memory for %zu logits", vocabulary);
+    for (size_t i = 0; i < count && !status; i++) {
+        if (!(status = core_run(s, &token, 1, logits, 1, err))) {
+            float log_sum, entropy;
+            size_t best;
+            s->kernels->logit_stats(logits, vocabulary, &log_sum, &entropy, &best);
+            token = (int32_t)best;
+            steps[i] = (core_step){token, log_sum - logits[best], entropy};
+        }
+    }
+    base_free(logits);
+    return status;
+}
+
+base_status core_greedy(core_stream *s, int32_t token, size_t count, core_step *steps,
+                        base_error *err)
+{
+    base_status status = check_tokens(s, &token, 1, count, err);
+    if (status || !s->gpu) {
+        return status ? status : greedy_steps(s, token, count, steps, err);
+    }
+    for (size_t done = 0; done < count && !status;) {
+        size_t batch = count - done < s->batch_max ? count - done : s->batch_max;
+        if (batch > s->slots_max - s->places) {
+            core_slide(s);
+        }
+        enter_tokens(s, NULL, batch);
+        if (!(status = gpu_greedy(s->gpu, token, batch, steps + done, err))) {
+            for (size_t i = 0; i < batch; i++) {
+                s->tokens[s->places + i] = token;
+                token = steps[done + i].token;
+            }
+            keep_tokens(s, batch);
+            s->mass_rows = 0;
+        }
+        done += batch;
+    }
+    return status;
 }

@@ -30,6 +30,7 @@
 
 typedef struct core_model core_model;
 typedef struct core_stream core_stream;
+struct gpu_model; /* gpu.h */
 
 typedef struct core_shape {
     size_t layers, channels, heads, kv_heads, head_size, feed_forward, vocabulary, context_max;
@@ -71,10 +72,14 @@ typedef struct core_stream_options {
     size_t window; /* W: live tokens that a token sees; 0 = not bounded */
     /* Use the model's fading layers, with its own window; else they are plain attention layers. */
     bool hybrid;
-    size_t batch_max; /* largest T of one core_run pass; 0 = 64 */
-    bool kv_f32;      /* keys and values in f32 (tests); default f16 */
+    size_t batch_max; /* largest T of one core_run pass; 0 = 64, on a device 512 */
+    bool kv_f32;      /* keys and values in f32 (tests); default f16, always on a device */
     kernel_activations activations;
     base_pool *pool; /* borrowed; NULL = this thread only */
+    /* Run on this device: its copy of the same model, borrowed; NULL = the CPU. There activations
+     * are what the device's kernels make of them, and a lost device shows as BASE_DEVICE from
+     * core_run, and from then on. */
+    struct gpu_model *device;
 } core_stream_options;
 
 /* The window that a stream with these options has, 0 = not bounded (a hybrid's is the model's). */
@@ -109,6 +114,17 @@ void core_set_sinks(core_stream *stream, size_t count);
 base_status core_run(core_stream *stream, const int32_t *tokens, size_t token_count, float *logits,
                      size_t rows, base_error *err);
 
+/* One greedy step: the largest logit behind a token, -log of its probability, and the entropy. */
+typedef struct core_step {
+    int32_t token;
+    float surprise_nats, entropy_nats;
+} core_step;
+/* `count` greedy steps: the first is fed with `token`, each later one with what the one before
+ * chose. steps [count]. On a device no logits leave it, and attention mass is not watched. Errors:
+ * as core_run; BASE_DEVICE. */
+base_status core_greedy(core_stream *stream, int32_t token, size_t count, core_step *steps,
+                        base_error *err);
+
 /* Remove slots [at, at + count); later slots move down and are rotated to their new positions. In a
  * bounded window at most CORE_ROLLBACK live tokens may be dropped from the end before others are
  * run: what has left does not come back. */
@@ -117,7 +133,7 @@ void core_window_remove(core_stream *stream, size_t at, size_t count);
 /* A block of keys and values outside any window: [layers][2][count][G*D] f16 or f32, keys before
  * rotation, keys then values per layer. */
 size_t core_block_bytes(const core_stream *stream, size_t count);
-/* Copy slots [at, at+count) out, in the stream's KV type. */
+/* Copy slots [at, at+count) out, in the stream's KV type. Of a lost device: zeros. */
 void core_block_read(const core_stream *stream, size_t at, size_t count, void *block);
 /* Insert a block before slot `at`; later slots move up and are rotated to their new positions.
  * bias: ln(strength), added to the attention logits of these slots in every layer and head; owner:
@@ -132,7 +148,8 @@ void core_window_set_bias(core_stream *stream, size_t at, size_t count, float bi
 size_t core_state_bytes(const core_stream *stream);
 void core_state_save(core_stream *stream, void *out); /* [core_state_bytes] */
 /* Errors: BASE_CORRUPT (cut short, a bit flipped), BASE_VERSION, BASE_INVALID (another model, other
- * options or kernels), BASE_LIMIT (more slots than this window has); the stream is as it was. */
+ * options, kernels or device), BASE_LIMIT (more slots than this window has); the stream is as it
+ * was. */
 base_status core_state_restore(core_stream *stream, const void *state, size_t size,
                                base_error *err);
 
@@ -144,8 +161,9 @@ void core_mass_watch(core_stream *stream, float *mass, size_t owners, size_t *to
 void core_mass_sum(core_stream *stream);
 void core_mass_drop(core_stream *stream, size_t count);
 
-/* Hidden state: while on, every core_run adds what each token's residual stream is behind `layer`
- * (0-based), scaled to a mean square of 1. sum [channels] accumulates; NULL switches off. */
+/* Hidden state (CPU only): while on, every core_run adds what each token's residual stream is
+ * behind `layer` (0-based), scaled to a mean square of 1. sum [channels] accumulates; NULL switches
+ * off. */
 void core_hidden_watch(core_stream *stream, size_t layer, float *sum);
 
 #endif

@@ -5,7 +5,9 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/mem.h"
+#include "engine/gpu.h"
 
 enum { BOUND_DEFAULT = 1024 }; /* costs 0.1 nats beyond it, 512 twice as much (semantics §6) */
 
@@ -15,6 +17,18 @@ static const char *const trigger_names[ENGINE_TRIGGER_COUNT] = {"innovation", "o
                                                                 "random"};
 
 static const char *const core_names[ENGINE_CORE_COUNT] = {"default", "full", "window", "hybrid"};
+
+bool engine_device_parse(const char *text, engine_device *device)
+{
+    static const char *const names[ENGINE_DEVICE_COUNT] = {"cpu", "cuda", "auto"};
+    for (int i = 0; i < ENGINE_DEVICE_COUNT; i++) {
+        if (strcmp(text, names[i]) == 0) {
+            *device = (engine_device)i;
+            return true;
+        }
+    }
+    return false;
+}
 
 const char *engine_core_name(engine_core core)
 {
@@ -85,6 +99,22 @@ static base_status choose_core(engine *e, const engine_options *options, base_er
     return BASE_OK;
 }
 
+static base_status choose_device(engine *e, const engine_options *options, base_error *err)
+{
+    if (options->device == ENGINE_DEVICE_CPU) {
+        return BASE_OK;
+    }
+    base_status status = options->reference
+                             ? base_fail(err, BASE_UNSUPPORTED, "reference runs are for the CPU")
+                             : gpu_model_create(e->model, &e->gpu, err);
+    if (status && options->device == ENGINE_DEVICE_AUTO) {
+        base_log(BASE_LOG_WARN, "the model runs on the CPU: %s", err ? err->text : "no device");
+        return BASE_OK;
+    }
+    e->stream_options.device = e->gpu;
+    return status;
+}
+
 base_status engine_open(const engine_options *options, engine **out, base_error *err)
 {
     double begin = base_clock_ms();
@@ -121,7 +151,7 @@ base_status engine_open(const engine_options *options, engine **out, base_error 
                               .activations = options->reference ? KERNEL_ACT_F32 : KERNEL_ACT_Q8,
                               .pool = e->pool};
     e->kv_type = options->kv_type;
-    if ((status = choose_core(e, options, err))) {
+    if ((status = choose_core(e, options, err)) || (status = choose_device(e, options, err))) {
         engine_close(e);
         return status;
     }
@@ -139,6 +169,7 @@ void engine_close(engine *e)
     core_stream_close(e->hidden);
     base_free(e->hidden_centre);
     tokenizer_close(e->tokenizer);
+    gpu_model_close(e->gpu);
     core_model_close(e->model);
     base_pool_free(e->pool);
     base_free(e->model_name);
@@ -163,6 +194,11 @@ encoder *engine_encoder(const engine *e)
 base_pool *engine_pool(const engine *e)
 {
     return e->pool;
+}
+
+struct gpu_model *engine_gpu(const engine *e)
+{
+    return e->gpu;
 }
 
 double engine_load_ms(const engine *e)

@@ -35,23 +35,37 @@ typedef enum engine_core {
 const char *engine_core_name(engine_core core);
 bool engine_core_parse(const char *text, engine_core *core); /* "full", "window", "hybrid" */
 
+/* Where the model runs (contract: --device). The text encoder, the kernels of --reference runs and
+ * hidden-state queries stay on the CPU. */
+typedef enum engine_device {
+    ENGINE_DEVICE_CPU,
+    ENGINE_DEVICE_CUDA,
+    ENGINE_DEVICE_AUTO, /* CUDA where there is a usable device, else the CPU with a warning */
+    ENGINE_DEVICE_COUNT
+} engine_device;
+bool engine_device_parse(const char *text, engine_device *device); /* "cpu", "cuda", "auto" */
+
 typedef struct engine_options {
     const char *model_path;
     const char *encoder_path; /* folder; NULL = no encoder (no memory possible) */
     const char *adapter_path; /* NULL = none */
     engine_core core;
+    engine_device device;
     size_t window;       /* W of a bounded core, 0 = 1,024 */
     size_t threads;      /* 0 = all cores */
     bool reference;      /* f32 activations and f32 KV: slow, for checks */
     kvblob_type kv_type; /* of keys and values on disk (contract: --kv-type) */
 } engine_options;
 
+/* Errors: those of core_model_open, tokenizer_open and encoder_open; with ENGINE_DEVICE_CUDA also
+ * BASE_DEVICE, and BASE_UNSUPPORTED for a model that the device's kernels do not take. */
 base_status engine_open(const engine_options *options, engine **out, base_error *err);
 void engine_close(engine *e);
 const core_model *engine_model(const engine *e);
 const tokenizer *engine_tokenizer(const engine *e);
 encoder *engine_encoder(const engine *e); /* NULL when opened without */
 base_pool *engine_pool(const engine *e);
+struct gpu_model *engine_gpu(const engine *e); /* NULL = the model runs on the CPU */
 double engine_load_ms(const engine *e);
 const char *engine_model_name(const engine *e); /* file name without folder */
 

@@ -12,8 +12,8 @@
 #include "engine/stream.h"
 
 enum {
-    SNAPSHOT_EVERY = 16,
-    SNAPSHOTS = CORE_ROLLBACK / SNAPSHOT_EVERY + 1,
+    SNAPSHOT_EVERY = CORE_SNAPSHOT_EVERY,
+    SNAPSHOTS = CORE_SNAPSHOTS,
     ROWS_KEPT = CORE_ROLLBACK + SNAPSHOT_EVERY
 };
 
@@ -36,14 +36,22 @@ void core_fading_sizes(core_stream *s)
     s->mixer_out = mixer_out_width(&f->mixer);
     s->mixer_scratch_floats = mixer_scratch_floats(&f->mixer, s->batch_max);
     s->mixer_kept = SNAPSHOTS * s->mixer_floats + ROWS_KEPT * s->mixer_row;
+    if (s->device) { /* keeps more rows in place of the convolution's own */
+        s->mixer_floats -= (f->mixer.kernel - 1) * mixer_conv_width(&f->mixer);
+        s->mixer_kept = SNAPSHOTS * s->mixer_floats + GPU_MIXER_ROWS * s->mixer_row;
+    }
 }
 
 void core_fading_clear(core_stream *s)
 {
     size_t layers = s->model->fading_layers;
+    s->run_tokens = 0;
+    if (s->gpu) {
+        gpu_mixers_clear(s->gpu);
+        return;
+    }
     memset(s->mixer_state, 0, layers * s->mixer_floats * sizeof(float));
     memset(s->mixer_before, 0, layers * s->mixer_kept * sizeof(float));
-    s->run_tokens = 0;
 }
 
 static float *state_of(const core_stream *s, const core_fading *f)
@@ -90,7 +98,10 @@ void core_fading_drop(core_stream *s, size_t tokens)
         return;
     }
     BASE_ASSERT(tokens <= CORE_ROLLBACK);
-    for (size_t i = 0; i < s->model->shape.layers; i++) {
+    if (s->gpu) {
+        gpu_mixers_rewind(s->gpu, from / SNAPSHOT_EVERY % SNAPSHOTS, from, end);
+    }
+    for (size_t i = 0; !s->gpu && i < s->model->shape.layers; i++) {
         const core_fading *f = s->model->layers[i].fading;
         if (f) {
             memcpy(state_of(s, f), snapshot_of(s, f, from), s->mixer_floats * sizeof(float));

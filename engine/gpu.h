@@ -1,9 +1,14 @@
 /* engine/gpu.h: the device behind `--device cuda`, as a C header. engine/gpu_none.c always links;
  * engine/cuda/ implements it with CUDA.
  *
- * A gpu_model is a copy of a core_model's weights in device memory, still quantised; a gpu_stream
- * is the device twin of core_stream with the same meaning of window, slots, bias and blocks. Every
- * kernel has its CPU twin in engine/kernels_scalar.c / core as definition.
+ * A gpu_model is a copy of a core_model's weights in device memory, still quantised. A gpu_stream
+ * holds what of a core_stream lies on the device: keys and values, states of mixers, scratch. The
+ * core_stream keeps the books (places, owners, biases, sinks, what has left) and stays the only
+ * interface: core.c, window.c, fading.c and state.c call what is here where the CPU would touch its
+ * own arrays. Every kernel has its CPU twin there as definition.
+ *
+ * Calls that move rows return nothing: they queue work, and after a failure the stream is broken;
+ * the next call that can fail says why.
  */
 #ifndef ENGINE_GPU_H
 #define ENGINE_GPU_H
@@ -27,48 +32,54 @@ typedef struct gpu_info {
 /* BASE_DEVICE with a clear reason when there is no driver, no device, or one that is too old. */
 base_status gpu_probe(gpu_info *info, base_error *err);
 
-base_status gpu_model_open(const char *gguf_path, gpu_model **out, base_error *err);
-/* Copy a loaded model (with its merged adapter) to the device; the core_model may be closed
- * afterwards. Errors: BASE_DEVICE, BASE_NO_MEMORY (device memory, with the sizes), BASE_UNSUPPORTED
- * (a shape that the kernels do not take; it is named). */
+/* Copy a loaded model (with its merged adapter) to the device. Errors: BASE_DEVICE, BASE_NO_MEMORY
+ * (device memory, with the sizes), BASE_UNSUPPORTED (a shape that the kernels do not take; it is
+ * named). */
 base_status gpu_model_create(const core_model *core, gpu_model **out, base_error *err);
 void gpu_model_close(gpu_model *model);
-size_t gpu_model_weight_bytes(const gpu_model *model); /* read by one decode step */
+/* Read by one decode step, with the fading layers or without. */
+size_t gpu_model_weight_bytes(const gpu_model *model, bool hybrid);
 
-typedef struct gpu_stream_options {
-    size_t slots_max; /* 0 = the model's context */
-    size_t batch_max; /* prefill T, 0 = 512 */
-} gpu_stream_options;
-base_status gpu_stream_open(gpu_model *model, const gpu_stream_options *options, gpu_stream **out,
+/* The device's part of `host`, whose sizes are set and which outlives it. */
+base_status gpu_stream_open(gpu_model *model, const core_stream *host, gpu_stream **out,
                             base_error *err);
 void gpu_stream_close(gpu_stream *stream);
-void gpu_stream_clear(gpu_stream *stream);
-size_t gpu_slots(const gpu_stream *stream);
 
-/* As core_run, core_window_remove, core_block_read, core_window_insert: host pointers; blocks are
- * f16. */
-base_status gpu_run(gpu_stream *stream, const int32_t *tokens, size_t token_count, float *logits,
-                    size_t rows, base_error *err);
-base_status gpu_window_remove(gpu_stream *stream, size_t at, size_t count, base_error *err);
-base_status gpu_block_read(const gpu_stream *stream, size_t at, size_t count, void *block,
-                           base_error *err);
-base_status gpu_window_insert(gpu_stream *stream, size_t at, size_t count, const void *block,
-                              float bias, base_error *err);
-base_status gpu_window_set_bias(gpu_stream *stream, size_t at, size_t count, float bias,
-                                base_error *err);
+/* Rows of keys and values of every plane, in places. Move [from, from + count) to begin at `to`,
+ * rotated keys with them or not. */
+void gpu_rows_move(gpu_stream *stream, size_t from, size_t to, size_t count, bool rotated);
+/* Rotate keys of places [from, to) again from their stored form. */
+void gpu_rows_rotate(gpu_stream *stream, size_t from, size_t to);
+/* The first `planes` planes of places [at, at + count): block [planes][2][count][G*D] f16, keys
+ * before rotation, in host memory. After a failure the block is zeros. Writing copies the block
+ * before it returns, and lets the upload run beside the kernels. */
+void gpu_rows_read(gpu_stream *stream, size_t planes, size_t at, size_t count, void *block);
+void gpu_rows_write(gpu_stream *stream, size_t planes, size_t at, size_t count, const void *block);
 
-/* One greedy decode step entirely on the device: feed `token`, get the next one with its
- * statistics; no logits leave the device. */
-typedef struct gpu_step {
-    int32_t token;
-    float surprise_nats, entropy_nats;
-} gpu_step;
-base_status gpu_decode(gpu_stream *stream, int32_t token, gpu_step *step, base_error *err);
-/* The same `count` times, each step fed with the token of the one before on the device; the host
- * waits once, at the end. steps [count]. Errors: BASE_LIMIT when the window has no room for all of
- * them (nothing run). */
-base_status gpu_decode_many(gpu_stream *stream, int32_t token, size_t count, gpu_step *steps,
-                            base_error *err);
+/* Tokens of which a device keeps what mixers read; as fading.c needs them, and the convolution's
+ * rows before them. */
+enum { GPU_MIXER_ROWS = 96 };
+void gpu_mixers_clear(gpu_stream *stream);
+/* Copy number `snapshot` (fading.c) is taken back and the tokens [from, end) are given to the
+ * mixers again. */
+void gpu_mixers_rewind(gpu_stream *stream, size_t snapshot, size_t from, size_t end);
+/* States and what running again needs: [fading layers, mixer_floats], [fading layers, mixer_kept].
+ */
+void gpu_mixers_read(gpu_stream *stream, float *states, float *before);
+void gpu_mixers_write(gpu_stream *stream, const float *states, const float *before);
+/* What the mixers' states did not predict of the last token run singly (mixer.h): [fading layers,
+ * H]. For GDN a by-product of its step. Errors: BASE_DEVICE. */
+base_status gpu_mixers_innovation(gpu_stream *stream, float *innovation, base_error *err);
+
+/* Run `count` <= batch_max tokens at host->places, whose books (owner, bias, tokens, views) are
+ * made; logits: host [rows, V] of the last rows. mass: NULL, or [count, CORE_OWNERS_MAX]: share of
+ * attention by owner > 0, averaged as core_mass_watch says. */
+base_status gpu_run(gpu_stream *stream, const int32_t *tokens, size_t count, float *logits,
+                    size_t rows, float *mass, base_error *err);
+/* `count` greedy steps from `token` on; each is fed with the token of the one before on the device,
+ * and the host waits once, at the end. steps [count]. */
+base_status gpu_greedy(gpu_stream *stream, int32_t token, size_t count, core_step *steps,
+                       base_error *err);
 
 /* Ceilings of this card, measured with device events, median of several runs: bytes read plus bytes
  * written per second of a large copy; multiply-adds times two per second of an 8192^3 bf16 product

@@ -1,9 +1,9 @@
-/* engine/gpu_none.c: the device interface of a build without CUDA. Every call that can fail says
- * so; the program falls back to the CPU or stops with that message. Not built where engine/cuda/
- * is.
+/* engine/gpu_none.c: the device interface of a build without CUDA. No model gets onto a device, so
+ * nothing but the first three calls is ever reached. Not built where engine/cuda/ is.
  */
 #include <string.h>
 
+#include "base/mem.h"
 #include "engine/gpu.h"
 
 static base_status none(base_error *err)
@@ -19,13 +19,6 @@ base_status gpu_probe(gpu_info *info, base_error *err)
     return none(err);
 }
 
-base_status gpu_model_open(const char *gguf_path, gpu_model **out, base_error *err)
-{
-    (void)gguf_path;
-    (void)out;
-    return none(err);
-}
-
 base_status gpu_model_create(const core_model *core, gpu_model **out, base_error *err)
 {
     (void)core;
@@ -35,100 +28,112 @@ base_status gpu_model_create(const core_model *core, gpu_model **out, base_error
 
 void gpu_model_close(gpu_model *model)
 {
-    (void)model;
+    BASE_ASSERT(model == NULL);
 }
 
-size_t gpu_model_weight_bytes(const gpu_model *model)
+size_t gpu_model_weight_bytes(const gpu_model *model, bool hybrid)
 {
     (void)model;
+    (void)hybrid;
     return 0;
 }
 
-base_status gpu_stream_open(gpu_model *model, const gpu_stream_options *options, gpu_stream **out,
+base_status gpu_stream_open(gpu_model *model, const core_stream *host, gpu_stream **out,
                             base_error *err)
 {
     (void)model;
-    (void)options;
+    (void)host;
     (void)out;
     return none(err);
 }
 
 void gpu_stream_close(gpu_stream *stream)
 {
-    (void)stream;
+    BASE_ASSERT(stream == NULL);
 }
 
-void gpu_stream_clear(gpu_stream *stream)
+void gpu_rows_move(gpu_stream *stream, size_t from, size_t to, size_t count, bool rotated)
+{
+    (void)stream;
+    (void)from;
+    (void)to;
+    (void)count;
+    (void)rotated;
+}
+
+void gpu_rows_rotate(gpu_stream *stream, size_t from, size_t to)
+{
+    (void)stream;
+    (void)from;
+    (void)to;
+}
+
+void gpu_rows_read(gpu_stream *stream, size_t planes, size_t at, size_t count, void *block)
+{
+    (void)stream;
+    (void)planes;
+    (void)at;
+    (void)count;
+    (void)block;
+}
+
+void gpu_rows_write(gpu_stream *stream, size_t planes, size_t at, size_t count, const void *block)
+{
+    (void)stream;
+    (void)planes;
+    (void)at;
+    (void)count;
+    (void)block;
+}
+
+void gpu_mixers_clear(gpu_stream *stream)
 {
     (void)stream;
 }
 
-size_t gpu_slots(const gpu_stream *stream)
+void gpu_mixers_rewind(gpu_stream *stream, size_t snapshot, size_t from, size_t end)
 {
     (void)stream;
-    return 0;
+    (void)snapshot;
+    (void)from;
+    (void)end;
 }
 
-base_status gpu_run(gpu_stream *stream, const int32_t *tokens, size_t token_count, float *logits,
-                    size_t rows, base_error *err)
+void gpu_mixers_read(gpu_stream *stream, float *states, float *before)
+{
+    (void)stream;
+    (void)states;
+    (void)before;
+}
+
+void gpu_mixers_write(gpu_stream *stream, const float *states, const float *before)
+{
+    (void)stream;
+    (void)states;
+    (void)before;
+}
+
+base_status gpu_mixers_innovation(gpu_stream *stream, float *innovation, base_error *err)
+{
+    (void)stream;
+    (void)innovation;
+    return none(err);
+}
+
+base_status gpu_run(gpu_stream *stream, const int32_t *tokens, size_t count, float *logits,
+                    size_t rows, float *mass, base_error *err)
 {
     (void)stream;
     (void)tokens;
-    (void)token_count;
+    (void)count;
     (void)logits;
     (void)rows;
+    (void)mass;
     return none(err);
 }
 
-base_status gpu_window_remove(gpu_stream *stream, size_t at, size_t count, base_error *err)
-{
-    (void)stream;
-    (void)at;
-    (void)count;
-    return none(err);
-}
-
-base_status gpu_block_read(const gpu_stream *stream, size_t at, size_t count, void *block,
-                           base_error *err)
-{
-    (void)stream;
-    (void)at;
-    (void)count;
-    (void)block;
-    return none(err);
-}
-
-base_status gpu_window_insert(gpu_stream *stream, size_t at, size_t count, const void *block,
-                              float bias, base_error *err)
-{
-    (void)stream;
-    (void)at;
-    (void)count;
-    (void)block;
-    (void)bias;
-    return none(err);
-}
-
-base_status gpu_window_set_bias(gpu_stream *stream, size_t at, size_t count, float bias,
-                                base_error *err)
-{
-    (void)stream;
-    (void)at;
-    (void)count;
-    (void)bias;
-    return none(err);
-}
-
-base_status gpu_decode(gpu_stream *stream, int32_t token, gpu_step *step, base_error *err)
-{
-    (void)stream;
-    (void)token;
-    (void)step;
-    return none(err);
-}
-
-base_status gpu_decode_many(gpu_stream *stream, int32_t token, size_t count, gpu_step *steps,
-                            base_error *err)
+base_status gpu_greedy(gpu_stream *stream, int32_t token, size_t count, core_step *steps,
+                       base_error *err)
 {
     (void)stream;
     (void)token;

@@ -33,22 +33,29 @@ static void see(core_views *v, size_t from, size_t to, const float *cosine, cons
     v->list[v->count++] = (core_view){from, to - from, cosine, sine, fading};
 }
 
+core_sight core_look(const core_stream *s, size_t place, size_t window, size_t exact)
+{
+    size_t sinks = s->sinks < place + 1 ? s->sinks : place + 1, live = 0;
+    core_sight sight = {.sinks = sinks, .begin = sinks, .near = sinks};
+    for (size_t i = place + 1; window > 0 && i > sinks && live < window;) {
+        live += s->owner[--i] == 0;
+        sight.begin = i;
+        sight.near = live <= exact ? i : sight.near;
+    }
+    for (size_t i = sinks; i < sight.begin; i++) {
+        sight.hidden += s->owner[i] == 0; /* present but out of sight */
+    }
+    sight.near = sight.near > sight.begin ? sight.near : sight.begin;
+    return sight;
+}
+
 void core_see(const core_stream *s, size_t place, size_t window, size_t exact, core_views *out)
 {
     size_t half = s->model->shape.head_size / 2, row = place * half;
-    size_t sinks = s->sinks < place + 1 ? s->sinks : place + 1;
+    core_sight sight = core_look(s, place, window, exact);
+    size_t sinks = sight.sinks, begin = sight.begin, near = sight.near, hidden = sight.hidden;
     const float *cosine = s->place_cosine, *sine = s->place_sine;
-    size_t begin = sinks, near = sinks, live = 0, hidden = 0;
     out->count = 0;
-    for (size_t i = place + 1; window > 0 && i > sinks && live < window;) {
-        live += s->owner[--i] == 0;
-        begin = i;
-        near = live <= exact ? i : near;
-    }
-    for (size_t i = sinks; i < begin; i++) {
-        hidden += s->owner[i] == 0; /* present but out of sight */
-    }
-    near = near > begin ? near : begin;
     if (hidden == 0 && s->gone == 0) {
         see(out, 0, sinks, cosine + row, sine + row, false);
     } else {

@@ -13,6 +13,7 @@
 struct engine {
     base_pool *pool;
     core_model *model;
+    struct gpu_model *gpu; /* its copy on the device, NULL = the CPU */
     tokenizer *tokenizer;
     encoder *encoder;
     core_stream_options stream_options;

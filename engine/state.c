@@ -1,9 +1,9 @@
 /* engine/state.c: a running stream as bytes, and back. Contract: core.h.
  *
  * Little-endian, without padding:
- *   "EIDSTATE" | u32 version | u32 instruction set | model hash [32] | u32 element bytes | u32
- *   activations | u32 hybrid | u32 0 | u64 planes, kv width, window, sinks, places, gone, run
- * tokens,   mixer floats, mixer kept, fading layers
+ *   "EIDSTATE" | u32 version | u32 instruction set, or "CUDA" | model hash [32] | u32 element bytes
+ *   | u32 activations | u32 hybrid | u32 0 | u64 planes, kv width, window, sinks, places, gone, run
+ *   tokens, mixer floats, mixer kept, fading layers
  *   bias f32 [places] | owner u32 [places] | tokens i32 [places]
  *   per plane: keys [places, G*D] before rotation, values [places, G*D], in the stream's KV type
  *   per fading layer: state f32 [mixer floats]; then per fading layer what running again needs
@@ -19,6 +19,13 @@
 #include "engine/stream.h"
 
 enum { VERSION = 1, NUMBERS = 10, HEADER = 8 + 4 + 4 + 32 + 4 * 4 + NUMBERS * 8, DIGEST = 32 };
+enum { DEVICE_KERNELS = 0x41445543 }; /* "CUDA", where a device runs the stream */
+
+/* Which kernels go on with the same bits. */
+static uint32_t kernels_of(const core_stream *s)
+{
+    return s->gpu ? (uint32_t)DEVICE_KERNELS : (uint32_t)s->kernels->isa;
+}
 
 static void numbers_of(const core_stream *s, uint64_t out[NUMBERS])
 {
@@ -41,7 +48,7 @@ static void write_header(const core_stream *s, uint8_t out[HEADER])
     numbers_of(s, numbers);
     memcpy(out, "EIDSTATE", 8);
     base_put_u32(out + 8, VERSION);
-    base_put_u32(out + 12, (uint32_t)s->kernels->isa);
+    base_put_u32(out + 12, kernels_of(s));
     memcpy(out + 16, s->model->hash, 32);
     base_put_u32(out + 48, (uint32_t)s->element);
     base_put_u32(out + 52, (uint32_t)s->activations);
@@ -56,13 +63,31 @@ static void write_header(const core_stream *s, uint8_t out[HEADER])
 static size_t body_bytes(const core_stream *s, size_t places)
 {
     size_t mixers = s->hybrid ? s->model->fading_layers * (s->mixer_floats + s->mixer_kept) : 0;
-    return places * 12 + s->planes * 2 * places * s->kv_width * s->element +
-           mixers * sizeof(float);
+    return places * 12 + s->planes * 2 * places * s->kv_width * s->element + mixers * sizeof(float);
 }
 
 size_t core_state_bytes(const core_stream *s)
 {
     return HEADER + body_bytes(s, s->places) + DIGEST;
+}
+
+/* Keys, values and mixers of a device, in the order of the body. */
+static void move_device(core_stream *s, uint8_t *to, const uint8_t *from)
+{
+    size_t rows = s->planes * 2 * s->places * s->kv_width * s->element;
+    size_t states = s->model->fading_layers * s->mixer_floats * sizeof(float);
+    if (to) {
+        gpu_rows_read(s->gpu, s->planes, 0, s->places, to);
+    } else {
+        gpu_rows_write(s->gpu, s->planes, 0, s->places, from);
+    }
+    if (s->hybrid && to) {
+        gpu_mixers_read(s->gpu, (float *)(void *)(to + rows),
+                        (float *)(void *)(to + rows + states));
+    } else if (s->hybrid) {
+        gpu_mixers_write(s->gpu, (const float *)(const void *)(from + rows),
+                         (const float *)(const void *)(from + rows + states));
+    }
 }
 
 /* Every part of the body in order: copied to `bytes`, or from it. */
@@ -74,6 +99,7 @@ static void move_body(core_stream *s, uint8_t *to, const uint8_t *from)
         size_t size;
     } part;
     size_t at = 0, fixed = 3, count = fixed + 2 * s->planes + (s->hybrid ? 2 : 0);
+    count = s->gpu ? fixed : count;
     for (size_t i = 0; i < count; i++, at += part.size) {
         if (i < fixed) {
             void *arrays[] = {s->bias, s->owner, s->tokens};
@@ -92,6 +118,9 @@ static void move_body(core_stream *s, uint8_t *to, const uint8_t *from)
         } else {
             memcpy(part.data, from + at, part.size);
         }
+    }
+    if (s->gpu) {
+        move_device(s, to ? to + at : NULL, from ? from + at : NULL);
     }
 }
 
@@ -112,9 +141,9 @@ static base_status check_origin(const core_stream *s, const uint8_t *bytes, base
     if (memcmp(bytes + 16, s->model->hash, 32) != 0) {
         return base_fail(err, BASE_INVALID, "the state was made by another model");
     }
-    if (base_get_u32(bytes + 12) != (uint32_t)s->kernels->isa) {
+    if (base_get_u32(bytes + 12) != kernels_of(s)) {
         return base_fail(err, BASE_INVALID, "the state was made with other kernels than %s",
-                         base_isa_name(s->kernels->isa));
+                         s->gpu ? "the device's" : base_isa_name(s->kernels->isa));
     }
     uint8_t own[HEADER];
     write_header(s, own);

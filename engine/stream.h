@@ -12,12 +12,15 @@
 #ifndef ENGINE_STREAM_H
 #define ENGINE_STREAM_H
 
+#include "engine/gpu.h"
 #include "engine/model.h"
 
 enum {
     CORE_OWNERS_MAX = 64,
     CORE_GROUP_MAX = 1024, /* query heads that share a KV head, and head size, as model.c allows */
     CORE_HEAD_MAX = 512,
+    CORE_SNAPSHOT_EVERY = 16, /* tokens: fading.c */
+    CORE_SNAPSHOTS = CORE_ROLLBACK / CORE_SNAPSHOT_EVERY + 1,
     CORE_VIEWS_MAX = 80 /* sinks, and three parts for every memory that can be resident */
 };
 
@@ -38,6 +41,8 @@ struct core_stream {
     const kernel_table *kernels;
     base_pool *pool;
     kernel_activations activations;
+    bool device;     /* a device's stream, also while it is being opened */
+    gpu_stream *gpu; /* NULL = the CPU; else keys, values and mixers lie there, not here */
     bool kv_f32;
     size_t element;  /* bytes of one stored key or value element */
     size_t kv_width; /* G*D */
@@ -118,6 +123,13 @@ void core_slide(core_stream *s);
  * the `exact` newest as they are, the others through the fading plane. s->owner must be right up to
  * there. */
 void core_see(const core_stream *s, size_t place, size_t window, size_t exact, core_views *out);
+/* What a token at a place sees, as bounds: sinks [0, sinks), memories among [sinks, begin), fading
+ * slots and memories [begin, near), everything [near, place]. hidden: live slots of [sinks, begin).
+ */
+typedef struct core_sight {
+    size_t sinks, begin, near, hidden;
+} core_sight;
+core_sight core_look(const core_stream *s, size_t place, size_t window, size_t exact);
 /* s->attended from s->qkv for `tokens` tokens: one softmax over everything in the token's views, in
  * these planes. Adds to s->row_mass. */
 void core_attend(core_stream *s, size_t plane, size_t fading_plane, const core_views *views,

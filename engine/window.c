@@ -141,7 +141,9 @@ static void rotate_planes(void *argument, size_t begin, size_t end, size_t threa
 static void rotate_again(core_stream *s, size_t from, size_t to)
 {
     rotate_job job = {s, from, to};
-    if (from < to) {
+    if (s->gpu) {
+        gpu_rows_rotate(s->gpu, from, to);
+    } else if (from < to) {
         base_pool_run(s->pool, s->planes, 1, rotate_planes, &job);
     }
 }
@@ -166,7 +168,10 @@ static void move_places(core_stream *s, size_t from, size_t to, bool rotated)
 {
     size_t row = s->kv_width * s->element, count = s->places - from;
     uint8_t *arrays[] = {s->keys, s->values, s->rotated};
-    for (size_t a = 0; a < (rotated ? 3U : 2U); a++) {
+    if (s->gpu) {
+        gpu_rows_move(s->gpu, from, to, count, rotated);
+    }
+    for (size_t a = 0; !s->gpu && a < (rotated ? 3U : 2U); a++) {
         for (size_t plane = 0; plane < s->planes; plane++) {
             memmove(core_kv_row(s, arrays[a], plane, to), core_kv_row(s, arrays[a], plane, from),
                     count * row);
@@ -262,6 +267,10 @@ void core_block_read(const core_stream *s, size_t slot, size_t count, void *bloc
     BASE_ASSERT(slot <= core_slots(s) && count <= core_slots(s) - slot);
     uint8_t *to = block;
     size_t bytes = count * s->kv_width * s->element, at = place_of(s, slot);
+    if (s->gpu) {
+        gpu_rows_read(s->gpu, s->model->attention_planes, at, count, block);
+        return;
+    }
     for (size_t plane = 0; plane < s->model->attention_planes; plane++) {
         memcpy(to, core_kv_row(s, s->keys, plane, at), bytes);
         memcpy(to + bytes, core_kv_row(s, s->values, plane, at), bytes);
@@ -285,7 +294,10 @@ base_status core_window_insert(core_stream *s, size_t slot, size_t count, const 
     move_places(s, at, at + count, false);
     const uint8_t *from = block;
     size_t bytes = count * s->kv_width * s->element;
-    for (size_t plane = 0; plane < s->model->attention_planes; plane++) {
+    if (s->gpu) {
+        gpu_rows_write(s->gpu, s->model->attention_planes, at, count, block);
+    }
+    for (size_t plane = 0; !s->gpu && plane < s->model->attention_planes; plane++) {
         memcpy(core_kv_row(s, s->keys, plane, at), from, bytes);
         memcpy(core_kv_row(s, s->values, plane, at), from + bytes, bytes);
         from += 2 * bytes;

@@ -442,7 +442,8 @@ static base_status open_controls(controls *c, const eval_set *set, base_error *e
     enum { BEFORE_AND_BEHIND = 2048 };
     char path[4096];
     core_stream_options options = {.slots_max = BEFORE_AND_BEHIND + KVCACHE_BLOCK_MAX,
-                                   .pool = engine_pool(c->job->e)};
+                                   .pool = engine_pool(c->job->e),
+                                   .device = engine_gpu(c->job->e)};
     int64_t observed;
     base_status status = base_path_join(path, sizeof path, c->job->path, "control");
     if (status || (status = eval_memory_remove(path, err)) ||

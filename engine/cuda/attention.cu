@@ -1,10 +1,11 @@
 /* engine/cuda/attention.cu: attention of many new tokens over the window, by tiles on tensor cores.
  *
  * A block takes 64 tokens of one head, four warps of 16 tokens; it walks over the slots in tiles of
- * 64, two tiles in shared memory so that the next one is fetched while this one is used. Per token
- * a running maximum and sum (online softmax: Milakov & Gimelshein 2018; tiles: Dao 2022); scores
- * and weighted values are f16 x f16 products summed in f32 (mma.m16n8k16). A slot behind the token
- * and a slot of bias -inf have weight 0. Scalar twin: kernel_table.attention.
+ * 64, two tiles in shared memory so that the next one is fetched while this one is used; path after
+ * path (gpu_paths.h), each with the token's query rotated for it. Per token a running maximum and
+ * sum over all of them (online softmax: Milakov & Gimelshein 2018; tiles: Dao 2022); scores
+ * and weighted values are f16 x f16 products summed in f32 (mma.m16n8k16). A slot outside a token's
+ * path and a slot of bias -inf have weight 0. Scalar twin: core_attend.
  */
 #include "engine/cuda/mma.cuh"
 #include "engine/cuda/prefill.cuh"
@@ -41,6 +42,29 @@ static __device__ __forceinline__ void fetch_tile(const gpu_attention_params &p,
     }
 }
 
+/* Columns c and c + 1 (c even) of a token's query, rotated and scaled, as two halves. */
+static __device__ __forceinline__ uint32_t load_query(const gpu_attention_params &p, uint32_t row,
+                                                      uint32_t turn, uint32_t head, uint32_t c)
+{
+    if (row >= p.tokens || c >= p.head_size) {
+        return 0;
+    }
+    const float *q = p.q + (size_t)row * p.q_stride + head * p.head_size;
+    const uint32_t half = p.head_size / 2;
+    const float2 *turns = p.turns + (size_t)turn * half;
+    float2 v = *(const float2 *)(q + c);
+    if (!p.halves) {
+        float2 t = turns[c / 2];
+        return gpu_pack_half2((v.x * t.x - v.y * t.y) * p.scale, (v.x * t.y + v.y * t.x) * p.scale);
+    }
+    bool second = c >= half;
+    float2 w = *(const float2 *)(q + (second ? c - half : c + half));
+    float2 t0 = turns[c % half], t1 = turns[c % half + 1];
+    float sign = second ? 1.0f : -1.0f;
+    return gpu_pack_half2((v.x * t0.x + sign * w.x * t0.y) * p.scale,
+                          (v.y * t1.x + sign * w.y * t1.y) * p.scale);
+}
+
 template <int D>
 static __global__ void __launch_bounds__(WARPS * 32)
     attention_kernel(const __grid_constant__ gpu_attention_params p)
@@ -55,121 +79,127 @@ static __global__ void __launch_bounds__(WARPS * 32)
     /* The longest rows first: blocks late in the grid have the least to do. */
     uint32_t tile = gridDim.x - 1 - blockIdx.x, token0 = tile * TILE;
     uint32_t row0 = token0 + warp * 16 + g, row1 = row0 + 8;
-    uint32_t last = min(token0 + TILE, p.tokens), slots = p.first_slot + last;
     uint32_t q_width = p.heads * p.head_size;
-
-    uint32_t q[D / 16][4];
-#pragma unroll
-    for (int k = 0; k < D / 16; k++) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            uint32_t row = i % 2 ? row1 : row0, c = (uint32_t)k * 16 + t4 * 2 + (i / 2 ? 8 : 0);
-            bool inside = row < p.tokens && c < p.head_size;
-            q[k][i] = 0;
-            if (inside) {
-                q[k][i] = *(const uint32_t *)(p.q + (size_t)row * q_width + head * p.head_size + c);
-            }
-        }
-    }
     float o[D / 8][4], m[2] = {-INFINITY, -INFINITY}, l[2] = {0.0f, 0.0f};
 #pragma unroll
     for (int n = 0; n < D / 8; n++) {
         o[n][0] = o[n][1] = o[n][2] = o[n][3] = 0.0f;
     }
 
-    uint32_t tiles = (slots + TILE - 1) / TILE;
-    fetch_tile<D>(p, p.keys, keys, kv_head, 0, slots);
-    fetch_tile<D>(p, p.values, values, kv_head, 0, slots);
-    gpu_copy_commit();
-    for (uint32_t j = 0; j < tiles; j++) {
-        uint32_t here = j % 2, first = j * TILE;
-        if (j + 1 < tiles) {
-            uint32_t there = 1 - here;
-            fetch_tile<D>(p, p.keys, keys + there * tile_sizes<D>::halves, kv_head, first + TILE,
-                          slots);
-            fetch_tile<D>(p, p.values, values + there * tile_sizes<D>::halves, kv_head,
-                          first + TILE, slots);
+    for (uint32_t path = 0; path < p.path_count; path++) {
+        const gpu_range range = p.ranges[path * gridDim.x + tile];
+        if (range.from == range.to) {
+            continue;
         }
+        const uint32_t plane = path == GPU_PATH_FADING ? 1 : 0;
+        const uint16_t *all_keys = p.keys[plane], *all_values = p.values[plane];
+        const gpu_path none = {0, 0, 0};
+        const gpu_path see0 = row0 < p.tokens ? p.paths[path * p.tokens + row0] : none;
+        const gpu_path see1 = row1 < p.tokens ? p.paths[path * p.tokens + row1] : none;
+        uint32_t q[D / 16][4];
+#pragma unroll
+        for (int k = 0; k < D / 16; k++) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                uint32_t c = (uint32_t)k * 16 + t4 * 2 + (i / 2 ? 8 : 0);
+                q[k][i] =
+                    load_query(p, i % 2 ? row1 : row0, i % 2 ? see1.turn : see0.turn, head, c);
+            }
+        }
+        uint32_t tiles = (range.to - range.from + TILE - 1) / TILE;
+        fetch_tile<D>(p, all_keys, keys, kv_head, range.from, range.to);
+        fetch_tile<D>(p, all_values, values, kv_head, range.from, range.to);
         gpu_copy_commit();
-        if (threadIdx.x < TILE) {
-            bias[here * TILE + threadIdx.x] =
-                first + threadIdx.x < slots ? p.bias[first + threadIdx.x] : -INFINITY;
-        }
-        gpu_copy_wait_but_one();
-        __syncthreads();
+        for (uint32_t j = 0; j < tiles; j++) {
+            uint32_t here = j % 2, first = range.from + j * TILE;
+            if (j + 1 < tiles) {
+                uint32_t there = 1 - here;
+                fetch_tile<D>(p, all_keys, keys + there * tile_sizes<D>::halves, kv_head,
+                              first + TILE, range.to);
+                fetch_tile<D>(p, all_values, values + there * tile_sizes<D>::halves, kv_head,
+                              first + TILE, range.to);
+            }
+            gpu_copy_commit();
+            if (threadIdx.x < TILE) {
+                bias[here * TILE + threadIdx.x] =
+                    first + threadIdx.x < range.to ? p.bias[plane][first + threadIdx.x] : -INFINITY;
+            }
+            gpu_copy_wait_but_one();
+            __syncthreads();
 
-        const uint16_t *k_tile = keys + here * tile_sizes<D>::halves;
-        const uint16_t *v_tile = values + here * tile_sizes<D>::halves;
-        float s[TILE / 8][4];
+            const uint16_t *k_tile = keys + here * tile_sizes<D>::halves;
+            const uint16_t *v_tile = values + here * tile_sizes<D>::halves;
+            float s[TILE / 8][4];
 #pragma unroll
-        for (int n = 0; n < TILE / 8; n++) {
-            s[n][0] = s[n][1] = s[n][2] = s[n][3] = 0.0f;
+            for (int n = 0; n < TILE / 8; n++) {
+                s[n][0] = s[n][1] = s[n][2] = s[n][3] = 0.0f;
 #pragma unroll
-            for (int k = 0; k < D / 16; k++) {
-                const uint16_t *at = k_tile + ((uint32_t)n * 8 + g) * stride + k * 16 + t4 * 2;
-                uint32_t b[2] = {*(const uint32_t *)at, *(const uint32_t *)(at + 8)};
-                gpu_mma(s[n], q[k], b);
-            }
-        }
-        float largest[2] = {m[0], m[1]};
-#pragma unroll
-        for (int n = 0; n < TILE / 8; n++) {
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                uint32_t column = (uint32_t)n * 8 + t4 * 2 + i % 2;
-                uint32_t row = i / 2 ? row1 : row0;
-                s[n][i] += bias[here * TILE + column];
-                if (first + column > p.first_slot + row) {
-                    s[n][i] = -INFINITY;
+                for (int k = 0; k < D / 16; k++) {
+                    const uint16_t *at = k_tile + ((uint32_t)n * 8 + g) * stride + k * 16 + t4 * 2;
+                    uint32_t b[2] = {*(const uint32_t *)at, *(const uint32_t *)(at + 8)};
+                    gpu_mma(s[n], q[k], b);
                 }
-                largest[i / 2] = fmaxf(largest[i / 2], s[n][i]);
             }
-        }
-        float keep[2], base[2];
+            float largest[2] = {m[0], m[1]};
 #pragma unroll
-        for (int r = 0; r < 2; r++) {
-            largest[r] = fmaxf(largest[r], __shfl_xor_sync(0xffffffffu, largest[r], 1));
-            largest[r] = fmaxf(largest[r], __shfl_xor_sync(0xffffffffu, largest[r], 2));
-            base[r] = largest[r] == -INFINITY ? 0.0f : largest[r]; /* nothing visible yet */
-            keep[r] = m[r] == -INFINITY ? 0.0f : exp2f((m[r] - base[r]) * 1.44269504f);
-            m[r] = largest[r];
-            l[r] *= keep[r];
-        }
-        uint32_t weights[TILE / 8][2];
+            for (int n = 0; n < TILE / 8; n++) {
 #pragma unroll
-        for (int n = 0; n < TILE / 8; n++) {
-            float w[4];
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                w[i] = exp2f((s[n][i] - base[i / 2]) * 1.44269504f);
-                l[i / 2] += w[i];
+                for (int i = 0; i < 4; i++) {
+                    uint32_t column = (uint32_t)n * 8 + t4 * 2 + i % 2;
+                    uint32_t slot = first + column, from = i / 2 ? see1.from : see0.from;
+                    s[n][i] += bias[here * TILE + column];
+                    if (slot < from || slot >= (i / 2 ? see1.to : see0.to)) {
+                        s[n][i] = -INFINITY;
+                    }
+                    largest[i / 2] = fmaxf(largest[i / 2], s[n][i]);
+                }
             }
-            weights[n][0] = gpu_pack_half2(w[0], w[1]);
-            weights[n][1] = gpu_pack_half2(w[2], w[3]);
-        }
+            float keep[2], base[2];
 #pragma unroll
-        for (int n = 0; n < D / 8; n++) {
-            o[n][0] *= keep[0];
-            o[n][1] *= keep[0];
-            o[n][2] *= keep[1];
-            o[n][3] *= keep[1];
-        }
-#pragma unroll
-        for (int k = 0; k < TILE / 16; k++) {
-            const uint32_t a[4] = {weights[2 * k][0], weights[2 * k][1], weights[2 * k + 1][0],
-                                   weights[2 * k + 1][1]};
-#pragma unroll
-            for (int n = 0; n < D / 16; n++) {
-                /* Lanes 0-15: slots of the tile, values 16n..; lanes 16-31: the same slots, values
-                 * 16n + 8.. */
-                uint32_t b[4];
-                gpu_load_transposed(b, v_tile + (k * 16 + lane % 16) * stride + n * 16 +
-                                           lane / 16 * 8);
-                gpu_mma(o[2 * n], a, b);
-                gpu_mma(o[2 * n + 1], a, b + 2);
+            for (int r = 0; r < 2; r++) {
+                largest[r] = fmaxf(largest[r], __shfl_xor_sync(0xffffffffu, largest[r], 1));
+                largest[r] = fmaxf(largest[r], __shfl_xor_sync(0xffffffffu, largest[r], 2));
+                base[r] = largest[r] == -INFINITY ? 0.0f : largest[r]; /* nothing visible yet */
+                keep[r] = m[r] == -INFINITY ? 0.0f : exp2f((m[r] - base[r]) * 1.44269504f);
+                m[r] = largest[r];
+                l[r] *= keep[r];
             }
+            uint32_t weights[TILE / 8][2];
+#pragma unroll
+            for (int n = 0; n < TILE / 8; n++) {
+                float w[4];
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    w[i] = exp2f((s[n][i] - base[i / 2]) * 1.44269504f);
+                    l[i / 2] += w[i];
+                }
+                weights[n][0] = gpu_pack_half2(w[0], w[1]);
+                weights[n][1] = gpu_pack_half2(w[2], w[3]);
+            }
+#pragma unroll
+            for (int n = 0; n < D / 8; n++) {
+                o[n][0] *= keep[0];
+                o[n][1] *= keep[0];
+                o[n][2] *= keep[1];
+                o[n][3] *= keep[1];
+            }
+#pragma unroll
+            for (int k = 0; k < TILE / 16; k++) {
+                const uint32_t a[4] = {weights[2 * k][0], weights[2 * k][1], weights[2 * k + 1][0],
+                                       weights[2 * k + 1][1]};
+#pragma unroll
+                for (int n = 0; n < D / 16; n++) {
+                    /* Lanes 0-15: slots of the tile, values 16n..; lanes 16-31: the same slots,
+                     * values 16n + 8.. */
+                    uint32_t b[4];
+                    gpu_load_transposed(b, v_tile + (k * 16 + lane % 16) * stride + n * 16 +
+                                               lane / 16 * 8);
+                    gpu_mma(o[2 * n], a, b);
+                    gpu_mma(o[2 * n + 1], a, b + 2);
+                }
+            }
+            __syncthreads();
         }
-        __syncthreads();
     }
 #pragma unroll
     for (int r = 0; r < 2; r++) {

@@ -22,7 +22,7 @@ extern "C" {
 #include "base/thread.h"
 #include "engine/gpu.h"
 #include "engine/gpu_pack.h"
-#include "engine/model.h"
+#include "engine/gpu_paths.h"
 }
 #undef _Noreturn
 

@@ -6,7 +6,7 @@
 #ifndef ENGINE_CUDA_DECODE_CUH
 #define ENGINE_CUDA_DECODE_CUH
 
-#include "engine/cuda/common.cuh"
+#include "engine/cuda/mixer.cuh"
 
 /* Warps of one block. Every warp streams its own share of the weights. */
 #if !defined(GPU_WARPS)
@@ -14,8 +14,18 @@
 #endif
 #define GPU_THREADS (GPU_WARPS * 32)
 #define GPU_NORM_CHUNKS 2   /* C is at most GPU_THREADS * 8 * this; more costs registers */
-#define GPU_SPLITS_MAX 64   /* parts into which one attention head's slots are cut */
 #define GPU_HEADS_AT_ONCE 4 /* query heads of one KV head that share a pass over the slots */
+
+/* What becomes of the rows of a product. */
+enum gpu_target {
+    GPU_TO_QKV,       /* queries, keys, values as they come */
+    GPU_TO_MIXER,     /* the token's row of projections (mixer.h) */
+    GPU_TO_RESIDUAL,  /* added to the residual stream */
+    GPU_TO_FADING,    /* f = mixer(u), or u + mixer(u) */
+    GPU_TO_HIDDEN,    /* gate and up rows -> silu(gate) * up */
+    GPU_TO_FADING_KV, /* keys and values of f */
+    GPU_TO_LOGITS
+};
 
 /* A packed matrix (gpu_pack.h) as the kernel reads it. */
 struct gpu_matrix {
@@ -25,6 +35,8 @@ struct gpu_matrix {
     uint8_t format; /* kernel_format */
     uint8_t paired;
     uint8_t last;  /* last matrix of its phase */
+    uint8_t input; /* 0: what the phase's other matrices read, 1: the mixer's activations */
+    uint8_t to;    /* gpu_target */
     uint8_t split; /* warps that share one group: 1, 2, 4 ... GPU_WARPS, at most `segments` */
     uint8_t grain; /* groups that stay in one block: 2 where gate and up rows alternate, else 1 */
     float unit;
@@ -40,29 +52,43 @@ struct gpu_stats {
 };
 
 struct gpu_decode_params {
+    gpu_mixer mixer;
     uint32_t layers, channels, heads, kv_heads, head_size, feed_forward, vocabulary;
     uint32_t slot_lanes; /* power of two: lanes that share a slot in attention, 8 values each */
     float eps, scale;
-    /* per layer: QKV (1 to 3), output, gate/up, down; at the end the logits */
+    /* per layer: QKV (1 to 3) and in fading layers the mixer's projections; output, and the
+     * mixer's; gate/up, and keys and values of f; down. At the end the logits. */
     const gpu_matrix *program;
     uint32_t program_count; /* without the logits when want_logits is 0 */
     const gpu_matrix *embedding;
     const float *norms;                /* [2*layers + 1, C] attention, feed-forward, ..., final */
-    uint16_t *keys, *rotated, *values; /* [layers, slots_max, G*D] f16 */
+    const gpu_layer *layer_table;      /* [layers] */
+    uint16_t *keys, *rotated, *values; /* [planes, slots_max, G*D] f16 */
     const float *bias;                 /* [slots_max] */
-    const float2 *turns;               /* [slots_max, D/2] cosine, sine */
-    float *x, *q, *attended, *hidden, *logits; /* [C] [H*D] [H*D] [F] [V] */
-    float *partial;                            /* [H, GPU_SPLITS_MAX, D + 2] */
-    gpu_stats *stats;                          /* [blocks] */
+    const float2 *turns;               /* [2*slots_max, D/2] cosine, sine: gpu_paths.h */
+    const gpu_part *parts[2];          /* of plain and of fading layers */
+    uint32_t part_count[2];
+    float *x, *qkv, *attended, *hidden, *logits; /* [C] [(H+2G)*D] [H*D] [F] [V] */
+    float *partial;                              /* [H, GPU_PARTS_MAX + 1, D + 2] */
+    float *mass;                                 /* [G, CORE_OWNERS_MAX], NULL = not watched */
+    /* Hybrid: u [C], f [C], its keys and values [2G*D], the mixer's heads [H*P], states and rows of
+     * every fading layer [floats] [kept] apart, what was not predicted [fading layers, H]. */
+    float *normed, *fading, *fading_kv, *mixer_heads, *states, *rows, *innovation;
+    uint32_t mixer_kept; /* floats between two layers' rows */
+    gpu_stats *stats;    /* [blocks] */
     /* [2 + G] grid barrier, statistics, one per KV head; zero at first */
     uint32_t *counters;
     int32_t *next_token;       /* what the last step chose */
-    gpu_step *result;          /* page-locked host memory, may be NULL */
-    uint32_t slots_max, slots; /* slots present before this token */
-    uint32_t barrier_base;     /* barriers passed by earlier launches */
-    int32_t token;             /* -1: *next_token */
+    core_step *result;         /* page-locked host memory, may be NULL */
+    uint32_t slots_max, place; /* of this token */
+    uint32_t number;           /* of this token, as the mixers count */
+    uint32_t attention_planes;
+    uint32_t halves;       /* rotation of pairs (i, i + D/2), else of neighbours */
+    uint32_t residual;     /* f = u + mixer(u) */
+    uint32_t barrier_base; /* barriers passed by earlier launches */
+    int32_t token;         /* -1: *next_token */
     uint32_t stages, want_logits;
-    uint32_t x_bytes, partial_floats; /* shared memory */
+    uint32_t x_bytes, x2_bytes, partial_floats; /* shared memory */
 };
 
 /* How many warps of a block share a group of rows: the number that leaves the least work to the

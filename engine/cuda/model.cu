@@ -1,6 +1,7 @@
 /* engine/cuda/model.cu: copy a loaded model to the device in the order in which decode.cu reads it.
  *
- * QKV rows form one matrix where their types agree (core_linear), else up to three in one phase.
+ * Rows that one phase multiplies form one matrix where their types agree (core_linear), else
+ * several. A model with fading layers has two programs over the same weights: with them, without.
  * Gate and up rows are interleaved by groups of 8, so that one block holds both sides of a product;
  * where their types differ, both become f16.
  */
@@ -33,7 +34,7 @@ static void pack_groups(void *argument, size_t begin, size_t end, size_t thread)
 struct loader {
     gpu_model *model;
     base_pool *pool;
-    size_t count; /* matrices placed */
+    gpu_program *program; /* being made */
 };
 
 uint8_t gpu_choose_split(const gpu_matrix *m, size_t blocks)
@@ -83,7 +84,7 @@ static base_status upload(loader *l, const gpu_layout *layout, const kernel_matr
 
 /* Append one matrix to the program. half: store as f16 whatever it was. */
 static base_status add_matrix(loader *l, const kernel_matrix *matrix, gpu_order order, bool half,
-                              size_t row0, bool last, base_error *err)
+                              gpu_target to, size_t row0, base_error *err)
 {
     gpu_layout layout;
     base_status status = half ? gpu_layout_half(matrix->rows, matrix->columns, &layout, err)
@@ -100,7 +101,8 @@ static base_status add_matrix(loader *l, const kernel_matrix *matrix, gpu_order 
         (status = upload(l, &layout, matrix, order, (uint8_t *)data, err))) {
         return status;
     }
-    gpu_matrix *m = &l->model->host_program[l->count++];
+    BASE_ASSERT(l->program->count < l->model->program_max);
+    gpu_matrix *m = &l->program->host[l->program->count++];
     m->data = (const uint8_t *)data;
     m->groups = (uint32_t)layout.groups;
     m->group_bytes = (uint32_t)layout.group_bytes;
@@ -111,7 +113,8 @@ static base_status add_matrix(loader *l, const kernel_matrix *matrix, gpu_order 
     m->last_units = (uint16_t)(layout.units - (layout.segments - 1) * layout.segment_units);
     m->format = (uint8_t)layout.format;
     m->paired = layout.paired;
-    m->last = last;
+    m->to = (uint8_t)to;
+    m->input = to == GPU_TO_FADING || to == GPU_TO_FADING_KV;
     m->grain = order == GPU_INTERLEAVED ? 2 : 1;
     m->split = gpu_choose_split(m, l->model->blocks);
     m->unit = layout.unit;
@@ -126,30 +129,41 @@ static bool is_coded(const kernel_matrix *m)
     return m->format == KERNEL_P4 || m->format == KERNEL_P8;
 }
 
-/* Query, key and value rows. Parts of a phase share their activations: all coded or all plain. */
-static base_status add_qkv(loader *l, const core_linear *w, base_error *err)
+/* Do these share their activations' form: all coded or all plain? */
+static bool is_mixed(const core_linear *const *list, size_t count)
 {
-    bool mixed = false;
-    for (size_t i = 1; i < w->part_count; i++) {
-        mixed |= is_coded(&w->parts[i]) != is_coded(&w->parts[0]);
-    }
-    size_t row = 0;
-    for (size_t i = 0; i < w->part_count; i++) {
-        base_status status =
-            add_matrix(l, &w->parts[i], GPU_STACKED, mixed && is_coded(&w->parts[i]), row,
-                       i + 1 == w->part_count, err);
-        if (status) {
-            return status;
+    bool coded = false, plain = false;
+    for (size_t i = 0; i < count; i++) {
+        for (size_t j = 0; j < list[i]->part_count; j++) {
+            coded |= is_coded(&list[i]->parts[j]);
+            plain |= !is_coded(&list[i]->parts[j]);
         }
+    }
+    return coded && plain;
+}
+
+/* All parts, below one another from row `row` on. mixed: coded ones become f16. */
+static base_status add_linear(loader *l, const core_linear *w, bool mixed, gpu_target to,
+                              size_t row, base_error *err)
+{
+    base_status status = BASE_OK;
+    for (size_t i = 0; i < w->part_count && !status; i++) {
+        status =
+            add_matrix(l, &w->parts[i], GPU_STACKED, mixed && is_coded(&w->parts[i]), to, row, err);
         row += w->parts[i].rows;
     }
-    return BASE_OK;
+    return status;
+}
+
+static void end_phase(loader *l)
+{
+    l->program->host[l->program->count - 1].last = 1;
 }
 
 static base_status add_gate_up(loader *l, const core_linear *w, base_error *err)
 {
     if (w->part_count == 1) {
-        return add_matrix(l, &w->parts[0], GPU_INTERLEAVED, false, 0, true, err);
+        return add_matrix(l, &w->parts[0], GPU_INTERLEAVED, false, GPU_TO_HIDDEN, 0, err);
     }
     /* Two types: both rows as f32 in one matrix, packed as f16. */
     size_t rows = w->parts[0].rows + w->parts[1].rows, columns = w->parts[0].columns;
@@ -165,7 +179,7 @@ static base_status add_gate_up(loader *l, const core_linear *w, base_error *err)
     }
     kernel_matrix both;
     kernel_matrix_borrow_f32(&both, values, rows, columns);
-    base_status status = add_matrix(l, &both, GPU_INTERLEAVED, true, 0, true, err);
+    base_status status = add_matrix(l, &both, GPU_INTERLEAVED, true, GPU_TO_HIDDEN, 0, err);
     base_free(values);
     return status;
 }
@@ -177,24 +191,30 @@ static size_t larger(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-static base_status plan_shared(gpu_model *model, base_error *err)
+static base_status plan_shared(gpu_model *model, const gpu_program *program, base_error *err)
 {
-    size_t partial = 0, phase = 0;
-    size_t x = sizeof(float) * GPU_WARPS * GPU_HEADS_AT_ONCE * (model->shape.head_size + 2);
-    for (size_t i = 0; i < model->program_count; i++) {
-        const gpu_matrix *m = &model->host_program[i];
+    size_t partial = 0, phase = 0, x[2] = {0, model->shape.head_size * sizeof(float)};
+    for (size_t i = 0; i < program->count; i++) {
+        const gpu_matrix *m = &program->host[i];
         size_t items = m->groups / m->grain, k = m->columns;
         size_t mine = (items + model->blocks - 1) / model->blocks * m->grain;
         phase += mine * m->split * GPU_GROUP_ROWS;
         partial = larger(partial, phase);
         phase = m->last ? 0 : phase;
         bool coded = m->format == KERNEL_P4 || m->format == KERNEL_P8;
-        x = larger(x, coded ? k * 2 + k / 32 * sizeof(float2) : k * sizeof(float));
+        size_t bytes = coded ? k * 2 + k / 32 * sizeof(float2) : k * sizeof(float);
+        x[m->input] = larger(x[m->input], bytes);
     }
-    model->x_bytes = (x + 127) / 128 * 128;
+    x[0] =
+        larger(x[0], sizeof(float) * GPU_WARPS * GPU_HEADS_AT_ONCE * (model->shape.head_size + 2));
+    x[0] =
+        larger(x[0], sizeof(float) * gpu_mixer_work(model->mixer.n, model->mixer.p, GPU_THREADS));
+    model->x_bytes = (x[0] + 127) / 128 * 128;
+    model->x2_bytes = (x[1] + 127) / 128 * 128;
     model->partial_floats = (partial + 31) / 32 * 32;
     gpu_decode_params p = {};
     p.x_bytes = (uint32_t)model->x_bytes;
+    p.x2_bytes = (uint32_t)model->x2_bytes;
     p.partial_floats = (uint32_t)model->partial_floats;
     for (p.stages = 8; p.stages > 0 && gpu_decode_shared(&p) > model->shared_limit; p.stages--) {
     }
@@ -251,75 +271,331 @@ static base_status upload_norms(gpu_model *model, const core_model *core, base_e
 }
 
 /* f16 copies for the products of many tokens, where they take less than half of what is free. */
-static base_status unpack_all(gpu_model *model, base_error *err)
+static base_status unpack_all(gpu_model *model, gpu_program *program, base_error *err)
 {
     size_t bytes = 0, available = 0, total = 0;
-    for (size_t i = 0; i < model->program_count; i++) {
-        bytes +=
-            (size_t)model->host_program[i].rows * model->host_program[i].columns * sizeof(uint16_t);
+    for (size_t i = 0; i < program->count; i++) {
+        bytes += (size_t)program->host[i].rows * program->host[i].columns * sizeof(uint16_t);
     }
     GPU_TRY(cudaMemGetInfo(&available, &total));
     if (!gpu_prefill_takes(&model->shape) || bytes > available / 2) {
         return BASE_OK;
     }
-    model->half = (uint16_t **)base_calloc(model->program_count, sizeof *model->half);
-    if (!model->half) {
+    program->half = (uint16_t **)base_calloc(program->count, sizeof *program->half);
+    if (!program->half) {
         return base_fail(err, BASE_NO_MEMORY, "GPU: no host memory");
     }
-    for (size_t i = 0; i < model->program_count; i++) {
-        const gpu_matrix *m = &model->host_program[i];
+    for (size_t i = 0; i < program->count; i++) {
+        const gpu_matrix *m = &program->host[i];
         void *to = NULL;
+        for (size_t j = 0; j < i && !to; j++) { /* the same weights are read twice */
+            to = program->host[j].data == m->data ? program->half[j] : NULL;
+        }
+        program->half[i] = (uint16_t *)to;
+        if (to) {
+            continue;
+        }
         base_status status =
             gpu_arena_take(&model->arena, (size_t)m->rows * m->columns * sizeof(uint16_t),
                            "f16 weights", &to, err);
         if (status) {
             return status;
         }
-        model->half[i] = (uint16_t *)to;
-        GPU_TRY(gpu_unpack_half(m, model->half[i], 0));
+        program->half[i] = (uint16_t *)to;
+        GPU_TRY(gpu_unpack_half(m, program->half[i], 0));
     }
     GPU_TRY(cudaStreamSynchronize(0));
+    return BASE_OK;
+}
+
+/* --- small weights of every layer ------------------------------------------------------------- */
+
+/* Floats of all layers, in host memory until they are complete. */
+struct vectors {
+    float *values;
+    size_t count, capacity;
+};
+
+/* Where `size` floats will lie: their index plus 1, as a pointer, until place_vectors. NULL stays.
+ */
+static const float *keep_vector(vectors *v, const float *from, size_t size)
+{
+    if (!from || !v->values) {
+        return NULL;
+    }
+    BASE_ASSERT(size <= v->capacity - v->count);
+    memcpy(v->values + v->count, from, size * sizeof *from);
+    v->count += size;
+    return (const float *)(uintptr_t)(v->count - size + 1);
+}
+
+static void keep_mixer(gpu_layer *to, const core_fading *f, vectors *v)
+{
+    const mixer *m = &f->mixer;
+    size_t width = mixer_conv_width(m);
+    to->fading = (uint32_t)f->index;
+    to->conv = keep_vector(v, m->conv, width * m->kernel);
+    to->conv_bias = keep_vector(v, m->conv_bias, width);
+    to->a = keep_vector(v, m->a, m->heads);
+    to->dt_bias = keep_vector(v, m->dt_bias, m->heads);
+    to->beta_bias = keep_vector(v, m->beta_bias, m->heads);
+    to->alpha_bias = keep_vector(v, m->alpha_bias, m->heads);
+    to->skip = keep_vector(v, m->skip, m->heads);
+    to->conv_q_norm = keep_vector(v, m->q_norm, m->key_size);
+    to->conv_k_norm = keep_vector(v, m->k_norm, m->key_size);
+    to->norm = keep_vector(v, m->norm, m->norm_weights);
+    to->gate = keep_vector(v, m->gate, m->heads);
+}
+
+/* The most that one layer can have. */
+static size_t vectors_of(const core_model *core)
+{
+    const core_shape *s = &core->shape;
+    size_t qkv = (s->heads + 2 * s->kv_heads) * s->head_size, most = qkv + 2 * s->head_size;
+    for (size_t i = 0; i < s->layers; i++) {
+        if (core->layers[i].fading) {
+            const mixer *m = &core->layers[i].fading->mixer;
+            most = qkv + 2 * s->head_size + mixer_conv_width(m) * (m->kernel + 1) + 8 * m->heads +
+                   2 * m->key_size + m->norm_weights;
+        }
+    }
+    return most;
+}
+
+static const float *placed(const float *index, const float *device)
+{
+    return index ? device + ((uintptr_t)index - 1) : NULL;
+}
+
+static void place_vectors(gpu_layer *l, const float *device)
+{
+    const float **list[] = {&l->qkv_bias,   &l->q_norm, &l->k_norm,      &l->conv,
+                            &l->conv_bias,  &l->a,      &l->dt_bias,     &l->beta_bias,
+                            &l->alpha_bias, &l->skip,   &l->conv_q_norm, &l->conv_k_norm,
+                            &l->norm,       &l->gate};
+    for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
+        *list[i] = placed(*list[i], device);
+    }
+}
+
+static base_status upload_layers(gpu_model *model, const core_model *core, base_error *err)
+{
+    const core_shape *s = &core->shape;
+    size_t capacity = s->layers * vectors_of(core), bytes = s->layers * sizeof(gpu_layer);
+    vectors v = {(float *)base_calloc(capacity, sizeof(float)), 0, capacity};
+    void *device = NULL, *table = NULL;
+    gpu_layer *plain = (gpu_layer *)base_calloc(s->layers, sizeof *plain);
+    base_status status = v.values && plain ? gpu_arena_take(&model->arena, capacity * sizeof(float),
+                                                            "layers", &device, err)
+                                           : base_fail(err, BASE_NO_MEMORY, "GPU: no host memory");
+    if (!status) {
+        status = gpu_arena_take(&model->arena, 2 * bytes, "layers", &table, err);
+    }
+    for (size_t i = 0; i < s->layers && !status; i++) {
+        const core_layer *from = &core->layers[i];
+        gpu_layer *to = &model->host_layers[i];
+        to->plane = (uint32_t)from->plane;
+        to->fading = UINT32_MAX;
+        to->qkv_bias = keep_vector(&v, from->qkv_bias, (s->heads + 2 * s->kv_heads) * s->head_size);
+        to->q_norm = keep_vector(&v, from->q_norm, s->head_size);
+        to->k_norm = keep_vector(&v, from->k_norm, s->head_size);
+        if (from->fading) {
+            keep_mixer(to, from->fading, &v);
+        }
+        place_vectors(to, (const float *)device);
+        plain[i] = *to;
+        plain[i].fading = UINT32_MAX;
+    }
+    model->layers = (gpu_layer *)table;
+    model->plain_layers = model->layers + s->layers;
+    if (!status) {
+        cudaError_t code =
+            cudaMemcpy(device, v.values, capacity * sizeof(float), cudaMemcpyHostToDevice);
+        if (code == cudaSuccess) {
+            code = cudaMemcpy(model->layers, model->host_layers, bytes, cudaMemcpyHostToDevice);
+        }
+        if (code == cudaSuccess) {
+            code = cudaMemcpy(model->plain_layers, plain, bytes, cudaMemcpyHostToDevice);
+        }
+        status = code == cudaSuccess ? BASE_OK : gpu_fail(err, code, "upload of layers");
+    }
+    base_free(plain);
+    base_free(v.values);
+    return status;
+}
+
+/* --- the programs ----------------------------------------------------------------------------- */
+
+static base_status add_layer(loader *l, const core_model *core, const core_layer *layer,
+                             base_error *err)
+{
+    const core_shape *s = &core->shape;
+    const core_fading *f = layer->fading;
+    size_t q_width = s->heads * s->head_size;
+    const core_linear *first[4] = {&layer->qkv, &layer->kv, f ? &f->qkv : &layer->kv,
+                                   f ? &f->gates : &layer->kv};
+    bool mixed = is_mixed(first, 4);
+    base_status status;
+    if ((status = add_linear(l, &layer->qkv, mixed, GPU_TO_QKV, 0, err)) ||
+        (status = add_linear(l, &layer->kv, mixed, GPU_TO_QKV, q_width, err))) {
+        return status;
+    }
+    size_t kv_end = l->program->count, kv_begin = kv_end - layer->kv.part_count;
+    if (f && ((status = add_linear(l, &f->qkv, mixed, GPU_TO_MIXER, 0, err)) ||
+              (status = add_linear(l, &f->gates, mixed, GPU_TO_MIXER, mixer_conv_width(&f->mixer),
+                                   err)))) {
+        return status;
+    }
+    end_phase(l);
+    if ((status = add_linear(l, &layer->output, false, GPU_TO_RESIDUAL, 0, err)) ||
+        (f && (status = add_linear(l, &f->output, false, GPU_TO_FADING, 0, err)))) {
+        return status;
+    }
+    end_phase(l);
+    if ((status = add_gate_up(l, &layer->gate_up, err))) {
+        return status;
+    }
+    for (size_t i = kv_begin; f && i < kv_end; i++) { /* the same weights again, for f */
+        gpu_matrix *again = &l->program->host[l->program->count++];
+        *again = l->program->host[i];
+        again->to = GPU_TO_FADING_KV;
+        again->input = 1;
+        again->last = 0;
+        again->row0 -= (uint32_t)q_width;
+    }
+    end_phase(l);
+    status = add_linear(l, &layer->down, false, GPU_TO_RESIDUAL, 0, err);
+    if (!status) {
+        end_phase(l);
+    }
+    return status;
+}
+
+/* The program without what only fading layers do. */
+static void leave_out_fading(const gpu_program *all, gpu_program *plain)
+{
+    for (size_t i = 0; i <= all->count; i++) {
+        const gpu_matrix *m = &all->host[i];
+        bool extra = i < all->count &&
+                     (m->to == GPU_TO_MIXER || m->to == GPU_TO_FADING || m->to == GPU_TO_FADING_KV);
+        if (!extra) {
+            plain->host[plain->count++] = *m;
+        }
+        if (m->last) {
+            plain->host[plain->count - 1].last = 1;
+        }
+    }
+    plain->count--; /* the embedding */
+}
+
+static base_status upload_program(gpu_model *model, gpu_program *program, base_error *err)
+{
+    size_t bytes = (program->count + 1) * sizeof(gpu_matrix);
+    void *device = NULL;
+    base_status status = gpu_arena_take(&model->arena, bytes, "the program", &device, err);
+    if (status) {
+        return status;
+    }
+    program->device = (gpu_matrix *)device;
+    GPU_TRY(cudaMemcpy(program->device, program->host, bytes, cudaMemcpyHostToDevice));
+    for (size_t i = 0; i < program->count; i++) {
+        program->weight_bytes += (size_t)program->host[i].groups * program->host[i].group_bytes;
+    }
+    return BASE_OK;
+}
+
+/* The superset of both programs. */
+static base_status load_program(loader *l, const core_model *core, base_error *err)
+{
+    const core_shape *s = &core->shape;
+    gpu_program *program = l->program;
+    base_status status = BASE_OK;
+    for (size_t i = 0; i < s->layers; i++) {
+        if ((status = add_layer(l, core, &core->layers[i], err))) {
+            base_error_prefix(err, "layer %zu: ", i);
+            return status;
+        }
+    }
+    const kernel_matrix *output = s->tied_output ? &core->embedding : &core->output;
+    if ((status = add_matrix(l, output, GPU_STACKED, false, GPU_TO_LOGITS, 0, err))) {
+        return status;
+    }
+    end_phase(l);
+    if (s->tied_output) {
+        program->host[program->count] = program->host[program->count - 1];
+        return BASE_OK;
+    }
+    status = add_matrix(l, &core->embedding, GPU_STACKED, false, GPU_TO_LOGITS, 0, err);
+    program->count -= status ? 0 : 1;
+    return status;
+}
+
+static void set_mixer(gpu_model *model, const core_model *core)
+{
+    for (size_t i = 0; i < core->shape.layers; i++) {
+        const core_fading *f = core->layers[i].fading;
+        if (f) {
+            const mixer *m = &f->mixer;
+            gpu_mixer *to = &model->mixer;
+            to->kind = (uint32_t)m->kind;
+            to->heads = (uint32_t)m->heads;
+            to->q_heads = (uint32_t)m->q_heads;
+            to->k_heads = (uint32_t)m->k_heads;
+            to->v_heads = (uint32_t)m->v_heads;
+            to->n = (uint32_t)m->key_size;
+            to->p = (uint32_t)m->value_size;
+            to->kernel = (uint32_t)m->kernel;
+            to->norm_weights = (uint32_t)m->norm_weights;
+            to->iterations = (uint32_t)m->iterations;
+            to->row = (uint32_t)mixer_row(m);
+            to->conv_width = (uint32_t)mixer_conv_width(m);
+            to->floats = (uint32_t)(mixer_state_floats(m) - (m->kernel - 1) * mixer_conv_width(m));
+            to->head_state = to->floats / to->heads;
+            to->eps = m->norm_eps;
+            to->ridge = m->ridge;
+            return;
+        }
+    }
+}
+
+/* The plain program's f16 copies are among those of all. */
+static base_status share_half(const gpu_program *all, gpu_program *plain, base_error *err)
+{
+    plain->half = (uint16_t **)base_calloc(plain->count, sizeof *plain->half);
+    if (!plain->half) {
+        return base_fail(err, BASE_NO_MEMORY, "GPU: no host memory");
+    }
+    for (size_t i = 0; i < plain->count; i++) {
+        for (size_t j = 0; j < all->count && !plain->half[i]; j++) {
+            plain->half[i] = all->host[j].data == plain->host[i].data ? all->half[j] : NULL;
+        }
+    }
     return BASE_OK;
 }
 
 static base_status load(loader *l, const core_model *core, base_error *err)
 {
     gpu_model *model = l->model;
-    const core_shape *s = &core->shape;
+    gpu_program *plain = &model->programs[0], *all = &model->programs[model->hybrid];
     base_status status;
-    for (size_t i = 0; i < s->layers; i++) {
-        const core_layer *layer = &core->layers[i];
-        if ((status = add_qkv(l, &layer->qkv, err)) ||
-            (status = add_matrix(l, &layer->output.parts[0], GPU_STACKED, false, 0, true, err)) ||
-            (status = add_gate_up(l, &layer->gate_up, err)) ||
-            (status = add_matrix(l, &layer->down.parts[0], GPU_STACKED, false, 0, true, err))) {
-            base_error_prefix(err, "layer %zu: ", i);
+    set_mixer(model, core);
+    l->program = all;
+    if ((status = load_program(l, core, err))) {
+        return status;
+    }
+    if (model->hybrid) {
+        leave_out_fading(all, plain);
+    }
+    for (size_t i = 0; i <= (size_t)model->hybrid; i++) {
+        if ((status = upload_program(model, &model->programs[i], err))) {
             return status;
         }
     }
-    const kernel_matrix *output = s->tied_output ? &core->embedding : &core->output;
-    if ((status = add_matrix(l, output, GPU_STACKED, false, 0, true, err))) {
+    if ((status = upload_norms(model, core, err)) || (status = upload_layers(model, core, err)) ||
+        (status = plan_shared(model, all, err)) || (status = unpack_all(model, all, err))) {
         return status;
     }
-    model->program_count = l->count;
-    for (size_t i = 0; i < l->count; i++) {
-        model->weight_bytes +=
-            (size_t)model->host_program[i].groups * model->host_program[i].group_bytes;
-    }
-    if (s->tied_output) {
-        model->host_program[l->count] = model->host_program[l->count - 1];
-    } else if ((status = add_matrix(l, &core->embedding, GPU_STACKED, false, 0, true, err))) {
-        return status;
-    }
-    size_t bytes = (model->program_count + 1) * sizeof(gpu_matrix);
-    void *device = NULL;
-    if ((status = gpu_arena_take(&model->arena, bytes, "the program", &device, err)) ||
-        (status = upload_norms(model, core, err)) || (status = plan_shared(model, err))) {
-        return status;
-    }
-    model->program = (gpu_matrix *)device;
-    GPU_TRY(cudaMemcpy(model->program, model->host_program, bytes, cudaMemcpyHostToDevice));
-    return unpack_all(model, err);
+    return model->hybrid && all->half ? share_half(all, plain, err) : BASE_OK;
 }
 
 base_status gpu_model_create(const core_model *core, gpu_model **out, base_error *err)
@@ -333,7 +609,7 @@ base_status gpu_model_create(const core_model *core, gpu_model **out, base_error
     if (!model) {
         return base_fail(err, BASE_NO_MEMORY, "GPU: no host memory");
     }
-    loader l = {model, NULL, 0};
+    loader l = {model, NULL, NULL};
     cudaDeviceProp properties;
     cudaError_t code = cudaGetDeviceProperties(&properties, 0);
     size_t half = core->shape.head_size / 2;
@@ -341,12 +617,21 @@ base_status gpu_model_create(const core_model *core, gpu_model **out, base_error
     model->info = info;
     model->blocks = (size_t)info.multiprocessors;
     model->shared_limit = properties.sharedMemPerBlockOptin;
-    model->host_program =
-        (gpu_matrix *)base_calloc(core->shape.layers * 6 + 2, sizeof *model->host_program);
+    model->hybrid = core->fading_layers > 0;
+    model->fading_residual = core->fading_residual;
+    model->rope_halves = core->rope_halves;
+    model->attention_planes = core->attention_planes;
+    model->program_max = core->shape.layers * 20 + 2;
+    model->host_layers = (gpu_layer *)base_calloc(core->shape.layers, sizeof *model->host_layers);
+    bool room = model->host_layers != NULL;
+    for (size_t i = 0; i < 2; i++) {
+        model->programs[i].host = (gpu_matrix *)base_calloc(model->program_max, sizeof(gpu_matrix));
+        room = room && model->programs[i].host;
+    }
     model->frequencies = (float *)base_alloc(half * sizeof(float));
     if (code != cudaSuccess) {
         status = gpu_fail(err, code, "device properties");
-    } else if (!model->host_program || !model->frequencies) {
+    } else if (!room || !model->frequencies) {
         status = base_fail(err, BASE_NO_MEMORY, "GPU: no host memory");
     } else if (!(status = base_pool_create(0, &l.pool, err))) {
         memcpy(model->frequencies, core->frequencies, half * sizeof(float));
@@ -361,31 +646,21 @@ base_status gpu_model_create(const core_model *core, gpu_model **out, base_error
     return BASE_OK;
 }
 
-base_status gpu_model_open(const char *gguf_path, gpu_model **out, base_error *err)
-{
-    gpu_info info;
-    core_model *core = NULL;
-    base_status status = gpu_probe(&info, err);
-    if (status || (status = core_model_open(gguf_path, NULL, &core, err))) {
-        return status;
-    }
-    status = gpu_model_create(core, out, err);
-    core_model_close(core);
-    return status;
-}
-
 void gpu_model_close(gpu_model *model)
 {
     if (model) {
         gpu_arena_free(&model->arena);
-        base_free(model->host_program);
-        base_free(model->half);
+        for (size_t i = 0; i < 2; i++) {
+            base_free(model->programs[i].host);
+            base_free(model->programs[i].half);
+        }
+        base_free(model->host_layers);
         base_free(model->frequencies);
         base_free(model);
     }
 }
 
-size_t gpu_model_weight_bytes(const gpu_model *model)
+size_t gpu_model_weight_bytes(const gpu_model *model, bool hybrid)
 {
-    return model->weight_bytes;
+    return model->programs[hybrid && model->hybrid].weight_bytes;
 }

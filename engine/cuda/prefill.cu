@@ -9,6 +9,7 @@
 
 #include "engine/cuda/gemv.cuh"
 #include "engine/cuda/mma.cuh"
+#include "engine/cuda/slots.cuh"
 
 #include <math.h>
 
@@ -74,38 +75,67 @@ static __global__ void norm_kernel(const float *x, const float *weight, uint16_t
 }
 
 struct enter_params {
-    const float *qkv;                  /* [T, (H + 2G)*D] */
-    uint16_t *q;                       /* [T, H*D] */
-    uint16_t *keys, *rotated, *values; /* of the layer */
-    const float2 *turns;
-    uint32_t q_width, kv_width, head_size, first_slot;
-    float scale;
+    float *rows; /* [T, stride]: queries (where there are any), keys, values as projected */
+    const float *bias, *q_norm, *k_norm; /* of these columns, NULL = none */
+    uint16_t *keys, *rotated, *values;   /* of the plane */
+    const float2 *turns;                 /* of places */
+    uint32_t stride, heads, kv_heads, head_size, first_place, halves;
+    float eps;
 };
 
-/* Block = one token, thread = a pair of rows: queries are rotated and scaled, keys and values enter
- * their slot. */
+/* Block = one token, warp = a head at a time: biases, norms; queries stay where they are, keys and
+ * values enter their slot. */
 static __global__ void enter_kernel(const __grid_constant__ enter_params p)
 {
-    uint32_t width = p.q_width + 2 * p.kv_width, slot = p.first_slot + blockIdx.x;
-    const float *row = p.qkv + (size_t)blockIdx.x * width;
-    size_t place = (size_t)slot * p.kv_width;
-    for (uint32_t c = threadIdx.x * 2; c < width; c += blockDim.x * 2) {
-        float a = row[c], b = row[c + 1];
-        float2 turn = p.turns[(size_t)slot * (p.head_size / 2) + c % p.head_size / 2];
-        if (c < p.q_width) {
-            *(uint32_t *)(p.q + (size_t)blockIdx.x * p.q_width + c) = gpu_pack_half2(
-                (a * turn.x - b * turn.y) * p.scale, (a * turn.y + b * turn.x) * p.scale);
-            continue;
+    GPU_SHARED(memory);
+    uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
+    uint32_t d = p.head_size, place = p.first_place + blockIdx.x, width = p.kv_heads * d;
+    float *head = (float *)memory + warp * d;
+    size_t row = (size_t)place * width;
+    for (uint32_t h = warp; h < p.heads + 2 * p.kv_heads; h += warps) {
+        bool query = h < p.heads, value = h >= p.heads + p.kv_heads;
+        float *from = p.rows + (size_t)blockIdx.x * p.stride + h * d, squares = 0.0f;
+        const float *norm = value ? NULL : query ? p.q_norm : p.k_norm;
+        for (uint32_t i = lane; i < d; i += 32) {
+            float x = p.bias ? from[i] + p.bias[h * d + i] : from[i];
+            head[i] = x;
+            squares += x * x;
         }
-        uint32_t pair = gpu_pack_half2(a, b), k = c - p.q_width;
-        if (k >= p.kv_width) {
-            *(uint32_t *)(p.values + place + k - p.kv_width) = pair;
-            continue;
+        float factor = 1.0f / sqrtf(gpu_warp_sum(squares) / (float)d + p.eps);
+        for (uint32_t i = lane; norm && i < d; i += 32) {
+            head[i] = head[i] * factor * norm[i];
         }
-        *(uint32_t *)(p.keys + place + k) = pair;
-        float2 stored = gpu_half2_to_float2(pair);
-        *(uint32_t *)(p.rotated + place + k) = gpu_pack_half2(
-            stored.x * turn.x - stored.y * turn.y, stored.x * turn.y + stored.y * turn.x);
+        __syncwarp();
+        size_t slot = row + (size_t)(value ? h - p.heads - p.kv_heads : h - p.heads) * d;
+        if (query || value) {
+            for (uint32_t i = lane; i < d; i += 32) {
+                if (query) {
+                    from[i] = head[i];
+                } else {
+                    p.values[slot + i] = gpu_float_to_half(head[i]);
+                }
+            }
+        } else {
+            gpu_put_key(head, d, p.halves != 0, p.turns + (size_t)place * (d / 2), p.keys + slot,
+                        p.rotated + slot, lane, 32);
+        }
+        __syncwarp();
+    }
+}
+
+/* f = f16(mixer (+ u)). Thread = two values. */
+static __global__ void fading_kernel(const float *mixed, const uint16_t *normed, bool residual,
+                                     uint16_t *out, uint32_t count)
+{
+    uint32_t i = (blockIdx.x * blockDim.x + threadIdx.x) * 2;
+    if (i < count) {
+        float2 v = *(const float2 *)(mixed + i);
+        if (residual) {
+            float2 u = gpu_half2_to_float2(*(const uint32_t *)(normed + i));
+            v.x += u.x;
+            v.y += u.y;
+        }
+        *(uint32_t *)(out + i) = gpu_pack_half2(cut(v.x), cut(v.y));
     }
 }
 
@@ -129,11 +159,19 @@ static __global__ void swiglu_kernel(const uint16_t *gate_up, uint16_t *hidden,
 
 struct gpu_prefill {
     void *gemm;
-    int32_t *tokens;                                    /* [batch] */
-    float *x, *qkv;                                     /* [batch, C] [batch, (H + 2G)*D] */
-    uint16_t *normed, *q, *attended, *gate_up, *hidden; /* f16, [batch, C] [H*D] [H*D] [2F] [F] */
+    int32_t *tokens;                                /* [batch] */
+    float *x, *qkv;                                 /* [batch, C] [batch, (H + 2G)*D] */
+    uint16_t *normed, *attended, *gate_up, *hidden; /* f16, [batch, C] [H*D] [2F] [F] */
     uint16_t *weights; /* scratch for the largest matrix, NULL where the model holds f16 copies */
     float *logits;     /* [LOGIT_ROWS, V] */
+    float *mixer_rows, *mixed; /* hybrid: [batch, row] [batch, C], ... */
+    uint16_t *mixer_heads;     /* ... f16 [batch, H*P], */
+    uint16_t *fading;          /* f16 [batch, C], */
+    float *fading_kv;          /* [batch, 2G*D] */
+    /* What tokens see, of plain layers and of fading ones: device, then page-locked. */
+    gpu_path *paths[2], *host_paths;    /* [GPU_PATHS_MAX, batch] */
+    gpu_range *ranges[2], *host_ranges; /* [GPU_PATHS_MAX, tiles] */
+    size_t path_count[2];
 };
 
 bool gpu_prefill_takes(const core_shape *shape)
@@ -150,8 +188,10 @@ base_status gpu_prefill_open(gpu_stream *s, base_error *err)
     }
     s->prefill = f;
     size_t q_width = shape->heads * shape->head_size, batch = s->batch_max, largest = 0;
-    for (size_t i = 0; i < s->model->program_count; i++) {
-        size_t size = (size_t)s->model->host_program[i].rows * s->model->host_program[i].columns;
+    size_t tiles = (batch + GPU_TILE - 1) / GPU_TILE, mixers = s->hybrid ? batch : 0;
+    size_t half = sizeof(uint16_t), full = sizeof(float);
+    for (size_t i = 0; i < s->program->count; i++) {
+        size_t size = (size_t)s->program->host[i].rows * s->program->host[i].columns;
         largest = size > largest ? size : largest;
     }
     const struct {
@@ -159,15 +199,23 @@ base_status gpu_prefill_open(gpu_stream *s, base_error *err)
         size_t rows, bytes;
     } list[] = {
         {&f->tokens, batch, sizeof(int32_t)},
-        {&f->x, batch, shape->channels * sizeof(float)},
-        {&f->qkv, batch, (q_width + 2 * s->kv_width) * sizeof(float)},
-        {&f->normed, batch, shape->channels * sizeof(uint16_t)},
-        {&f->q, batch, q_width * sizeof(uint16_t)},
-        {&f->attended, batch, q_width * sizeof(uint16_t)},
-        {&f->gate_up, batch, 2 * shape->feed_forward * sizeof(uint16_t)},
-        {&f->hidden, batch, shape->feed_forward * sizeof(uint16_t)},
-        {&f->logits, LOGIT_ROWS, shape->vocabulary * sizeof(float)},
-        {&f->weights, (size_t)(s->model->half ? 0 : 1), largest * sizeof(uint16_t)},
+        {&f->x, batch, shape->channels * full},
+        {&f->qkv, batch, (q_width + 2 * s->kv_width) * full},
+        {&f->normed, batch, shape->channels * half},
+        {&f->attended, batch, q_width * half},
+        {&f->gate_up, batch, 2 * shape->feed_forward * half},
+        {&f->hidden, batch, shape->feed_forward * half},
+        {&f->logits, LOGIT_ROWS, shape->vocabulary * full},
+        {&f->weights, (size_t)(s->program->half ? 0 : 1), largest * half},
+        {&f->mixer_rows, mixers, s->model->mixer.row * full},
+        {&f->mixed, mixers, shape->channels * full},
+        {&f->mixer_heads, mixers, (size_t)s->model->mixer.heads * s->model->mixer.p * half},
+        {&f->fading, mixers, shape->channels * half},
+        {&f->fading_kv, mixers, 2 * s->kv_width * full},
+        {&f->paths[0], batch, GPU_PATHS_MAX * sizeof(gpu_path)},
+        {&f->paths[1], mixers, GPU_PATHS_MAX * sizeof(gpu_path)},
+        {&f->ranges[0], tiles, GPU_PATHS_MAX * sizeof(gpu_range)},
+        {&f->ranges[1], s->hybrid ? tiles : 0, GPU_PATHS_MAX * sizeof(gpu_range)},
     };
     base_status status = gpu_gemm_open(&f->gemm, s->queue, err);
     for (size_t i = 0; i < sizeof list / sizeof list[0] && !status; i++) {
@@ -182,14 +230,30 @@ base_status gpu_prefill_open(gpu_stream *s, base_error *err)
     }
     if (!status) {
         cudaError_t code = gpu_attention_prepare();
+        if (code == cudaSuccess && s->hybrid) {
+            code = gpu_scan_prepare(s->model);
+        }
         status = code == cudaSuccess ? BASE_OK : gpu_fail(err, code, "shared memory of attention");
     }
-    return status;
+    if (status) {
+        return status;
+    }
+    GPU_TRY(cudaHostAlloc((void **)&f->host_paths, 2 * batch * GPU_PATHS_MAX * sizeof(gpu_path),
+                          cudaHostAllocDefault));
+    GPU_TRY(cudaHostAlloc((void **)&f->host_ranges, 2 * tiles * GPU_PATHS_MAX * sizeof(gpu_range),
+                          cudaHostAllocDefault));
+    return BASE_OK;
 }
 
 void gpu_prefill_close(gpu_stream *s)
 {
     if (s->prefill) {
+        if (s->prefill->host_paths) {
+            (void)cudaFreeHost(s->prefill->host_paths);
+        }
+        if (s->prefill->host_ranges) {
+            (void)cudaFreeHost(s->prefill->host_ranges);
+        }
         gpu_gemm_close(s->prefill->gemm);
         base_free(s->prefill);
     }
@@ -201,14 +265,62 @@ void gpu_prefill_close(gpu_stream *s)
 static base_status product(gpu_stream *s, size_t index, const uint16_t *x, void *out, size_t stride,
                            size_t tokens, bool out_half, bool add, base_error *err)
 {
-    const gpu_matrix *m = &s->model->host_program[index];
-    const uint16_t *w = s->model->half ? s->model->half[index] : s->prefill->weights;
-    if (!s->model->half) {
+    const gpu_matrix *m = &s->program->host[index];
+    const uint16_t *w = s->program->half ? s->program->half[index] : s->prefill->weights;
+    if (!s->program->half) {
         GPU_TRY(gpu_unpack_half(m, s->prefill->weights, s->queue));
     }
     void *at = out_half ? (void *)((uint16_t *)out + m->row0) : (void *)((float *)out + m->row0);
     return gpu_gemm(s->prefill->gemm, w, x, at, m->rows, m->columns, tokens, stride, out_half, add,
                     err);
+}
+
+/* One matrix of a phase, by where its rows go. */
+static base_status product_of(gpu_stream *s, size_t index, size_t tokens, base_error *err)
+{
+    gpu_prefill *f = s->prefill;
+    const gpu_decode_params *p = &s->params;
+    size_t q_width = (size_t)p->heads * p->head_size;
+    switch (s->program->host[index].to) {
+    case GPU_TO_QKV:
+        return product(s, index, f->normed, f->qkv, q_width + 2 * s->kv_width, tokens, false, false,
+                       err);
+    case GPU_TO_MIXER:
+        return product(s, index, f->normed, f->mixer_rows, p->mixer.row, tokens, false, false, err);
+    case GPU_TO_FADING:
+        return product(s, index, f->mixer_heads, f->mixed, p->channels, tokens, false, false, err);
+    case GPU_TO_FADING_KV:
+        return product(s, index, f->fading, f->fading_kv, 2 * s->kv_width, tokens, false, false,
+                       err);
+    default: /* GPU_TO_HIDDEN */
+        return product(s, index, f->normed, f->gate_up, 2 * (size_t)p->feed_forward, tokens, true,
+                       false, err);
+    }
+}
+
+/* All matrices of the phase at `first` whose rows go there. */
+static base_status products_to(gpu_stream *s, size_t first, gpu_target to, size_t tokens,
+                               base_error *err)
+{
+    const gpu_matrix *program = s->program->host;
+    base_status status = BASE_OK;
+    for (size_t i = first; !status; i++) {
+        if (program[i].to == to) {
+            status = product_of(s, i, tokens, err);
+        }
+        if (program[i].last) {
+            break;
+        }
+    }
+    return status;
+}
+
+static size_t next_phase(const gpu_stream *s, size_t index)
+{
+    while (!s->program->host[index].last) {
+        index++;
+    }
+    return index + 1;
 }
 
 static base_status norm(gpu_stream *s, const float *x, size_t which, size_t tokens, base_error *err)
@@ -220,50 +332,127 @@ static base_status norm(gpu_stream *s, const float *x, size_t which, size_t toke
     return BASE_OK;
 }
 
+/* Keys and values enter a plane; rows [T, stride] have `heads` query heads before them. */
+static base_status enter(gpu_stream *s, const gpu_layer *layer, float *rows, size_t heads,
+                         size_t plane, size_t tokens, base_error *err)
+{
+    const gpu_decode_params *p = &s->params;
+    size_t base = plane * s->slots_max * s->kv_width, d = p->head_size;
+    enum { WARPS = 8 };
+    enter_params e = {rows,
+                      layer->qkv_bias ? layer->qkv_bias + (p->heads - heads) * d : NULL,
+                      layer->q_norm,
+                      layer->k_norm,
+                      p->keys + base,
+                      p->rotated + base,
+                      p->values + base,
+                      p->turns + s->slots_max * (d / 2),
+                      (uint32_t)(heads * d + 2 * s->kv_width),
+                      (uint32_t)heads,
+                      p->kv_heads,
+                      p->head_size,
+                      (uint32_t)s->host->places,
+                      p->halves,
+                      p->eps};
+    GPU_TRY(gpu_launch(false, enter_kernel, dim3((unsigned)tokens), dim3(WARPS * 32),
+                       WARPS * d * sizeof(float), s->queue, e));
+    return BASE_OK;
+}
+
+/* The fading half: mixer, f, keys and values of f. qkv, output, gate: where these phases begin. */
+static base_status fading(gpu_stream *s, size_t number, size_t qkv, size_t output, size_t gate,
+                          size_t tokens, base_error *err)
+{
+    gpu_prefill *f = s->prefill;
+    const gpu_layer *layer = &s->model->host_layers[number];
+    uint32_t count = (uint32_t)tokens * s->params.channels;
+    base_status status;
+    if ((status = products_to(s, qkv, GPU_TO_MIXER, tokens, err)) ||
+        (status = gpu_scan(s, number, f->mixer_rows, s->host->run_tokens, tokens, f->mixer_heads,
+                           err)) ||
+        (status = products_to(s, output, GPU_TO_FADING, tokens, err))) {
+        return status;
+    }
+    GPU_TRY(gpu_launch(false, fading_kernel, dim3((count / 2 + 255) / 256), dim3(256), 0, s->queue,
+                       f->mixed, f->normed, s->model->fading_residual, f->fading, count));
+    status = products_to(s, gate, GPU_TO_FADING_KV, tokens, err);
+    return status ? status
+                  : enter(s, layer, f->fading_kv, 0, s->model->attention_planes + layer->fading,
+                          tokens, err);
+}
+
+static base_status attend(gpu_stream *s, const gpu_layer *layer, bool hybrid, size_t tokens,
+                          base_error *err)
+{
+    gpu_prefill *f = s->prefill;
+    const gpu_decode_params *p = &s->params;
+    size_t plane = s->slots_max * s->kv_width, own = layer->plane * plane;
+    size_t other = hybrid ? (s->model->attention_planes + layer->fading) * plane : own;
+    gpu_attention_params a = {f->qkv,
+                              {p->rotated + own, p->rotated + other},
+                              {p->values + own, p->values + other},
+                              {s->bias, s->fading_bias},
+                              p->turns,
+                              f->paths[hybrid],
+                              f->ranges[hybrid],
+                              f->attended,
+                              (uint32_t)f->path_count[hybrid],
+                              (uint32_t)tokens,
+                              (uint32_t)(p->heads * p->head_size + 2 * s->kv_width),
+                              p->heads,
+                              p->kv_heads,
+                              p->head_size,
+                              p->halves,
+                              p->scale};
+    GPU_TRY(gpu_attention_launch(&a, s->queue));
+    return BASE_OK;
+}
+
 static base_status layer(gpu_stream *s, size_t number, size_t *index, size_t tokens,
                          base_error *err)
 {
     gpu_prefill *f = s->prefill;
     const gpu_decode_params *p = &s->params;
-    const gpu_matrix *program = s->model->host_program;
-    size_t q_width = (size_t)p->heads * p->head_size, base = number * s->slots_max * s->kv_width;
-    unsigned count = (unsigned)tokens;
-    base_status status = norm(s, f->x, 2 * number, tokens, err);
-    for (bool more = true; more && !status; (*index)++) {
-        status = product(s, *index, f->normed, f->qkv, q_width + 2 * s->kv_width, tokens, false,
-                         false, err);
-        more = !program[*index].last;
-    }
-    if (status) {
-        return status;
-    }
-    enter_params enter = {f->qkv,
-                          f->q,
-                          p->keys + base,
-                          p->rotated + base,
-                          p->values + base,
-                          p->turns,
-                          (uint32_t)q_width,
-                          (uint32_t)s->kv_width,
-                          p->head_size,
-                          (uint32_t)s->slots,
-                          p->scale};
-    GPU_TRY(gpu_launch(false, enter_kernel, dim3(count), dim3(256), 0, s->queue, enter));
-    gpu_attention_params attention = {
-        f->q,  p->rotated + base,  p->values + base, p->bias,     f->attended,
-        count, (uint32_t)s->slots, p->heads,         p->kv_heads, p->head_size};
-    GPU_TRY(gpu_attention_launch(&attention, s->queue));
-    if ((status =
-             product(s, (*index)++, f->attended, f->x, p->channels, tokens, false, true, err)) ||
+    const gpu_layer *l = &s->model->host_layers[number];
+    bool hybrid = s->hybrid && l->fading != UINT32_MAX;
+    size_t qkv = *index, output = next_phase(s, qkv), gate = next_phase(s, output);
+    size_t down = next_phase(s, gate);
+    base_status status;
+    *index = next_phase(s, down);
+    if ((status = norm(s, f->x, 2 * number, tokens, err)) ||
+        (status = products_to(s, qkv, GPU_TO_QKV, tokens, err)) ||
+        (status = enter(s, l, f->qkv, p->heads, l->plane, tokens, err)) ||
+        (hybrid && (status = fading(s, number, qkv, output, gate, tokens, err))) ||
+        (status = attend(s, l, hybrid, tokens, err)) ||
+        (status = product(s, output, f->attended, f->x, p->channels, tokens, false, true, err)) ||
         (status = norm(s, f->x, 2 * number + 1, tokens, err)) ||
-        (status = product(s, (*index)++, f->normed, f->gate_up, 2 * (size_t)p->feed_forward, tokens,
-                          true, false, err))) {
+        (status = products_to(s, gate, GPU_TO_HIDDEN, tokens, err))) {
         return status;
     }
-    dim3 grid((p->feed_forward / 2 + 127) / 128, count);
+    dim3 grid((p->feed_forward / 2 + 127) / 128, (unsigned)tokens);
     GPU_TRY(gpu_launch(false, swiglu_kernel, grid, dim3(128), 0, s->queue, f->gate_up, f->hidden,
                        p->feed_forward));
-    return product(s, (*index)++, f->hidden, f->x, p->channels, tokens, false, true, err);
+    return product(s, down, f->hidden, f->x, p->channels, tokens, false, true, err);
+}
+
+/* What the batch's tokens see goes to the device. */
+static base_status upload_paths(gpu_stream *s, size_t tokens, base_error *err)
+{
+    gpu_prefill *f = s->prefill;
+    size_t tiles = (tokens + GPU_TILE - 1) / GPU_TILE, exact = s->host->model->exact_window;
+    size_t all_tiles = (s->batch_max + GPU_TILE - 1) / GPU_TILE;
+    for (size_t i = 0; i < (s->hybrid ? 2U : 1U); i++) {
+        gpu_path *paths = f->host_paths + i * s->batch_max * GPU_PATHS_MAX;
+        gpu_range *ranges = f->host_ranges + i * all_tiles * GPU_PATHS_MAX;
+        size_t count = gpu_paths(s->host, tokens, i ? 2 * exact : s->host->window,
+                                 i ? exact : s->host->window, paths, ranges);
+        GPU_TRY(cudaMemcpyAsync(f->paths[i], paths, count * tokens * sizeof *paths,
+                                cudaMemcpyHostToDevice, s->queue));
+        GPU_TRY(cudaMemcpyAsync(f->ranges[i], ranges, count * tiles * sizeof *ranges,
+                                cudaMemcpyHostToDevice, s->queue));
+        f->path_count[i] = count;
+    }
+    return BASE_OK;
 }
 
 /* Logits of the last `rows` tokens of the batch, LOGIT_ROWS at a time. */
@@ -277,8 +466,8 @@ static base_status logits_of(gpu_stream *s, size_t tokens, float *logits, size_t
         base_status status = norm(s, f->x + (tokens - rows + done) * channels,
                                   2 * (size_t)s->params.layers, count, err);
         if (!status) {
-            status = product(s, s->model->program_count - 1, f->normed, f->logits, vocabulary,
-                             count, false, false, err);
+            status = product(s, s->program->count - 1, f->normed, f->logits, vocabulary, count,
+                             false, false, err);
         }
         if (status) {
             return status;
@@ -297,16 +486,22 @@ base_status gpu_prefill_run(gpu_stream *s, const int32_t *tokens, size_t count, 
 {
     gpu_prefill *f = s->prefill;
     size_t index = 0;
+    base_status status = upload_paths(s, count, err);
+    if (status) {
+        return status;
+    }
     GPU_TRY(cudaMemcpyAsync(f->tokens, tokens, count * sizeof *tokens, cudaMemcpyHostToDevice,
                             s->queue));
     GPU_TRY(gpu_launch(false, embed_kernel, dim3((unsigned)count), dim3(256), 0, s->queue,
                        s->params.embedding, f->tokens, f->x, s->params.channels));
-    for (size_t i = 0; i < s->params.layers; i++) {
-        base_status status = layer(s, i, &index, count, err);
-        if (status) {
-            return status;
-        }
+    for (size_t i = 0; i < s->params.layers && !status; i++) {
+        status = layer(s, i, &index, count, err);
     }
-    s->slots += count;
-    return logits && rows > 0 ? logits_of(s, count, logits, rows, err) : BASE_OK;
+    if (!status && logits && rows > 0) {
+        status = logits_of(s, count, logits, rows, err);
+    }
+    if (!status) {
+        GPU_TRY(cudaStreamSynchronize(s->queue)); /* the tables above are used again */
+    }
+    return status;
 }

@@ -29,21 +29,36 @@ base_status gpu_prefill_open(gpu_stream *stream, base_error *err);
 void gpu_prefill_close(gpu_stream *stream);
 /* True when the tile kernels take this head size. */
 bool gpu_prefill_takes(const core_shape *shape);
-/* Run `count` <= batch_max tokens behind the slots present; logits: host [rows, V] of the last
+/* Run `count` <= batch_max tokens at the host's places; logits: host [rows, V] of the last
  * rows, or NULL. Queues the work and waits where logits go to the host. */
 base_status gpu_prefill_run(gpu_stream *stream, const int32_t *tokens, size_t count, float *logits,
                             size_t rows, base_error *err);
 
+/* --- mixers.cu -------------------------------------------------------------------------------- */
+
+/* Raise the scan's shared memory limit once. */
+cudaError_t gpu_scan_prepare(const gpu_model *model);
+/* Give a layer's mixer the tokens [first, first + count), by number: their rows of projections in
+ * batch [count, row], or kept already when batch is NULL. out [count, H*P] f16, or NULL: only the
+ * state moves on. */
+base_status gpu_scan(gpu_stream *stream, size_t layer, const float *batch, size_t first,
+                     size_t count, uint16_t *out, base_error *err);
+/* Copy all states aside if token `number` asks for that (fading.c). */
+base_status gpu_snapshot(gpu_stream *stream, size_t number, base_error *err);
+
 /* --- attention.cu ----------------------------------------------------------------------------- */
 
 struct gpu_attention_params {
-    const uint16_t *q;    /* [T, H*D] rotated, times 1/sqrt(D) */
-    const uint16_t *keys; /* [slots, G*D] rotated, one layer */
-    const uint16_t *values;
-    const float *bias;           /* [slots] */
-    uint16_t *out;               /* [T, H*D] */
-    uint32_t tokens, first_slot; /* token t is slot first_slot + t and sees slots up to itself */
-    uint32_t heads, kv_heads, head_size;
+    const float *q; /* [T, q_stride] as projected (and normed); head h at column h*D */
+    const uint16_t *keys[2], *values[2]; /* [slots, G*D] rotated, of a layer: its own plane, and the
+                                          * fading one */
+    const float *bias[2];                /* [slots] for these */
+    const float2 *turns;
+    const gpu_path *paths;   /* [path_count, T], gpu_paths.h */
+    const gpu_range *ranges; /* [path_count, tiles] */
+    uint16_t *out;           /* [T, H*D] */
+    uint32_t path_count, tokens, q_stride, heads, kv_heads, head_size, halves;
+    float scale;
 };
 cudaError_t gpu_attention_prepare(void);
 cudaError_t gpu_attention_launch(const gpu_attention_params *p, cudaStream_t queue);

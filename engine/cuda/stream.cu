@@ -1,8 +1,8 @@
 /* engine/cuda/stream.cu: one running sequence on the device: its memory, running tokens, greedy
  * steps.
  *
- * Main entries: gpu_run, gpu_decode. Host code only; the arithmetic is in decode.cu. Window
- * operations are in window.cu.
+ * Main entries: gpu_run, gpu_greedy. Host code only; the arithmetic is in decode.cu (token by
+ * token) and prefill.cu (many at once). Rows are moved in rows.cu.
  */
 #include "engine/cuda/prefill.cuh"
 
@@ -12,95 +12,156 @@
  * 2 to 4 times the bytes of packed ones, and starts seven kernels a layer). */
 static const size_t SINGLE_MAX = 4;
 
-base_status gpu_stream_check(gpu_stream *s, base_status status)
+base_status gpu_stream_check(gpu_stream *s, base_status status, const base_error *err)
 {
-    if (status == BASE_DEVICE) {
-        s->broken = true;
+    if (status && !s->broken.code) {
+        base_fail(&s->broken, status, "%s", err ? err->text : "GPU: an earlier call failed");
     }
     return status;
 }
 
 base_status gpu_stream_usable(const gpu_stream *s, base_error *err)
 {
-    return s->broken
-               ? base_fail(err, BASE_DEVICE, "GPU: the device failed earlier in this sequence")
-               : BASE_OK;
+    return s->broken.code ? base_fail(err, s->broken.code, "%s", s->broken.text) : BASE_OK;
 }
 
 /* --- memory ----------------------------------------------------------------------------------- */
 
-static base_status take(gpu_stream *s, size_t count, size_t size, const char *what, void **out,
-                        base_error *err)
-{
-    size_t bytes = 0;
-    if (!base_size_mul(count, size, &bytes)) {
-        return base_fail(err, BASE_NO_MEMORY, "GPU: no room for %s", what);
-    }
-    return gpu_arena_take(&s->arena, bytes, what, out, err);
-}
+/* Arrays on the device, in one table. */
+struct piece {
+    void *to;
+    size_t count, bytes;
+    const char *what;
+};
 
-static base_status upload_turns(gpu_stream *s, float2 *device, base_error *err)
+static base_status take_pieces(gpu_stream *s, const piece *list, size_t count, base_error *err)
 {
-    size_t half = s->model->shape.head_size / 2, count = s->slots_max * half;
-    float2 *host = (float2 *)base_calloc(count, sizeof *host);
-    if (!host) {
-        return base_fail(err, BASE_NO_MEMORY, "GPU: no host memory for %zu positions",
-                         s->slots_max);
-    }
-    for (size_t p = 0; p < s->slots_max; p++) {
-        for (size_t i = 0; i < half; i++) {
-            double angle = (double)p * (double)s->model->frequencies[i];
-            host[p * half + i] = make_float2((float)cos(angle), (float)sin(angle));
+    for (size_t i = 0; i < count; i++) {
+        size_t bytes = 0;
+        if (!base_size_mul(list[i].count, list[i].bytes, &bytes)) {
+            return base_fail(err, BASE_NO_MEMORY, "GPU: no room for %s", list[i].what);
+        }
+        base_status status =
+            gpu_arena_take(&s->arena, bytes, list[i].what, (void **)list[i].to, err);
+        if (status) {
+            return status;
         }
     }
-    cudaError_t code = cudaMemcpy(device, host, count * sizeof *host, cudaMemcpyHostToDevice);
-    base_free(host);
-    return code == cudaSuccess ? BASE_OK : gpu_fail(err, code, "upload of rotations");
+    return BASE_OK;
+}
+
+static base_status take_device(gpu_stream *s, base_error *err)
+{
+    const core_shape *shape = &s->model->shape;
+    gpu_decode_params *p = &s->params;
+    size_t f = sizeof(float), q_width = shape->heads * shape->head_size;
+    size_t rows = s->planes * s->slots_max, row = s->kv_width * sizeof(uint16_t);
+    const piece list[] = {
+        {&p->keys, rows, row, "the keys"},
+        {&p->rotated, rows, row, "the rotated keys"},
+        {&p->values, rows, row, "the values"},
+        {&s->bias, 2 * s->slots_max, f, "the bias"},
+        {&s->turns, 2 * s->slots_max, shape->head_size / 2 * sizeof(float2), "rotations"},
+        {&s->frequencies, shape->head_size / 2, f, "rotations"},
+        {&p->x, shape->channels, f, "activations"},
+        {&p->qkv, q_width + 2 * s->kv_width, f, "activations"},
+        {&p->attended, q_width, f, "activations"},
+        {&p->hidden, shape->feed_forward, f, "activations"},
+        {&p->logits, shape->vocabulary, f, "logits"},
+        {&p->partial, shape->heads * (GPU_PARTS_MAX + 1), (shape->head_size + 2) * f, "parts"},
+        {&s->mass, (size_t)GPU_STEPS * shape->kv_heads, CORE_OWNERS_MAX * f, "attention mass"},
+        {&s->parts, (size_t)GPU_STEPS * 2 * GPU_PARTS_MAX, sizeof(gpu_part), "parts"},
+        {&p->stats, s->model->blocks, sizeof(gpu_stats), "statistics"},
+        {&p->counters, 2 + shape->kv_heads, sizeof(uint32_t), "counters"},
+        {&p->next_token, 1, sizeof(int32_t), "a token"},
+        {&s->scratch, s->planes * 3 * GPU_MOVE_SLOTS, row, "scratch"},
+    };
+    return take_pieces(s, list, sizeof list / sizeof list[0], err);
+}
+
+static base_status take_mixers(gpu_stream *s, base_error *err)
+{
+    gpu_decode_params *p = &s->params;
+    const gpu_mixer *m = &s->model->mixer;
+    size_t layers = s->host->model->fading_layers, f = sizeof(float);
+    float *before = NULL;
+    const piece list[] = {
+        {&p->normed, s->model->shape.channels, f, "activations"},
+        {&p->fading, s->model->shape.channels, f, "activations"},
+        {&p->fading_kv, 2 * s->kv_width, f, "activations"},
+        {&p->mixer_heads, (size_t)m->heads * m->p, f, "activations"},
+        {&p->innovation, layers * m->heads, f, "innovations"},
+        {&p->states, layers * m->floats, f, "states of mixers"},
+        {&before, layers, s->host->mixer_kept * f, "states of mixers"},
+    };
+    BASE_ASSERT(s->host->mixer_floats == m->floats && s->host->mixer_row == m->row);
+    base_status status = take_pieces(s, list, sizeof list / sizeof list[0], err);
+    p->mixer = *m;
+    p->mixer_kept = (uint32_t)s->host->mixer_kept;
+    p->rows = before + (size_t)CORE_SNAPSHOTS * m->floats;
+    return status;
+}
+
+static base_status take_host(gpu_stream *s, base_error *err)
+{
+    size_t groups = s->model->shape.kv_heads;
+    const piece list[] = {
+        {&s->host_bias, 2 * s->slots_max, sizeof(float), ""},
+        {&s->host_parts, (size_t)GPU_STEPS * 2 * GPU_PARTS_MAX, sizeof(gpu_part), ""},
+        {&s->host_mass, GPU_STEPS * groups * CORE_OWNERS_MAX, sizeof(float), ""},
+        {&s->results, GPU_STEPS, sizeof(core_step), ""},
+    };
+    for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
+        GPU_TRY(cudaHostAlloc((void **)list[i].to, list[i].count * list[i].bytes,
+                              cudaHostAllocDefault));
+    }
+    s->stage_bytes = s->planes * 2 * GPU_MOVE_SLOTS * s->kv_width * sizeof(uint16_t);
+    for (size_t i = 0; i < GPU_STAGES; i++) {
+        void *landing = NULL;
+        base_status status = gpu_arena_take(&s->arena, s->stage_bytes, "blocks", &landing, err);
+        if (status) {
+            return status;
+        }
+        s->landing[i] = (uint8_t *)landing;
+        GPU_TRY(cudaHostAlloc((void **)&s->staging[i], s->stage_bytes, cudaHostAllocDefault));
+        GPU_TRY(cudaEventCreateWithFlags(&s->staged[i], cudaEventDisableTiming));
+        s->events_open++;
+        GPU_TRY(cudaEventCreateWithFlags(&s->used[i], cudaEventDisableTiming));
+        s->events_open++;
+    }
+    return BASE_OK;
 }
 
 static base_status take_all(gpu_stream *s, base_error *err)
 {
-    const core_shape *shape = &s->model->shape;
     gpu_decode_params *p = &s->params;
-    size_t rows = shape->layers * s->slots_max, row = s->kv_width * sizeof(uint16_t);
-    size_t counters = 2 + shape->kv_heads;
-    float2 *turns = NULL;
+    size_t counters = 2 + s->model->shape.kv_heads, half = s->model->shape.head_size / 2;
     base_status status;
-    s->scratch_bytes = shape->layers * 2 * GPU_MOVE_SLOTS * row;
-    if ((status = take(s, rows, row, "the keys", (void **)&p->keys, err)) ||
-        (status = take(s, rows, row, "the rotated keys", (void **)&p->rotated, err)) ||
-        (status = take(s, rows, row, "the values", (void **)&p->values, err)) ||
-        (status = take(s, s->slots_max, sizeof(float), "the bias", (void **)&s->bias, err)) ||
-        (status = take(s, s->slots_max, shape->head_size / 2 * sizeof(float2), "rotations",
-                       (void **)&turns, err)) ||
-        (status = take(s, shape->channels, sizeof(float), "activations", (void **)&p->x, err)) ||
-        (status = take(s, shape->heads * shape->head_size, sizeof(float), "activations",
-                       (void **)&p->q, err)) ||
-        (status = take(s, shape->heads * shape->head_size, sizeof(float), "activations",
-                       (void **)&p->attended, err)) ||
-        (status = take(s, shape->feed_forward, sizeof(float), "activations", (void **)&p->hidden,
-                       err)) ||
-        (status = take(s, shape->vocabulary, sizeof(float), "logits", (void **)&p->logits, err)) ||
-        (status = take(s, shape->heads * GPU_SPLITS_MAX, (shape->head_size + 2) * sizeof(float),
-                       "attention parts", (void **)&p->partial, err)) ||
-        (status =
-             take(s, s->model->blocks, sizeof(gpu_stats), "statistics", (void **)&p->stats, err)) ||
-        (status = take(s, counters, sizeof(uint32_t), "counters", (void **)&p->counters, err)) ||
-        (status = take(s, 1, sizeof(int32_t), "a token", (void **)&p->next_token, err)) ||
-        (status = take(s, s->scratch_bytes, 1, "scratch", (void **)&s->scratch, err)) ||
-        (status = upload_turns(s, turns, err))) {
+    GPU_TRY(cudaStreamCreateWithFlags(&s->queue, cudaStreamNonBlocking));
+    s->queue_open = true;
+    GPU_TRY(cudaStreamCreateWithFlags(&s->copies, cudaStreamNonBlocking));
+    s->copies_open = true;
+    if ((status = take_device(s, err)) || (s->hybrid && (status = take_mixers(s, err))) ||
+        (status = take_host(s, err))) {
         return status;
     }
-    p->turns = turns;
+    s->fading_bias = s->bias + s->slots_max;
+    p->turns = s->turns;
     p->bias = s->bias;
+    /* Rows that nobody wrote (a memory's in a fading plane) have weight 0, and must not be NaN. */
+    size_t plane_bytes = s->planes * s->slots_max * s->kv_width * sizeof(uint16_t);
+    GPU_TRY(cudaMemsetAsync(p->keys, 0, plane_bytes, s->queue));
+    GPU_TRY(cudaMemsetAsync(p->rotated, 0, plane_bytes, s->queue));
+    GPU_TRY(cudaMemsetAsync(p->values, 0, plane_bytes, s->queue));
     GPU_TRY(cudaMemsetAsync(p->counters, 0, counters * sizeof(uint32_t), s->queue));
     GPU_TRY(cudaMemsetAsync(p->next_token, 0, sizeof(int32_t), s->queue));
-    GPU_TRY(cudaMemsetAsync(s->bias, 0, s->slots_max * sizeof(float), s->queue));
-    GPU_TRY(
-        cudaHostAlloc((void **)&s->results, GPU_RESULTS * sizeof(gpu_step), cudaHostAllocDefault));
-    GPU_TRY(cudaHostAlloc((void **)&s->staging, s->scratch_bytes, cudaHostAllocDefault));
+    GPU_TRY(cudaMemsetAsync(s->bias, 0, 2 * s->slots_max * sizeof(float), s->queue));
+    memset(s->host_bias, 0, 2 * s->slots_max * sizeof(float));
+    GPU_TRY(cudaMemcpyAsync(s->frequencies, s->model->frequencies, half * sizeof(float),
+                            cudaMemcpyHostToDevice, s->queue));
+    s->turns_sinks = SIZE_MAX;
     GPU_TRY(cudaStreamSynchronize(s->queue));
-    return gpu_prefill_takes(shape) ? gpu_prefill_open(s, err) : BASE_OK;
+    return gpu_prefill_takes(&s->model->shape) ? gpu_prefill_open(s, err) : BASE_OK;
 }
 
 static void set_params(gpu_stream *s)
@@ -119,36 +180,40 @@ static void set_params(gpu_stream *s)
     p->scale = 1.0f / sqrtf((float)shape->head_size);
     for (p->slot_lanes = 1; p->slot_lanes * 8 < shape->head_size; p->slot_lanes *= 2) {
     }
-    p->program = model->program;
-    p->embedding = model->program + model->program_count;
+    p->program = s->program->device;
+    p->embedding = s->program->device + s->program->count;
     p->norms = model->norms;
+    p->layer_table = s->hybrid ? model->layers : model->plain_layers;
+    p->attention_planes = (uint32_t)model->attention_planes;
+    p->halves = model->rope_halves;
+    p->residual = model->fading_residual;
     p->slots_max = (uint32_t)s->slots_max;
     p->stages = (uint32_t)model->stages;
     p->x_bytes = (uint32_t)model->x_bytes;
+    p->x2_bytes = (uint32_t)model->x2_bytes;
     p->partial_floats = (uint32_t)model->partial_floats;
 }
 
-base_status gpu_stream_open(gpu_model *model, const gpu_stream_options *options, gpu_stream **out,
+base_status gpu_stream_open(gpu_model *model, const core_stream *host, gpu_stream **out,
                             base_error *err)
 {
+    if (host->slots_max > INT32_MAX / 256) {
+        return base_fail(err, BASE_LIMIT, "GPU: a window of %zu slots", host->slots_max);
+    }
     gpu_stream *s = (gpu_stream *)base_calloc(1, sizeof *s);
     if (!s) {
         return base_fail(err, BASE_NO_MEMORY, "GPU: no host memory");
     }
     s->model = model;
-    s->slots_max = options && options->slots_max ? options->slots_max : model->shape.context_max;
-    s->batch_max = options && options->batch_max ? options->batch_max : 512;
-    s->kv_width = model->shape.kv_heads * model->shape.head_size;
-    base_status status = BASE_OK;
-    if (s->slots_max > INT32_MAX / 2) {
-        status = base_fail(err, BASE_LIMIT, "GPU: a window of %zu slots", s->slots_max);
-    }
+    s->host = host;
+    s->hybrid = host->hybrid;
+    s->program = &model->programs[host->hybrid];
+    s->slots_max = host->slots_max;
+    s->planes = host->planes;
+    s->batch_max = host->batch_max;
+    s->kv_width = host->kv_width;
     set_params(s);
-    if (!status) {
-        cudaError_t code = cudaStreamCreateWithFlags(&s->queue, cudaStreamNonBlocking);
-        s->queue_open = code == cudaSuccess;
-        status = s->queue_open ? take_all(s, err) : gpu_fail(err, code, "a stream");
-    }
+    base_status status = take_all(s, err);
     if (status) {
         gpu_stream_close(s);
         return status;
@@ -162,149 +227,200 @@ void gpu_stream_close(gpu_stream *s)
     if (!s) {
         return;
     }
+    if (s->copies_open) {
+        (void)cudaStreamSynchronize(s->copies);
+        (void)cudaStreamDestroy(s->copies);
+    }
     if (s->queue_open) {
         (void)cudaStreamSynchronize(s->queue);
         (void)cudaStreamDestroy(s->queue);
     }
-    gpu_prefill_close(s);
-    if (s->results) {
-        (void)cudaFreeHost(s->results);
+    for (size_t i = 0; i < s->events_open; i++) {
+        (void)cudaEventDestroy(i % 2 ? s->used[i / 2] : s->staged[i / 2]);
     }
-    if (s->staging) {
-        (void)cudaFreeHost(s->staging);
+    gpu_prefill_close(s);
+    void *locked[] = {s->host_bias,  s->host_parts, s->host_mass,  s->results,
+                      s->staging[0], s->staging[1], s->staging[2], s->staging[3]};
+    static_assert(GPU_STAGES == 4, "the list above");
+    for (size_t i = 0; i < sizeof locked / sizeof locked[0]; i++) {
+        if (locked[i]) {
+            (void)cudaFreeHost(locked[i]);
+        }
     }
     gpu_arena_free(&s->arena);
     base_free(s);
 }
 
-void gpu_stream_clear(gpu_stream *s)
+base_status gpu_stream_follow(gpu_stream *s, size_t places, base_error *err)
 {
-    s->slots = 0;
-    if (cudaMemsetAsync(s->bias, 0, s->slots_max * sizeof(float), s->queue) != cudaSuccess) {
-        s->broken = true; /* the next call that can fail says so */
+    const core_stream *host = s->host;
+    bool changed = false;
+    for (size_t i = 0; i < places; i++) {
+        float bias = host->bias[i], fading = host->owner[i] ? -INFINITY : bias;
+        changed |= s->host_bias[i] != bias || s->host_bias[s->slots_max + i] != fading;
+        s->host_bias[i] = bias;
+        s->host_bias[s->slots_max + i] = fading;
     }
-}
-
-size_t gpu_slots(const gpu_stream *s)
-{
-    return s->slots;
+    if (changed) {
+        GPU_TRY(cudaMemcpyAsync(s->bias, s->host_bias, 2 * s->slots_max * sizeof(float),
+                                cudaMemcpyHostToDevice, s->queue));
+    }
+    return gpu_angles(s, err);
 }
 
 /* --- steps ------------------------------------------------------------------------------------ */
 
-/* Queue one token. token -1: the one that the step before chose. result: page-locked or NULL. */
-static base_status step(gpu_stream *s, int32_t token, bool logits, gpu_step *result,
-                        base_error *err)
+/* One call's tokens that go through the decode kernel. */
+struct steps {
+    const int32_t *tokens; /* NULL: greedy, from `first` on */
+    int32_t first;
+    size_t count;
+    float *logits; /* host [rows, V] of the last rows */
+    size_t rows;
+    core_step *results; /* host [count], NULL = not wanted */
+    float *mass;        /* host [count, CORE_OWNERS_MAX], NULL = not watched */
+};
+
+/* What one token sees, for the kernel: where its parts begin, of plain and of fading layers. */
+struct sight {
+    uint32_t at[2], count[2];
+};
+
+static sight list_parts(gpu_stream *s, size_t t, size_t *used)
 {
-    gpu_decode_params p = s->params;
-    p.slots = (uint32_t)s->slots;
-    p.token = token;
-    p.want_logits = logits;
-    p.program_count = (uint32_t)(s->model->program_count - (logits ? 0 : 1));
-    p.barrier_base = s->passed;
-    p.result = result;
-    GPU_TRY(gpu_decode_launch(&p, (uint32_t)s->model->blocks, s->queue));
-    s->passed += gpu_decode_barriers(&p);
-    s->slots++;
-    return BASE_OK;
+    size_t goal = s->model->blocks / s->model->shape.kv_heads;
+    sight out = {};
+    for (size_t i = 0; i < (s->hybrid ? 2U : 1U); i++) {
+        const core_views *views = i ? s->host->fading_views : s->host->views;
+        out.at[i] = (uint32_t)*used;
+        out.count[i] =
+            (uint32_t)gpu_parts(s->host, &views[t], goal ? goal : 1, s->host_parts + *used);
+        *used += out.count[i];
+    }
+    return out;
 }
 
-static base_status check_tokens(const gpu_stream *s, const int32_t *tokens, size_t given,
-                                size_t count, base_error *err)
+/* Queue one token. */
+static base_status step(gpu_stream *s, const steps *all, size_t t, const sight *sees, size_t slot,
+                        base_error *err)
 {
-    base_status status = gpu_stream_usable(s, err);
+    gpu_decode_params params = s->params, *p = &params;
+    bool logits = all->logits && t + all->rows >= all->count;
+    size_t group_floats = s->model->shape.kv_heads * CORE_OWNERS_MAX;
+    for (size_t i = 0; i < 2; i++) {
+        p->parts[i] = s->parts + sees->at[i];
+        p->part_count[i] = sees->count[i];
+    }
+    p->place = (uint32_t)(s->host->places + t);
+    p->number = (uint32_t)(s->host->run_tokens + t);
+    p->token = all->tokens ? all->tokens[t] : t == 0 ? all->first : -1;
+    p->want_logits = logits || all->results;
+    p->program_count = (uint32_t)(s->program->count - (p->want_logits ? 0 : 1));
+    p->barrier_base = s->passed;
+    p->result = all->results ? &s->results[slot] : NULL;
+    p->mass = all->mass ? s->mass + slot * group_floats : NULL;
+    base_status status = s->hybrid ? gpu_snapshot(s, p->number, err) : BASE_OK;
     if (status) {
         return status;
     }
-    if (count > s->slots_max - s->slots) {
-        return base_fail(err, BASE_LIMIT,
-                         "%zu tokens do not fit the window: %zu of %zu slots are free", count,
-                         s->slots_max - s->slots, s->slots_max);
-    }
-    for (size_t i = 0; i < given; i++) {
-        if (tokens[i] < 0 || (size_t)tokens[i] >= s->model->shape.vocabulary) {
-            return base_fail(err, BASE_INVALID, "token id %d is outside the vocabulary of %zu",
-                             (int)tokens[i], s->model->shape.vocabulary);
-        }
+    GPU_TRY(gpu_decode_launch(p, (uint32_t)s->model->blocks, s->queue));
+    s->passed += gpu_decode_barriers(p);
+    if (logits) {
+        size_t vocabulary = s->model->shape.vocabulary;
+        GPU_TRY(cudaMemcpyAsync(all->logits + (t + all->rows - all->count) * vocabulary, p->logits,
+                                vocabulary * sizeof(float), cudaMemcpyDeviceToHost, s->queue));
     }
     return BASE_OK;
 }
 
-/* Few tokens: one after the other, each a pass over the packed weights. */
-static base_status run_single(gpu_stream *s, const int32_t *tokens, size_t count, float *logits,
-                              size_t rows, base_error *err)
+/* Sums over KV heads, averaged over layers and heads. */
+static void hand_out_mass(const gpu_stream *s, const steps *all, size_t first, size_t count)
 {
-    size_t vocabulary = s->model->shape.vocabulary;
-    for (size_t t = 0; t < count; t++) {
-        bool wanted = logits && t + rows >= count;
-        base_status status = step(s, tokens[t], wanted, NULL, err);
-        if (status) {
-            return status;
-        }
-        if (wanted) {
-            GPU_TRY(cudaMemcpyAsync(logits + (t + rows - count) * vocabulary, s->params.logits,
-                                    vocabulary * sizeof(float), cudaMemcpyDeviceToHost, s->queue));
-        }
-    }
-    return BASE_OK;
-}
-
-static base_status run(gpu_stream *s, const int32_t *tokens, size_t count, float *logits,
-                       size_t rows, base_error *err)
-{
-    size_t vocabulary = s->model->shape.vocabulary;
-    for (size_t done = 0; done < count;) {
-        size_t batch = count - done < s->batch_max ? count - done : s->batch_max;
-        bool single = !s->prefill || count <= SINGLE_MAX;
-        /* Of the last `rows` tokens of the call, those that stand in this batch. */
-        size_t first = count - rows > done ? count - rows - done : 0;
-        size_t here = logits && first < batch ? batch - first : 0;
-        float *to = here ? logits + (done + first - (count - rows)) * vocabulary : NULL;
-        base_status status = single ? run_single(s, tokens + done, batch, to, here, err)
-                                    : gpu_prefill_run(s, tokens + done, batch, to, here, err);
-        if (status) {
-            return status;
-        }
-        done += batch;
-    }
-    GPU_TRY(cudaStreamSynchronize(s->queue));
-    return BASE_OK;
-}
-
-base_status gpu_run(gpu_stream *s, const int32_t *tokens, size_t token_count, float *logits,
-                    size_t rows, base_error *err)
-{
-    BASE_ASSERT(rows <= token_count);
-    base_status status = check_tokens(s, tokens, token_count, token_count, err);
-    return status ? status : gpu_stream_check(s, run(s, tokens, token_count, logits, rows, err));
-}
-
-static base_status decode(gpu_stream *s, int32_t token, size_t count, gpu_step *steps,
-                          base_error *err)
-{
-    for (size_t done = 0; done < count;) {
-        size_t batch = count - done < GPU_RESULTS ? count - done : GPU_RESULTS;
-        for (size_t i = 0; i < batch; i++) {
-            base_status status = step(s, done + i == 0 ? token : -1, true, &s->results[i], err);
-            if (status) {
-                return status;
+    const core_shape *shape = &s->model->shape;
+    float share = 1.0f / (float)(s->model->attention_planes * shape->heads);
+    for (size_t i = 0; i < count; i++) {
+        float *to = all->mass + (first + i) * CORE_OWNERS_MAX;
+        memset(to, 0, CORE_OWNERS_MAX * sizeof *to);
+        for (size_t g = 0; g < shape->kv_heads; g++) {
+            const float *from = s->host_mass + (i * shape->kv_heads + g) * CORE_OWNERS_MAX;
+            for (size_t o = 1; o < CORE_OWNERS_MAX; o++) {
+                to[o] += from[o] * share;
             }
         }
-        GPU_TRY(cudaStreamSynchronize(s->queue));
-        memcpy(steps + done, s->results, batch * sizeof *steps);
-        done += batch;
+        to[0] = 1.0f;
+        for (size_t o = 1; o < CORE_OWNERS_MAX; o++) {
+            to[0] -= to[o];
+        }
+    }
+}
+
+/* Up to GPU_STEPS tokens, then the host waits. */
+static base_status run_some(gpu_stream *s, const steps *all, size_t first, size_t count,
+                            base_error *err)
+{
+    size_t used = 0, mass = s->model->shape.kv_heads * CORE_OWNERS_MAX * sizeof(float);
+    sight list[GPU_STEPS];
+    for (size_t i = 0; i < count; i++) {
+        list[i] = list_parts(s, first + i, &used);
+    }
+    GPU_TRY(cudaMemcpyAsync(s->parts, s->host_parts, used * sizeof(gpu_part),
+                            cudaMemcpyHostToDevice, s->queue));
+    if (all->mass) {
+        GPU_TRY(cudaMemsetAsync(s->mass, 0, count * mass, s->queue));
+    }
+    for (size_t i = 0; i < count; i++) {
+        base_status status = step(s, all, first + i, &list[i], i, err);
+        if (status) {
+            return status;
+        }
+    }
+    if (all->mass) {
+        GPU_TRY(
+            cudaMemcpyAsync(s->host_mass, s->mass, count * mass, cudaMemcpyDeviceToHost, s->queue));
+    }
+    GPU_TRY(cudaStreamSynchronize(s->queue));
+    if (all->results) {
+        memcpy(all->results + first, s->results, count * sizeof *s->results);
+    }
+    if (all->mass) {
+        hand_out_mass(s, all, first, count);
     }
     return BASE_OK;
 }
 
-base_status gpu_decode(gpu_stream *s, int32_t token, gpu_step *out, base_error *err)
+static base_status run_steps(gpu_stream *s, const steps *all, base_error *err)
 {
-    return gpu_decode_many(s, token, 1, out, err);
+    base_status status = gpu_stream_usable(s, err);
+    if (!status) {
+        status = gpu_stream_follow(s, s->host->places + all->count, err);
+    }
+    for (size_t done = 0, some; done < all->count && !status; done += some) {
+        some = all->count - done < (size_t)GPU_STEPS ? all->count - done : (size_t)GPU_STEPS;
+        status = run_some(s, all, done, some, err);
+    }
+    return gpu_stream_check(s, status, err);
 }
 
-base_status gpu_decode_many(gpu_stream *s, int32_t token, size_t count, gpu_step *steps,
-                            base_error *err)
+base_status gpu_run(gpu_stream *s, const int32_t *tokens, size_t count, float *logits, size_t rows,
+                    float *mass, base_error *err)
 {
-    base_status status = check_tokens(s, &token, 1, count, err);
-    return status ? status : gpu_stream_check(s, decode(s, token, count, steps, err));
+    steps all = {tokens, -1, count, logits, rows, NULL, mass};
+    if (!s->prefill || count <= SINGLE_MAX || mass) {
+        return run_steps(s, &all, err);
+    }
+    base_status status = gpu_stream_usable(s, err);
+    if (!status) {
+        status = gpu_stream_follow(s, s->host->places + count, err);
+    }
+    if (!status) {
+        status = gpu_prefill_run(s, tokens, count, logits, rows, err);
+    }
+    return gpu_stream_check(s, status, err);
+}
+
+base_status gpu_greedy(gpu_stream *s, int32_t token, size_t count, core_step *results,
+                       base_error *err)
+{
+    steps all = {NULL, token, count, NULL, 0, results, NULL};
+    return run_steps(s, &all, err);
 }

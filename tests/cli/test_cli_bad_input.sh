@@ -111,6 +111,7 @@ run 2 ask ''
 run 2 search ''
 run 1 ask "$dog" --core sideways
 run 1 ask "$dog" --device sideways
+says '--device sideways is none of cpu, cuda, auto'
 run 1 ask "$dog" --kv-type q3
 says '--kv-type q3 is none of q8, f16'
 for size in '' M 1X -1 1.5G 99999999999T; do

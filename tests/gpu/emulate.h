@@ -6,7 +6,8 @@
  * every barrier, shuffle and spin, so that a missing barrier between threads, a wrong barrier
  * phase, or an output that nobody writes shows up as a wrong result or a deadlock report. Memory
  * comes poisoned. Bulk copies are late on purpose: the target is poisoned when the copy is issued
- * and filled some time after its barrier is waited for.
+ * and filled some time after its barrier is waited for; so are uploads by cudaMemcpyAsync, until
+ * their queue is waited for or goes on. GPU_EMULATE_LOST_AFTER=N loses the device at launch N.
  * What this cannot show: memory ordering between multiprocessors, alignment rules of vector loads,
  * speed.
  *
@@ -35,6 +36,7 @@
 #define __device__
 #define __host__
 #define __forceinline__ inline
+#define __noinline__ __attribute__((noinline))
 #define __grid_constant__
 #define __launch_bounds__(...)
 #define __restrict__ __restrict
@@ -460,10 +462,16 @@ enum {
     cudaSuccess = 0,
     cudaErrorMemoryAllocation = 2,
     cudaErrorNoDevice = 100,
+    cudaErrorLaunchFailure = 719,
     cudaErrorInsufficientDriver = 35
 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
-enum { cudaHostAllocDefault, cudaFuncAttributeMaxDynamicSharedMemorySize, cudaStreamNonBlocking };
+enum {
+    cudaEventDisableTiming,
+    cudaHostAllocDefault,
+    cudaFuncAttributeMaxDynamicSharedMemorySize,
+    cudaStreamNonBlocking
+};
 
 static inline const char *cudaGetErrorString(cudaError_t)
 {
@@ -519,10 +527,45 @@ static inline cudaError_t cudaFreeHost(void *p)
 {
     return cudaFree(p);
 }
-static inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t size, cudaMemcpyKind,
-                                          cudaStream_t)
+namespace emulate
 {
-    memmove(to, from, size);
+struct upload {
+    void *to;
+    const void *from;
+    size_t size;
+    int queue;
+};
+inline std::vector<upload> uploads;
+/* Is the device gone? */
+inline bool lost()
+{
+    static unsigned long launches = 0;
+    const char *after = getenv("GPU_EMULATE_LOST_AFTER");
+    launches = after ? launches + 1 : 0;
+    return after && launches > strtoul(after, NULL, 10);
+}
+/* What was queued there happens now. */
+inline void drain(int queue)
+{
+    for (size_t i = 0; i < uploads.size();) {
+        if (uploads[i].queue == queue) {
+            memmove(uploads[i].to, uploads[i].from, uploads[i].size);
+            uploads.erase(uploads.begin() + (ptrdiff_t)i);
+        } else {
+            i++;
+        }
+    }
+}
+} /* namespace emulate */
+static inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t size,
+                                          cudaMemcpyKind kind, cudaStream_t queue)
+{
+    if (kind == cudaMemcpyHostToDevice) {
+        emulate::uploads.push_back({to, from, size, queue});
+    } else {
+        emulate::drain(queue);
+        memmove(to, from, size);
+    }
     return cudaSuccess;
 }
 static inline cudaError_t cudaMemcpy(void *to, const void *from, size_t size, cudaMemcpyKind)
@@ -532,29 +575,60 @@ static inline cudaError_t cudaMemcpy(void *to, const void *from, size_t size, cu
 }
 static inline cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from,
                                             size_t from_pitch, size_t width, size_t height,
-                                            cudaMemcpyKind, cudaStream_t)
+                                            cudaMemcpyKind, cudaStream_t queue)
 {
+    emulate::drain(queue);
     for (size_t i = 0; i < height; i++) {
         memmove((char *)to + i * to_pitch, (const char *)from + i * from_pitch, width);
     }
     return cudaSuccess;
 }
-static inline cudaError_t cudaMemsetAsync(void *p, int value, size_t size, cudaStream_t)
+static inline cudaError_t cudaMemsetAsync(void *p, int value, size_t size, cudaStream_t queue)
 {
+    emulate::drain(queue);
     memset(p, value, size);
     return cudaSuccess;
 }
 static inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned)
 {
-    *s = 1;
+    static int made = 0;
+    *s = ++made;
     return cudaSuccess;
 }
 static inline cudaError_t cudaStreamDestroy(cudaStream_t)
 {
     return cudaSuccess;
 }
-static inline cudaError_t cudaStreamSynchronize(cudaStream_t)
+static inline cudaError_t cudaStreamSynchronize(cudaStream_t queue)
 {
+    emulate::drain(queue);
+    return cudaSuccess;
+}
+/* An event is the queue on which it was recorded. */
+typedef int *cudaEvent_t;
+static inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned)
+{
+    *event = new int(0);
+    return cudaSuccess;
+}
+static inline cudaError_t cudaEventDestroy(cudaEvent_t event)
+{
+    delete event;
+    return cudaSuccess;
+}
+static inline cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t queue)
+{
+    *event = queue;
+    return cudaSuccess;
+}
+static inline cudaError_t cudaEventSynchronize(cudaEvent_t event)
+{
+    emulate::drain(*event);
+    return cudaSuccess;
+}
+static inline cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t event, unsigned)
+{
+    emulate::drain(*event);
     return cudaSuccess;
 }
 template <typename K> static inline cudaError_t cudaFuncSetAttribute(K, int, int)
@@ -568,9 +642,13 @@ template <typename T> struct gpu_same {
 /* Run a kernel to its end. Cooperative: all blocks at once, else one after another. */
 template <typename... P>
 static inline cudaError_t gpu_launch(bool cooperative, void (*kernel)(P...), dim3 grid,
-                                     dim3 threads, size_t shared, cudaStream_t,
+                                     dim3 threads, size_t shared, cudaStream_t queue,
                                      typename gpu_same<P>::type... args)
 {
+    if (emulate::lost()) {
+        return cudaErrorLaunchFailure;
+    }
+    emulate::drain(queue);
     emulate::world world;
     unsigned blocks = grid.x * grid.y * grid.z;
     world.grid = grid;

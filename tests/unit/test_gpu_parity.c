@@ -10,7 +10,8 @@
 
 int main(void)
 {
-    char name[] = "parity", option[] = "--work", folder[] = EIDETIC_BINARY_DIR;
-    char *arguments[] = {name, option, folder, NULL};
-    return parity_main(3, arguments);
+    char name[] = "parity", work[] = "--work", folder[] = EIDETIC_BINARY_DIR;
+    char golden[] = "--golden", models[] = EIDETIC_SOURCE_DIR "/tests/golden";
+    char *arguments[] = {name, work, folder, golden, models, NULL};
+    return parity_main(5, arguments);
 }
