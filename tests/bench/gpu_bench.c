@@ -2,7 +2,7 @@
  *
  *   gpu_bench [--json FILE] [--steps N] [--prefill N] MODEL.gguf ...
  *
- * Per model: greedy decode at an almost empty and at a long window (tokens/s, bytes of weights and
+ * Per model (of a hybrid: with its fading layers): greedy decode at an almost empty and at a long window (tokens/s, bytes of weights and
  * of keys and values that a step reads, fraction of the measured copy bandwidth), decode with the
  * host in every step, prefill, and the time that inserting 64 slots adds to the next step. Medians
  * of several runs after a warm-up; the host's clock around work that ends in a synchronisation.
@@ -53,8 +53,9 @@ static double median(double *values, size_t count)
 
 typedef struct bench {
     gpu_model *model;
-    gpu_stream *stream;
+    core_stream *stream;
     core_shape shape;
+    bool hybrid;
     const ceilings *top;
     const char *name;
     FILE *json;
@@ -85,45 +86,45 @@ static void fill(bench *b, size_t slots)
 {
     base_error err = {0};
     int32_t tokens[512];
-    while (gpu_slots(b->stream) < slots) {
-        size_t count = slots - gpu_slots(b->stream) < 512 ? slots - gpu_slots(b->stream) : 512;
+    while (core_slots(b->stream) < slots) {
+        size_t count = slots - core_slots(b->stream) < 512 ? slots - core_slots(b->stream) : 512;
         for (size_t i = 0; i < count; i++) {
             tokens[i] = (int32_t)base_rng_below(&b->rng, b->shape.vocabulary);
         }
-        must(gpu_run(b->stream, tokens, count, NULL, 0, &err), &err);
+        must(core_run(b->stream, tokens, count, NULL, 0, &err), &err);
     }
 }
 
 static void bench_decode(bench *b, size_t slots, size_t steps)
 {
     base_error err = {0};
-    gpu_step *out = base_calloc(steps, sizeof *out);
+    core_step *out = base_calloc(steps, sizeof *out);
     double times[RUNS], single[RUNS_MAX];
     char what[64];
     must(out ? BASE_OK : base_fail(&err, BASE_NO_MEMORY, "steps"), &err);
-    gpu_stream_clear(b->stream);
+    core_stream_clear(b->stream);
     fill(b, slots);
-    must(gpu_decode_many(b->stream, 1, steps, out, &err), &err);
+    must(core_greedy(b->stream, 1, steps, out, &err), &err);
     for (size_t r = 0; r < RUNS; r++) {
-        gpu_stream_clear(b->stream);
+        core_stream_clear(b->stream);
         fill(b, slots);
         double start = now_s();
-        must(gpu_decode_many(b->stream, 1, steps, out, &err), &err);
+        must(core_greedy(b->stream, 1, steps, out, &err), &err);
         times[r] = (now_s() - start) / (double)steps;
     }
     double step = median(times, RUNS);
-    double kv = (double)(b->shape.layers * 2 * b->shape.kv_heads * b->shape.head_size * 2) *
-                ((double)slots + (double)steps / 2.0);
-    double bytes = (double)gpu_model_weight_bytes(b->model) + kv;
+    size_t seen = slots + steps / 2, window = core_window(b->stream);
+    double kv = (double)core_block_bytes(b->stream, window && seen > window ? window : seen);
+    double bytes = (double)gpu_model_weight_bytes(b->model, b->hybrid) + kv;
     snprintf(what, sizeof what, "decode, window %zu", slots);
     row(b, what, 1.0 / step, "tokens/s", bytes / step / b->top->copy);
     snprintf(what, sizeof what, "  bytes a step");
     row(b, what, bytes / 1e6, "MB", 0.0);
     int32_t token = 1;
     for (size_t r = 0; r < RUNS_MAX; r++) {
-        gpu_step one;
+        core_step one;
         double start = now_s();
-        must(gpu_decode(b->stream, token, &one, &err), &err);
+        must(core_greedy(b->stream, token, 1, &one, &err), &err);
         single[r] = now_s() - start;
         token = one.token;
     }
@@ -142,9 +143,9 @@ static void bench_prefill(bench *b, size_t count)
         for (size_t i = 0; i < count; i++) {
             tokens[i] = (int32_t)base_rng_below(&b->rng, b->shape.vocabulary);
         }
-        gpu_stream_clear(b->stream);
+        core_stream_clear(b->stream);
         double start = now_s();
-        must(gpu_run(b->stream, tokens, count, NULL, 0, &err), &err);
+        must(core_run(b->stream, tokens, count, NULL, 0, &err), &err);
         if (r > 0) {
             times[r - 1] = now_s() - start;
         }
@@ -167,25 +168,25 @@ static void bench_splice(bench *b, size_t slots)
 {
     base_error err = {0};
     size_t count = 64;
-    uint8_t *block =
-        base_alloc(b->shape.layers * 2 * count * b->shape.kv_heads * b->shape.head_size * 2);
+    uint8_t *block = base_alloc(core_block_bytes(b->stream, count));
     double plain[RUNS_MAX], spliced[RUNS_MAX];
-    gpu_step step;
+    core_step step;
     must(block ? BASE_OK : base_fail(&err, BASE_NO_MEMORY, "block"), &err);
-    gpu_stream_clear(b->stream);
+    core_stream_clear(b->stream);
     fill(b, slots);
-    must(gpu_block_read(b->stream, 0, count, block, &err), &err);
+    core_block_read(b->stream, 0, count, block);
     for (size_t r = 0; r < RUNS_MAX; r++) {
         double start = now_s();
-        must(gpu_decode(b->stream, 1, &step, &err), &err);
+        must(core_greedy(b->stream, 1, 1, &step, &err), &err);
         double middle = now_s();
         /* 24 live tokens stand behind the place of the memory. */
-        must(gpu_window_insert(b->stream, gpu_slots(b->stream) - 24, count, block, -0.1F, &err),
-             &err);
-        must(gpu_decode(b->stream, 1, &step, &err), &err);
+        must(
+            core_window_insert(b->stream, core_slots(b->stream) - 24, count, block, -0.1F, 1, &err),
+            &err);
+        must(core_greedy(b->stream, 1, 1, &step, &err), &err);
         plain[r] = middle - start;
         spliced[r] = now_s() - middle;
-        must(gpu_window_remove(b->stream, gpu_slots(b->stream) - 25 - count, count, &err), &err);
+        core_window_remove(b->stream, core_slots(b->stream) - 25 - count, count);
     }
     double alone = median(plain, RUNS_MAX), with = median(spliced, RUNS_MAX);
     row(b, "splice of 64 slots adds", (with - alone) * 1e6, "us", 0.0);
@@ -205,15 +206,19 @@ static void bench_model(const char *path, size_t steps, size_t prefill, const ce
     double loaded = now_s();
     must(gpu_model_create(core, &b.model, &err), &err);
     b.shape = *core_model_shape(core);
-    gpu_stream_options options = {.slots_max = 2048 + prefill + steps + 256, .batch_max = 2048};
-    must(gpu_stream_open(b.model, &options, &b.stream, &err), &err);
+    b.hybrid = core_model_fading_layers(core) > 0;
+    core_stream_options options = {.slots_max = 2048 + prefill + steps + 256,
+                                   .batch_max = 2048,
+                                   .hybrid = b.hybrid,
+                                   .device = b.model};
+    must(core_stream_open(core, &options, &b.stream, &err), &err);
     row(&b, "load: file to CPU form", loaded - start, "s", 0.0);
     row(&b, "load: CPU form to device", now_s() - loaded, "s", 0.0);
     bench_decode(&b, 64, steps);
     bench_decode(&b, 2048, steps);
     bench_prefill(&b, prefill);
     bench_splice(&b, 512);
-    gpu_stream_close(b.stream);
+    core_stream_close(b.stream);
     gpu_model_close(b.model);
     core_model_close(core);
 }

@@ -134,7 +134,7 @@ struct fiber {
     block *home = nullptr;
     warp *group = nullptr;
     void *stack_pointer = nullptr;
-    std::unique_ptr<uint8_t[]> stack;
+    uint8_t *stack = nullptr; /* of emulate::stacks */
     std::vector<copy16> copies;
     bool done = false;
 };
@@ -147,6 +147,7 @@ struct world {
     uint32_t noise = 12345;
 };
 inline world *now = nullptr;
+inline std::vector<std::unique_ptr<uint8_t[]>> stacks; /* used again by the next launch */
 
 inline fiber &self()
 {
@@ -216,8 +217,12 @@ inline void run(unsigned first, unsigned count, size_t shared)
             f.home = &blocks[b];
             f.group = &blocks[b].warps[t / WARP];
             f.group->all.size++;
-            f.stack.reset(new uint8_t[STACK]);
-            uintptr_t top = ((uintptr_t)f.stack.get() + STACK) & ~(uintptr_t)15;
+            size_t number = (size_t)b * size + t;
+            if (number == stacks.size()) {
+                stacks.emplace_back(new uint8_t[STACK]);
+            }
+            f.stack = stacks[number].get();
+            uintptr_t top = ((uintptr_t)f.stack + STACK) & ~(uintptr_t)15;
             void **frame = (void **)top - 8; /* six registers, the return address, alignment */
             memset(frame, 0, 8 * sizeof *frame);
             frame[6] = (void *)entry;
