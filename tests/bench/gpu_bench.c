@@ -2,11 +2,11 @@
  *
  *   gpu_bench [--json FILE] [--steps N] [--prefill N] MODEL.gguf ...
  *
- * Per model (of a hybrid: with its fading layers): greedy decode at an almost empty and at a long window (tokens/s, bytes of weights and
- * of keys and values that a step reads, fraction of the measured copy bandwidth), decode with the
- * host in every step, prefill, and the time that inserting 64 slots adds to the next step. Medians
- * of several runs after a warm-up; the host's clock around work that ends in a synchronisation.
- * Exit code 77 without a device.
+ * Per model (of a hybrid: with its fading layers): greedy decode at an almost empty and at a long
+ * window (tokens/s, bytes of weights and of keys and values that a step reads, fraction of the
+ * measured copy bandwidth), decode with the host in every step, prefill, and the time that
+ * inserting 64 slots adds to the next step. Medians of several runs after a warm-up; the host's
+ * clock around work that ends in a synchronisation. Exit code 77 without a device.
  */
 #include <math.h>
 #include <stdio.h>
