@@ -26,6 +26,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "store/bm25.h"
+#include "store/postings.h"
 #include "store/terms.h"
 
 #define SCHEMA_VERSION 2
@@ -45,6 +46,7 @@ struct store_catalog {
     store_bm25 bm25;             /* holds episodes up to loaded_episode, of loaded_commit */
     uint64_t loaded_commit, loaded_episode;
     store_frequencies *frequencies;
+    store_postings postings;
 };
 
 /* The one place where SQLite's codes become ours. */
@@ -418,6 +420,7 @@ void store_catalog_close(store_catalog *c)
     if (c) {
         close_connection(c);
         base_free(c->frequencies);
+        store_postings_clear(&c->postings);
         store_bm25_free(&c->bm25);
         base_free(c);
     }
@@ -658,14 +661,19 @@ static base_status load_rows(store_catalog *c, const store_catalog_state *state,
     return status;
 }
 
-/* Add the score of one term. Its places come ordered by episode. */
-static base_status score_term(store_catalog *c, const store_catalog_state *state,
-                              const store_term *term, base_error *err)
+/* One episode of a term, to the scores and to what is kept of it. */
+static base_status take_posting(store_catalog *c, uint64_t id, uint64_t frequency)
+{
+    store_postings_add(&c->postings, id, frequency);
+    return store_bm25_posting(&c->bm25, id, frequency);
+}
+
+/* The places of a term come ordered by episode. */
+static base_status read_places(store_catalog *c, const store_term *term, base_error *err)
 {
     base_status status = BASE_OK;
     uint64_t id = 0, frequency = 0;
     int code;
-    store_bm25_term(&c->bm25, state->episodes, term->documents);
     sqlite3_bind_text64(c->places, 1, term->text, term->size, SQLITE_STATIC, SQLITE_UTF8);
     while ((code = sqlite3_step(c->places)) == SQLITE_ROW && status == BASE_OK) {
         uint64_t next = (uint64_t)sqlite3_column_int64(c->places, 0);
@@ -674,13 +682,13 @@ static base_status score_term(store_catalog *c, const store_catalog_state *state
             continue;
         }
         if (frequency > 0) {
-            status = store_bm25_posting(&c->bm25, id, frequency);
+            status = take_posting(c, id, frequency);
         }
         id = next;
         frequency = 1;
     }
     if (status == BASE_OK && frequency > 0) {
-        status = store_bm25_posting(&c->bm25, id, frequency);
+        status = take_posting(c, id, frequency);
     }
     if (status != BASE_OK) {
         base_fail(err, status, "cannot search the text: %s", base_status_text(status));
@@ -689,6 +697,26 @@ static base_status score_term(store_catalog *c, const store_catalog_state *state
     }
     sqlite3_reset(c->places);
     sqlite3_clear_bindings(c->places);
+    return status;
+}
+
+/* Add the score of one term. */
+static base_status score_term(store_catalog *c, const store_catalog_state *state,
+                              const store_term *term, base_error *err)
+{
+    bool found;
+    store_bm25_term(&c->bm25, state->episodes, term->documents);
+    base_status status = store_postings_score(&c->postings, term, &c->bm25, &found);
+    if (status != BASE_OK) {
+        return base_fail(err, status, "cannot search the text: %s", base_status_text(status));
+    }
+    if (!found) {
+        store_postings_begin(&c->postings, term);
+        status = read_places(c, term, err);
+        if (status == BASE_OK) {
+            store_postings_keep(&c->postings);
+        }
+    }
     return status;
 }
 
@@ -703,6 +731,7 @@ static base_status search_terms(store_catalog *c, store_terms *terms, base_error
         return status;
     }
     store_frequencies_refresh(c->frequencies, state.commit, state.episodes);
+    store_postings_refresh(&c->postings, state.commit, state.episodes);
     for (size_t i = 0; i < terms->count && status == BASE_OK; i++) {
         status = count_term(c, &terms->items[i], err);
     }
