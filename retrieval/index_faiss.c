@@ -34,12 +34,16 @@
  *     200,000       20             -           512 / 32            4.8 s    7.3   .993   .989
  *     200,000       20             -          1024 / 32             12 s    3.3   .992   .992
  *
- * So small segments are exact and the others are inverted files of about sqrt(vectors) lists.
+ * So small segments are exact and the others are inverted files of about sqrt(vectors) lists, from
+ * DENSE_MIN vectors on of twice as many, of which no more than 32 are looked at. The times are of
+ * Debian's library as it is: ./dev setup replaces what scans codes by the same compiled for AVX2.
  * Similarities are computed anew from the record's own vector for what is ranked (search.c), so
  * that the eight-bit codes only decide who is looked at. */
 #define FLAT_MAX 5000 /* FAISS wants 39 training vectors a list */
 #define LISTS_MIN 128
 #define LISTS_MAX 4096
+#define DENSE_MIN 131072
+#define PROBES_MAX 32
 
 struct retrieval_faiss {
     FaissIndex *index;
@@ -70,6 +74,7 @@ void retrieval_faiss_kind(size_t count, char kind[RETRIEVAL_KIND_MAX])
     while (2 * lists * lists < count && lists < LISTS_MAX) {
         lists *= 2;
     }
+    lists = count >= DENSE_MIN && lists < LISTS_MAX ? 2 * lists : lists;
     snprintf(kind, RETRIEVAL_KIND_MAX, "IVF%zu,SQ8", lists);
 }
 
@@ -135,8 +140,8 @@ base_status retrieval_faiss_build(const char *kind, size_t dim, const uint64_t *
     FaissIndexIVF *ivf = faiss_IndexIVF_cast(index);
     if (status == BASE_OK && ivf) {
         size_t probes = 1;
-        while (probes * probes < 2 * faiss_IndexIVF_nlist(ivf)) {
-            probes *= 2; /* 16 of 128, 32 of 512 */
+        while (probes * probes < 2 * faiss_IndexIVF_nlist(ivf) && probes < PROBES_MAX) {
+            probes *= 2; /* 16 of 128, 32 of 512 and 1024 */
         }
         faiss_IndexIVF_set_nprobe(ivf, probes); /* saved with the index */
     }
