@@ -1,11 +1,12 @@
 /* engine/core.c: one running sequence. The forward pass of a model of the llama family, with or
- * without fading layers, over a window of slots.
+ * without fading or recurrent layers, over a window of slots.
  *
  * Main entry: core_run. Per layer, for T tokens at the end of the window (Touvron et al. 2023; GQA:
  * Ainslie et al. 2023):
  *   u = rmsnorm(x);  q,k,v = Wqkv u;  k is stored as it is, and rotated from what was stored
  *   o_h = softmax_j(q_h.k_j / sqrt(D) + bias_j) v_j over all slots up to the token's own; x += Wo o
  *   x += Wdown (silu(Wgate u') * Wup u'), u' = rmsnorm(x)
+ * A recurrent layer has x += mixer(u) in place of attention (mixer.h); Granite's factors: model.h.
  * A slot's position is its index. Keys pass through the stored KV type before they are rotated, so
  * that a block that was copied out and inserted again gives the same bits as the tokens that were
  * run in place. Not here: loading (model.c), what to splice and where (splice.c).
@@ -61,11 +62,12 @@ static void set_sizes(core_stream *s, const core_model *model, const core_stream
     s->device = o->device != NULL;
     s->batch_max = o->batch_max ? o->batch_max : s->device ? DEVICE_BATCH_DEFAULT : BATCH_DEFAULT;
     s->hybrid = o->hybrid && model->fading_layers > 0;
+    s->mixing = s->hybrid || model->mixer_layers > model->fading_layers;
     s->planes = model->attention_planes + (s->hybrid ? model->fading_layers : 0);
     s->window = core_options_window(model, o);
     s->sinks_min = s->hybrid ? model->sinks_min : CORE_SINKS_MIN;
     s->sinks = s->sinks_min;
-    if (s->hybrid) {
+    if (s->mixing) {
         core_fading_sizes(s);
     }
     if (s->window > 0) { /* live slots, and beside them what slots_max says */
@@ -86,8 +88,8 @@ static void lay_out_arrays(core_stream *s, layout *l)
     s->keys = take(l, kv_rows, s->kv_width * s->element);
     s->rotated = take(l, kv_rows, s->kv_width * s->element);
     s->values = take(l, kv_rows, s->kv_width * s->element);
-    if (s->hybrid) {
-        size_t layers = s->model->fading_layers;
+    if (s->mixing) {
+        size_t layers = s->model->mixer_layers;
         s->mixer_state = take(l, layers, s->mixer_floats * sizeof(float));
         s->mixer_before = take(l, layers, s->mixer_kept * sizeof(float));
         s->mixer_rows = take(l, batch, s->mixer_row * sizeof(float));
@@ -289,6 +291,13 @@ static void normalise_heads(core_stream *s, float *x, size_t heads, const float 
     }
 }
 
+static void scale(float *x, size_t count, float factor)
+{
+    for (size_t i = 0; factor != 1.0f && i < count; i++) {
+        x[i] *= factor;
+    }
+}
+
 /* What some models do to keys and values, from column `from` of qkv on (0: to queries as well). */
 static void adjust(core_stream *s, const core_layer *layer, size_t from, size_t tokens)
 {
@@ -296,6 +305,9 @@ static void adjust(core_stream *s, const core_layer *layer, size_t from, size_t 
     size_t width = s->q_width + 2 * s->kv_width;
     for (size_t t = 0; layer->qkv_bias && t < tokens; t++) {
         s->kernels->add(s->qkv + t * width + from, layer->qkv_bias + from, width - from);
+    }
+    for (size_t t = 0; from == 0 && t < tokens; t++) {
+        scale(s->qkv + t * width, s->q_width, s->model->query_scale);
     }
     if (layer->q_norm && from == 0) {
         normalise_heads(s, s->qkv, shape->heads, layer->q_norm, tokens);
@@ -315,21 +327,28 @@ static void enter_slots(core_stream *s, size_t plane, size_t tokens)
     }
 }
 
+/* s->projected = mixer(u), u = s->normed. */
+static void mix(core_stream *s, const core_fading *f, size_t tokens)
+{
+    size_t before = mixer_conv_width(&f->mixer);
+    linear(s, &f->qkv, s->normed, tokens, s->mixer_rows, s->mixer_row);
+    linear(s, &f->gates, s->normed, tokens, s->mixer_rows + before, s->mixer_row);
+    core_fading_run(s, f, tokens);
+    linear(s, &f->output, s->mixer_heads, tokens, s->projected, s->model->shape.channels);
+}
+
 /* Keys and values of f = mixer(u), or u + mixer(u), u = s->normed, enter the fading plane. */
 static void enter_fading(core_stream *s, const core_layer *layer, size_t tokens)
 {
     const core_fading *f = layer->fading;
-    size_t channels = s->model->shape.channels, before = mixer_conv_width(&f->mixer);
-    linear(s, &f->qkv, s->normed, tokens, s->mixer_rows, s->mixer_row);
-    linear(s, &f->gates, s->normed, tokens, s->mixer_rows + before, s->mixer_row);
-    core_fading_run(s, f, tokens);
-    linear(s, &f->output, s->mixer_heads, tokens, s->projected, channels);
+    size_t channels = s->model->shape.channels;
+    mix(s, f, tokens);
     if (s->model->fading_residual) {
         s->kernels->add(s->projected, s->normed, tokens * channels);
     }
     linear(s, &layer->kv, s->projected, tokens, s->qkv + s->q_width, s->q_width + 2 * s->kv_width);
     adjust(s, layer, s->q_width, tokens);
-    enter_slots(s, s->model->attention_planes + f->index, tokens);
+    enter_slots(s, s->model->attention_planes + f->plane, tokens);
 }
 
 /* s->attended from s->normed. */
@@ -344,7 +363,7 @@ static void attention(core_stream *s, const core_layer *layer, size_t tokens)
     enter_slots(s, layer->plane, tokens);
     if (s->hybrid && layer->fading) {
         enter_fading(s, layer, tokens);
-        core_attend(s, layer->plane, s->model->attention_planes + layer->fading->index,
+        core_attend(s, layer->plane, s->model->attention_planes + layer->fading->plane,
                     s->fading_views, tokens);
     } else {
         core_attend(s, layer->plane, 0, s->views, tokens);
@@ -391,6 +410,25 @@ static void keep_tokens(core_stream *s, size_t count)
     s->mass_rows = s->mass ? count : 0;
 }
 
+/* x += projected */
+static void add_projected(core_stream *s, size_t count)
+{
+    size_t values = count * s->model->shape.channels;
+    scale(s->projected, values, s->model->residual_scale);
+    s->kernels->add(s->x, s->projected, values);
+}
+
+static void feed_forward(core_stream *s, const core_layer *layer, size_t count)
+{
+    const core_shape *shape = &s->model->shape;
+    row_job rows = {s, NULL, NULL};
+    normalise(s, layer->feed_forward_norm, count);
+    linear(s, &layer->gate_up, s->normed, count, s->gate_up, 2 * shape->feed_forward);
+    base_pool_run(count > 4 ? s->pool : NULL, count, 1, activate_rows, &rows);
+    linear(s, &layer->down, s->hidden, count, s->projected, shape->channels);
+    add_projected(s, count);
+}
+
 /* One batch of T <= batch_max tokens through all layers; s->x holds the residual stream at the end.
  * */
 static void run_batch(core_stream *s, const int32_t *tokens, size_t count)
@@ -400,18 +438,20 @@ static void run_batch(core_stream *s, const int32_t *tokens, size_t count)
     for (size_t t = 0; t < count; t++) {
         kernel_matrix_row(&model->embedding, (size_t)tokens[t], s->x + t * shape->channels);
     }
+    scale(s->x, count * shape->channels, model->embedding_scale);
     for (size_t i = 0; i < shape->layers; i++) {
         const core_layer *layer = &model->layers[i];
         normalise(s, layer->attention_norm, count);
-        attention(s, layer, count);
-        linear(s, &layer->output, s->attended, count, s->projected, shape->channels);
-        s->kernels->add(s->x, s->projected, count * shape->channels);
-        normalise(s, layer->feed_forward_norm, count);
-        linear(s, &layer->gate_up, s->normed, count, s->gate_up, 2 * shape->feed_forward);
-        row_job rows = {s, NULL, NULL};
-        base_pool_run(count > 4 ? s->pool : NULL, count, 1, activate_rows, &rows);
-        linear(s, &layer->down, s->hidden, count, s->projected, shape->channels);
-        s->kernels->add(s->x, s->projected, count * shape->channels);
+        if (layer->recurrent) {
+            mix(s, layer->fading, count);
+        } else {
+            attention(s, layer, count);
+            linear(s, &layer->output, s->attended, count, s->projected, shape->channels);
+        }
+        add_projected(s, count);
+        if (layer->feed_forward_norm) {
+            feed_forward(s, layer, count);
+        }
         if (s->hidden_sum && i == s->hidden_layer) {
             add_hidden(s, count);
         }
@@ -472,6 +512,7 @@ base_status core_run(core_stream *s, const int32_t *tokens, size_t token_count, 
                 normalise(s, s->model->output_norm, count);
                 kernel_matmul(s->pool, output, s->normed + first * shape->channels, here, to,
                               shape->vocabulary, s->activations, s->matmul_scratch);
+                scale(to, here * shape->vocabulary, s->model->logit_scale);
             }
         }
         if (!status) {

@@ -38,8 +38,8 @@ typedef struct core_shape {
     bool tied_output; /* logits use the embedding matrix */
 } core_shape;
 
-/* Load a GGUF model (architectures llama, qwen2, qwen3 and bmojo, ours for B'MOJO-F on one of
- * these: model_fading.c; others are refused by name). The file stays mapped.
+/* Load a GGUF model (architectures llama, qwen2, qwen3, mamba2, granitehybrid, and bmojo, ours for
+ * B'MOJO-F: model_fading.c; others are refused by name). The file stays mapped.
  * adapter_path: GGUF LoRA merged into the weights at load (NULL = none; merged matrices become P8
  * with per-32 scales, documented); refused by name if made for another model. Errors:
  * BASE_NOT_FOUND, BASE_CORRUPT (place named), BASE_UNSUPPORTED, BASE_NO_MEMORY. */
@@ -50,6 +50,8 @@ const core_shape *core_model_shape(const core_model *model);
 /* W of its fading layers, 0 when it has none. */
 size_t core_model_exact_window(const core_model *model);
 size_t core_model_fading_layers(const core_model *model);
+/* Layers that are recurrent alone, without attention (Mamba2). */
+size_t core_model_recurrent_layers(const core_model *model);
 /* metadata: tokenizer, chat template; lives with the model */
 const gguf_file *core_model_file(const core_model *model);
 /* SHA-256 over the model file's metadata and tensor table plus sampled tensor bytes (and the
@@ -97,7 +99,10 @@ size_t core_slots(const core_stream *stream); /* index of the next token's slot 
 size_t core_slots_begin(const core_stream *stream);
 /* Slots that an insert may take; in an unbounded window also core_run. */
 size_t core_slots_free(const core_stream *stream);
-size_t core_window(const core_stream *stream);              /* W, 0 = not bounded */
+size_t core_window(const core_stream *stream); /* W, 0 = not bounded */
+/* Does it run layers with a state? Then at most CORE_ROLLBACK live tokens may be dropped from the
+ * end, or all; live tokens in the middle leave attention, but not the state. */
+bool core_has_state(const core_stream *stream);
 int32_t core_token(const core_stream *stream, size_t slot); /* id; -1 for a memory's slot */
 /* First slot with this owner, SIZE_MAX when there is none. A memory moves up when live tokens
  * behind it leave. */
@@ -126,8 +131,8 @@ base_status core_greedy(core_stream *stream, int32_t token, size_t count, core_s
                         base_error *err);
 
 /* Remove slots [at, at + count); later slots move down and are rotated to their new positions. In a
- * bounded window at most CORE_ROLLBACK live tokens may be dropped from the end before others are
- * run: what has left does not come back. */
+ * bounded window, or with a state, at most CORE_ROLLBACK live tokens may be dropped from the end
+ * before others are run: what has left does not come back. */
 void core_window_remove(core_stream *stream, size_t at, size_t count);
 
 /* A block of keys and values outside any window: [layers][2][count][G*D] f16 or f32, keys before

@@ -106,6 +106,9 @@ static base_status choose_device(engine *e, const engine_options *options, base_
     }
     base_status status = options->reference
                              ? base_fail(err, BASE_UNSUPPORTED, "reference runs are for the CPU")
+                         : core_model_recurrent_layers(e->model) > 0
+                             ? base_fail(err, BASE_UNSUPPORTED,
+                                         "%s: recurrent layers run on the CPU", options->model_path)
                              : gpu_model_create(e->model, &e->gpu, err);
     if (status && options->device == ENGINE_DEVICE_AUTO) {
         base_log(BASE_LOG_WARN, "the model runs on the CPU: %s", err ? err->text : "no device");

@@ -1,5 +1,6 @@
-/* engine/fading.c: the fading half of B'MOJO-F layers in a running stream: mixers move on with
- * every token and give keys and values f that are seen when the token has left the exact window.
+/* engine/fading.c: mixers in a running stream: of recurrent layers, and the fading half of B'MOJO-F
+ * layers, whose keys and values f are seen when a token has left the exact window. They move on
+ * with every token.
  *
  * A recurrent state cannot be run backwards. So states are copied every SNAPSHOT_EVERY tokens, and
  * the projections of the last CORE_ROLLBACK + SNAPSHOT_EVERY tokens are kept: to drop tokens, the
@@ -44,7 +45,7 @@ void core_fading_sizes(core_stream *s)
 
 void core_fading_clear(core_stream *s)
 {
-    size_t layers = s->model->fading_layers;
+    size_t layers = s->model->mixer_layers;
     s->run_tokens = 0;
     if (s->gpu) {
         gpu_mixers_clear(s->gpu);

@@ -65,6 +65,12 @@ base_status kvcache_open(const core_model *model, const core_stream_options *opt
     base_status status = core_stream_open(model, &own, &c->stream, err);
     if (!status) {
         size_t token_bytes = core_block_bytes(c->stream, 1);
+        if (token_bytes == 0) {
+            kvcache_close(c);
+            return base_fail(err, BASE_UNSUPPORTED,
+                             "%s: a model without attention cannot take memories in",
+                             gguf_path(core_model_file(model)));
+        }
         size_t head_bytes = shape->head_size * (options->kv_f32 ? sizeof(float) : sizeof(uint16_t));
         c->shape = (kvblob_shape){.type = type,
                                   .heads = token_bytes / head_bytes,
@@ -150,7 +156,11 @@ static base_status compute(kvcache *c, const store_episode *episode, kvcache_blo
         kvblob_encode(&c->shape, c->block, out->count, out->blob);
         open_blob(c, out);
     }
-    core_window_remove(c->stream, prefix, out->count);
+    if (core_has_state(c->stream)) { /* which cannot go back that far */
+        core_stream_clear(c->stream);
+    } else {
+        core_window_remove(c->stream, prefix, out->count);
+    }
     out->compute_ms = base_clock_ms() - begin;
     return out->blob ? BASE_OK : base_fail(err, BASE_NO_MEMORY, "no memory for keys and values");
 }

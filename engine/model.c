@@ -1,9 +1,10 @@
-/* engine/model.c: load a GGUF of the llama family (llama, qwen2, qwen3) into packed matrices.
+/* engine/model.c: load a GGUF of the llama family (llama, qwen2, qwen3), or with recurrent layers
+ * (mamba2, granitehybrid), into packed matrices.
  *
  * Query, key and value rows are packed as one matrix, gate and up rows as another: one pass over
  * the activations instead of three and two. Row order of Q and K is the file's (GGUF stores them
- * for rotation of adjacent pairs). Not here: running the model (core.c), mixers (model_fading.c),
- * adapters (adapter.c).
+ * for rotation of adjacent pairs). Not here: running the model (core.c), mixers (model_fading.c,
+ * model_recurrent.c), adapters (adapter.c).
  */
 #include "engine/model.h"
 
@@ -15,16 +16,10 @@
 #include "base/mem.h"
 
 /* Bounds on what a file may claim; far above any model that fits this engine. */
-enum {
-    KEY_SIZE = 128,
-    LAYERS_MAX = 512,
-    CHANNELS_MAX = 65536,
-    VOCABULARY_MAX = 4 << 20,
-    CONTEXT_LIMIT = 1 << 24
-};
+enum { LAYERS_MAX = 512, CHANNELS_MAX = 65536, VOCABULARY_MAX = 4 << 20, CONTEXT_LIMIT = 1 << 24 };
 
-static base_status read_size(const gguf_file *file, const char *key, size_t max, size_t *out,
-                             base_error *err)
+base_status core_read_size(const gguf_file *file, const char *key, size_t max, size_t *out,
+                           base_error *err)
 {
     uint64_t value = 0;
     if (!gguf_get_u64(file, key, &value)) {
@@ -38,16 +33,22 @@ static base_status read_size(const gguf_file *file, const char *key, size_t max,
     return BASE_OK;
 }
 
-/* "llama.block_count" from "block_count", for the architecture that the blocks have. */
-static const char *key_of(const core_model *model, const char *name, char out[KEY_SIZE])
+const char *core_key(const core_model *model, const char *name, char out[CORE_KEY_SIZE])
 {
-    snprintf(out, KEY_SIZE, "%s.%s", model->architecture, name);
+    snprintf(out, CORE_KEY_SIZE, "%s.%s", model->architecture, name);
     return out;
 }
 
 static base_status read_architecture(core_model *model, base_error *err)
 {
-    static const char *const known[] = {"llama", "qwen2", "qwen3"};
+    static const struct {
+        const char *name;
+        bool halves;
+    } known[] = {{"llama", false},
+                 {"qwen2", true},
+                 {"qwen3", true},
+                 {"mamba2", false},
+                 {"granitehybrid", false}};
     const gguf_file *file = model->file;
     gguf_text text;
     if (!gguf_get_text(file, "general.architecture", &text)) {
@@ -59,52 +60,71 @@ static base_status read_architecture(core_model *model, base_error *err)
         return base_fail(err, BASE_CORRUPT, "%s: key bmojo.base_architecture is missing",
                          gguf_path(file));
     }
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
-        if (gguf_text_is(text, known[i])) {
-            model->architecture = known[i];
-            model->rope_halves = i > 0;
+    for (size_t i = 0; i < (model->fading ? 3U : sizeof known / sizeof *known); i++) {
+        if (gguf_text_is(text, known[i].name)) {
+            model->architecture = known[i].name;
+            model->rope_halves = known[i].halves;
             return BASE_OK;
         }
     }
     return base_fail(err, BASE_UNSUPPORTED,
                      "%s: architecture '%.*s' is not supported (supported: llama, qwen2, qwen3, "
-                     "bmojo)",
+                     "mamba2, granitehybrid, bmojo)",
                      gguf_path(file), (int)(text.size < 64 ? text.size : 64), text.data);
 }
 
-static base_status read_shape(core_model *model, base_error *err)
+/* One number, or one for each layer, 0 where it has no attention (granitehybrid). */
+static base_status read_kv_heads(core_model *model, base_error *err)
 {
     const gguf_file *file = model->file;
     core_shape *shape = &model->shape;
-    char key[KEY_SIZE];
+    char key[CORE_KEY_SIZE];
+    uint64_t number = 0;
+    size_t count = 0;
+    core_key(model, "attention.head_count_kv", key);
+    if (!gguf_array_count(file, key, &count)) {
+        shape->kv_heads = gguf_get_u64(file, key, &number) ? (size_t)number : shape->heads;
+        return BASE_OK;
+    }
+    if (count != shape->layers) {
+        return base_fail(err, BASE_CORRUPT, "%s: key %s must have %zu elements", gguf_path(file),
+                         key, shape->layers);
+    }
+    for (size_t i = 0; i < count; i++) {
+        int64_t heads = -1;
+        if (!gguf_array_i64(file, key, i, &heads) || heads < 0 || heads > 1024 ||
+            (heads > 0 && shape->kv_heads > 0 && (size_t)heads != shape->kv_heads)) {
+            return base_fail(err, BASE_UNSUPPORTED, "%s: key %s, layer %zu: %lld KV heads",
+                             gguf_path(file), key, i, (long long)heads);
+        }
+        shape->kv_heads = heads > 0 ? (size_t)heads : shape->kv_heads;
+    }
+    return BASE_OK;
+}
+
+static base_status read_attention(core_model *model, base_error *err)
+{
+    const gguf_file *file = model->file;
+    core_shape *shape = &model->shape;
+    char key[CORE_KEY_SIZE];
     base_status status;
-    if ((status =
-             read_size(file, key_of(model, "block_count", key), LAYERS_MAX, &shape->layers, err)) ||
-        (status = read_size(file, key_of(model, "embedding_length", key), CHANNELS_MAX,
-                            &shape->channels, err)) ||
-        (status = read_size(file, key_of(model, "attention.head_count", key), 1024, &shape->heads,
-                            err)) ||
-        (status = read_size(file, key_of(model, "feed_forward_length", key), 4 * CHANNELS_MAX,
-                            &shape->feed_forward, err)) ||
-        (status = read_size(file, key_of(model, "context_length", key), CONTEXT_LIMIT,
-                            &shape->context_max, err))) {
+    if ((status = core_read_size(file, core_key(model, "attention.head_count", key), 1024,
+                                 &shape->heads, err)) ||
+        (status = read_kv_heads(model, err))) {
         return status;
     }
     uint64_t number = 0;
-    shape->kv_heads = gguf_get_u64(file, key_of(model, "attention.head_count_kv", key), &number)
-                          ? (size_t)number
-                          : shape->heads;
     if (shape->kv_heads == 0 || shape->heads % shape->kv_heads != 0 ||
         (shape->channels % shape->heads != 0 &&
-         !gguf_get_u64(file, key_of(model, "attention.key_length", key), &number))) {
+         !gguf_get_u64(file, core_key(model, "attention.key_length", key), &number))) {
         return base_fail(err, BASE_CORRUPT, "%s: %zu channels, %zu heads, %zu KV heads do not fit",
                          gguf_path(file), shape->channels, shape->heads, shape->kv_heads);
     }
     shape->head_size = shape->channels / shape->heads;
-    if (gguf_get_u64(file, key_of(model, "attention.key_length", key), &number)) {
+    if (gguf_get_u64(file, core_key(model, "attention.key_length", key), &number)) {
         shape->head_size = (size_t)number;
     }
-    size_t rotated = gguf_get_u64(file, key_of(model, "rope.dimension_count", key), &number)
+    size_t rotated = gguf_get_u64(file, core_key(model, "rope.dimension_count", key), &number)
                          ? (size_t)number
                          : shape->head_size;
     if (shape->head_size == 0 || shape->head_size > 512 || shape->head_size % 2 != 0 ||
@@ -113,20 +133,91 @@ static base_status read_shape(core_model *model, base_error *err)
                          gguf_path(file), shape->head_size, rotated);
     }
     double real = 0;
-    shape->rms_eps =
-        gguf_get_f64(file, key_of(model, "attention.layer_norm_rms_epsilon", key), &real)
-            ? (float)real
-            : 1e-5f;
     shape->rope_base =
-        gguf_get_f64(file, key_of(model, "rope.freq_base", key), &real) ? (float)real : 10000.0f;
+        gguf_get_f64(file, core_key(model, "rope.freq_base", key), &real) ? (float)real : 10000.0f;
     gguf_text scaling;
-    if (gguf_get_text(file, key_of(model, "rope.scaling.type", key), &scaling) &&
-        !(scaling.size == 4 && memcmp(scaling.data, "none", 4) == 0)) {
+    if (gguf_get_text(file, core_key(model, "rope.scaling.type", key), &scaling) &&
+        !gguf_text_is(scaling, "none")) {
         return base_fail(err, BASE_UNSUPPORTED, "%s: RoPE scaling '%.*s' is not supported",
                          gguf_path(file), (int)(scaling.size < 64 ? scaling.size : 64),
                          scaling.data);
     }
     return BASE_OK;
+}
+
+/* What Granite multiplies with; 0 and an absent key mean that it does not. */
+static void read_scales(core_model *model)
+{
+    const struct {
+        const char *name;
+        float *out;
+    } list[] = {{"embedding_scale", &model->embedding_scale},
+                {"residual_scale", &model->residual_scale},
+                {"attention.scale", &model->query_scale},
+                {"logit_scale", &model->logit_scale}};
+    bool granite = strcmp(model->architecture, "granitehybrid") == 0;
+    model->rotates = true;
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
+        char key[CORE_KEY_SIZE];
+        double real = 0;
+        *list[i].out = 1.0f;
+        if (granite && gguf_get_f64(model->file, core_key(model, list[i].name, key), &real) &&
+            real != 0) {
+            *list[i].out = (float)real;
+            if (list[i].out == &model->query_scale) { /* in place of 1/sqrt(D) */
+                model->query_scale = (float)(real * sqrt((double)model->shape.head_size));
+            } else if (list[i].out == &model->logit_scale) { /* logits are divided by it */
+                model->logit_scale = (float)(1.0 / real);
+            }
+        }
+    }
+    if (granite) { /* the key's use in this architecture (llama.cpp) */
+        char key[CORE_KEY_SIZE];
+        (void)gguf_get_bool(model->file, core_key(model, "rope.scaling.finetuned", key),
+                            &model->rotates);
+    }
+}
+
+static base_status read_shape(core_model *model, base_error *err)
+{
+    const gguf_file *file = model->file;
+    core_shape *shape = &model->shape;
+    char key[CORE_KEY_SIZE];
+    bool attends = strcmp(model->architecture, "mamba2") != 0;
+    uint64_t experts = 0;
+    double real = 0;
+    base_status status;
+    if ((status = core_read_size(file, core_key(model, "block_count", key), LAYERS_MAX,
+                                 &shape->layers, err)) ||
+        (status = core_read_size(file, core_key(model, "embedding_length", key), CHANNELS_MAX,
+                                 &shape->channels, err)) ||
+        (attends && (status = core_read_size(file, core_key(model, "feed_forward_length", key),
+                                             4 * CHANNELS_MAX, &shape->feed_forward, err))) ||
+        (status = core_read_size(file, core_key(model, "context_length", key), CONTEXT_LIMIT,
+                                 &shape->context_max, err))) {
+        return status;
+    }
+    if (gguf_get_u64(file, core_key(model, "expert_count", key), &experts) && experts > 0) {
+        return base_fail(err, BASE_UNSUPPORTED,
+                         "%s: a mixture of %llu experts is not supported (key %s)", gguf_path(file),
+                         (unsigned long long)experts, key);
+    }
+    shape->rms_eps =
+        gguf_get_f64(file, core_key(model, "attention.layer_norm_rms_epsilon", key), &real)
+            ? (float)real
+            : 1e-5f;
+    if (attends) {
+        status = read_attention(model, err);
+    } else { /* no plane has keys of this shape */
+        shape->heads = shape->kv_heads = 1;
+        shape->head_size = 2;
+        shape->rope_base = 10000.0f;
+    }
+    if (!status) {
+        read_scales(model);
+        status = core_recurrent_open(model, err);
+    }
+    return status;
 }
 
 /* Find a tensor and check its shape [rows, columns]; rows 1 also accepts a vector. */
@@ -254,12 +345,14 @@ static base_status load_head_norms(core_model *model, size_t index, base_error *
     return status;
 }
 
-/* Qwen 2: queries, keys and values have biases. */
+/* Queries, keys and values have biases: in Qwen 2 always. */
 static base_status load_biases(core_model *model, size_t index, const core_part *parts,
                                base_error *err)
 {
     size_t width = parts[0].rows + parts[1].rows + parts[2].rows, at = 0;
-    if (strcmp(model->architecture, "qwen2") != 0) {
+    char first[64];
+    snprintf(first, sizeof first, "blk.%zu.attn_q.bias", index);
+    if (strcmp(model->architecture, "qwen2") != 0 && !gguf_find_tensor(model->file, first)) {
         return BASE_OK;
     }
     float *bias = base_calloc(width, sizeof *bias);
@@ -281,40 +374,71 @@ static base_status load_biases(core_model *model, size_t index, const core_part 
     return BASE_OK;
 }
 
-static base_status load_layer(core_model *model, core_adapter *a, size_t index, base_error *err)
+/* A bias that this core would leave out. */
+static base_status check_unused(const core_model *model, size_t index, base_error *err)
+{
+    static const char *const names[] = {"attn_output", "ffn_gate", "ffn_up", "ffn_down"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "blk.%zu.%s.bias", index, names[i]);
+        if (gguf_find_tensor(model->file, name)) {
+            return base_fail(err, BASE_UNSUPPORTED, "%s: tensor %s is not supported",
+                             gguf_path(model->file), name);
+        }
+    }
+    return BASE_OK;
+}
+
+static base_status load_attention(core_model *model, core_adapter *a, size_t index, base_error *err)
 {
     const core_shape *s = &model->shape;
     core_layer *layer = &model->layers[index];
     size_t q_rows = s->heads * s->head_size, kv_rows = s->kv_heads * s->head_size;
     const core_part qkv[] = {{"attn_q", q_rows}, {"attn_k", kv_rows}, {"attn_v", kv_rows}};
     const core_part output[] = {{"attn_output", s->channels}};
-    const core_part gate_up[] = {{"ffn_gate", s->feed_forward}, {"ffn_up", s->feed_forward}};
-    const core_part down[] = {{"ffn_down", s->channels}};
-    char name[64];
     bool fading = core_fading_is(model, index);
     base_status status;
-    snprintf(name, sizeof name, "blk.%zu.attn_norm.weight", index);
-    if ((status = core_load_vector(model->file, name, s->channels, &layer->attention_norm, err))) {
-        return status;
-    }
-    snprintf(name, sizeof name, "blk.%zu.ffn_norm.weight", index);
-    if ((status =
-             core_load_vector(model->file, name, s->channels, &layer->feed_forward_norm, err)) ||
-        (status = core_load_linear(model->file, a, index, qkv, fading ? 1 : 3, s->channels,
+    if ((status = core_load_linear(model->file, a, index, qkv, fading ? 1 : 3, s->channels,
                                    &layer->qkv, err)) ||
         (fading && (status = core_load_linear(model->file, a, index, qkv + 1, 2, s->channels,
                                               &layer->kv, err))) ||
         (status = load_head_norms(model, index, err)) ||
         (status = load_biases(model, index, qkv, err)) ||
         (status =
-             core_load_linear(model->file, a, index, output, 1, q_rows, &layer->output, err)) ||
+             core_load_linear(model->file, a, index, output, 1, q_rows, &layer->output, err))) {
+        return status;
+    }
+    layer->plane = model->attention_planes++;
+    return fading ? core_fading_load(model, a, index, err) : BASE_OK;
+}
+
+static base_status load_layer(core_model *model, core_adapter *a, size_t index, base_error *err)
+{
+    const core_shape *s = &model->shape;
+    core_layer *layer = &model->layers[index];
+    const core_part gate_up[] = {{"ffn_gate", s->feed_forward}, {"ffn_up", s->feed_forward}};
+    const core_part down[] = {{"ffn_down", s->channels}};
+    char name[64];
+    base_status status = check_unused(model, index, err);
+    layer->recurrent = core_recurrent_is(model, index);
+    snprintf(name, sizeof name, "blk.%zu.attn_norm.weight", index);
+    if (status ||
+        (status = core_load_vector(model->file, name, s->channels, &layer->attention_norm, err)) ||
+        (status = layer->recurrent ? core_recurrent_load(model, a, index, err)
+                                   : load_attention(model, a, index, err)) ||
+        s->feed_forward == 0) {
+        return status;
+    }
+    snprintf(name, sizeof name, "blk.%zu.ffn_norm.weight", index);
+    if ((status =
+             core_load_vector(model->file, name, s->channels, &layer->feed_forward_norm, err)) ||
         (status = core_load_linear(model->file, a, index, gate_up, 2, s->channels, &layer->gate_up,
                                    err)) ||
         (status = core_load_linear(model->file, a, index, down, 1, s->feed_forward, &layer->down,
                                    err))) {
         return status;
     }
-    return fading ? core_fading_load(model, a, index, err) : BASE_OK;
+    return BASE_OK;
 }
 
 /* theta_i = base^(-2i/D), divided by the file's per-dimension factors where it has them (Llama 3).
@@ -334,7 +458,7 @@ static base_status load_frequencies(core_model *model, base_error *err)
             return status;
         }
     }
-    for (size_t i = 0; i < half; i++) {
+    for (size_t i = 0; i < half && model->rotates; i++) {
         double theta =
             pow((double)model->shape.rope_base, -2.0 * (double)i / (double)model->shape.head_size);
         model->frequencies[i] = (float)(factors ? theta / (double)factors[i] : theta);
@@ -398,7 +522,6 @@ static base_status load(core_model *model, core_adapter *a, base_error *err)
         return base_fail(err, BASE_NO_MEMORY, "no memory for %zu layers", s->layers);
     }
     for (size_t i = 0; i < s->layers; i++) {
-        model->layers[i].plane = model->attention_planes++;
         if ((status = load_layer(model, a, i, err))) {
             return status;
         }
@@ -486,6 +609,11 @@ size_t core_model_exact_window(const core_model *model)
 size_t core_model_fading_layers(const core_model *model)
 {
     return model->fading_layers;
+}
+
+size_t core_model_recurrent_layers(const core_model *model)
+{
+    return model->mixer_layers - model->fading_layers;
 }
 
 const gguf_file *core_model_file(const core_model *model)

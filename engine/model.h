@@ -16,7 +16,7 @@ typedef struct core_linear {
 } core_linear;
 
 /* The fading half of a B'MOJO-F layer: f = mixer(u), or u + mixer(u), gives keys and values of
- * tokens that have left the exact window. */
+ * tokens that have left the exact window. Of a recurrent layer: the whole of it, x += mixer(u). */
 typedef struct core_fading {
     mixer mixer;
     core_linear qkv;    /* rows q, k, v of mixer.h */
@@ -24,13 +24,15 @@ typedef struct core_fading {
     core_linear output; /* [C, H*P] */
     float *conv;        /* owned: [conv width, kernel], and [conv width] biases or NULL */
     float *conv_bias;
-    size_t index;       /* among the fading layers */
+    size_t index; /* among the layers with a mixer */
+    size_t plane; /* of its keys and values among the fading ones */
 } core_fading;
 
-/* One pre-norm block (llama): x += Wo attention(rmsnorm(x)); x += Wdown swiglu(rmsnorm(x)). */
+/* One pre-norm block (llama): x += Wo attention(rmsnorm(x)); x += Wdown swiglu(rmsnorm(x)). A
+ * recurrent one has a mixer in place of attention; mamba2's have no feed-forward half. */
 typedef struct core_layer {
     const float *attention_norm;    /* [C] */
-    const float *feed_forward_norm; /* [C] */
+    const float *feed_forward_norm; /* [C]; NULL = no feed-forward half */
     core_linear qkv;                /* [(H+2G)*D, C]: query, key, value rows in this order; ... */
     core_linear kv;                 /* ... in a fading layer the query rows there, the rest here */
     float *qkv_bias;                /* [(H+2G)*D], owned; NULL = none */
@@ -40,11 +42,12 @@ typedef struct core_layer {
     core_linear down;               /* [C, F] */
     size_t plane;                   /* of its keys and values in a stream */
     core_fading *fading;            /* owned; NULL in a plain attention layer */
+    bool recurrent;                 /* no attention: no keys, no values, no plane */
 } core_layer;
 
 struct core_model {
     gguf_file *file;
-    const char *architecture; /* of the blocks: "llama", "qwen2", "qwen3" */
+    const char *architecture; /* of the blocks: "llama", "qwen2", "qwen3", ... */
     bool fading;              /* general.architecture is bmojo */
     core_shape shape;
     core_layer *layers;       /* [layers] */
@@ -53,13 +56,19 @@ struct core_model {
     const float *output_norm; /* [C] */
     size_t attention_planes;  /* layers with keys and values */
     bool rope_halves;         /* rotation of pairs (i, i+D/2), else of neighbours */
+    bool rotates;             /* keys and queries are rotated at all */
+    /* Factors of Granite, 1 in other models: of the embedding, of what a layer adds, of the query
+     * (beside 1/sqrt(D)), of the logits. */
+    float embedding_scale, residual_scale, query_scale, logit_scale;
+    size_t mixer_layers; /* fading and recurrent ones */
+    mixer recurrent;     /* sizes of stock Mamba2 layers, without weights */
     /* B'MOJO-F: all 0 in other models */
     size_t fading_layers;
-    size_t exact_window;      /* W: tokens with exact keys; as many older ones are fading */
-    size_t attention_window;  /* live tokens that plain attention layers see, 0 = all */
+    size_t exact_window;     /* W: tokens with exact keys; as many older ones are fading */
+    size_t attention_window; /* live tokens that plain attention layers see, 0 = all */
     size_t sinks_min;
-    bool fading_residual;     /* f = u + mixer(u) */
-    float *frequencies;       /* [D/2] radians per position */
+    bool fading_residual; /* f = u + mixer(u) */
+    float *frequencies;   /* [D/2] radians per position */
     uint8_t hash[32];
 };
 
@@ -102,12 +111,26 @@ base_status core_load_vector(const gguf_file *file, const char *name, size_t col
 /* The same where the file has it, else NULL. */
 base_status core_load_optional(const gguf_file *file, const char *name, size_t columns,
                                const float **out, base_error *err);
+/* "llama.block_count" from "block_count", for the architecture that the blocks have. */
+enum { CORE_KEY_SIZE = 128 };
+const char *core_key(const core_model *model, const char *name, char out[CORE_KEY_SIZE]);
+/* A key that must be there, from 1 to max. */
+base_status core_read_size(const gguf_file *file, const char *key, size_t max, size_t *out,
+                           base_error *err);
 /* Load the parts' rows: neighbours of one type become one packed matrix. adapter NULL: none. */
 base_status core_load_linear(const gguf_file *file, core_adapter *a, size_t layer,
                              const core_part *parts, size_t part_count, size_t columns,
                              core_linear *out, base_error *err);
 void core_linear_free(core_linear *linear);
 size_t core_linear_bytes(const core_linear *linear);
+
+/* --- model_recurrent.c: layers that are a mixer alone ----------------------------------------- */
+
+/* Read and check the sizes of stock Mamba2 layers, where the architecture has them. */
+base_status core_recurrent_open(core_model *model, base_error *err);
+/* Is layer `index` one? */
+bool core_recurrent_is(const core_model *model, size_t index);
+base_status core_recurrent_load(core_model *model, core_adapter *a, size_t index, base_error *err);
 
 /* --- model_fading.c: B'MOJO-F ----------------------------------------------------------------- */
 

@@ -3,7 +3,7 @@
  *
  * Our GGUF scheme. general.architecture = "bmojo", the keys of the base architecture as they are,
  * and   bmojo.base_architecture   text   llama, qwen2, qwen3
- *   bmojo.layer_kinds         u8[]   one per layer: 0 attention, 1 B'MOJO-F
+ *   bmojo.layer_kinds         u8[]   one per layer: 0 attention, 1 B'MOJO-F, 2 the mixer alone
  *   bmojo.window              int    W
  *   bmojo.attention_window    int    live tokens that plain attention layers see; 0, absent: all
  *   bmojo.sinks               int    first tokens that are seen for ever; absent: 0
@@ -59,9 +59,10 @@ static base_status check_kinds(core_model *model, base_error *err)
     }
     for (size_t i = 0; i < count; i++) {
         int64_t kind = -1;
-        if (!gguf_array_i64(file, "bmojo.layer_kinds", i, &kind) || kind < 0 || kind > 1) {
+        if (!gguf_array_i64(file, "bmojo.layer_kinds", i, &kind) || kind < 0 || kind > 2) {
             return base_fail(err, BASE_UNSUPPORTED,
-                             "%s: layer %zu has the unknown kind %lld (0 attention, 1 B'MOJO-F)",
+                             "%s: layer %zu has the unknown kind %lld (0 attention, 1 B'MOJO-F, "
+                             "2 mixer)",
                              gguf_path(file), i, (long long)kind);
         }
         model->fading_layers += kind == 1;
@@ -81,7 +82,8 @@ base_status core_fading_open(core_model *model, base_error *err)
         (status = read_number(model, "bmojo.sinks", 4096, 0, &sinks, err))) {
         return status;
     }
-    if (window == 0 || (attention > 0 && attention < 2 * window)) {
+    bool windowless = model->fading_layers == 0 && window == 0;
+    if ((window == 0 && !windowless) || (attention > 0 && attention < 2 * window)) {
         return base_fail(err, BASE_CORRUPT,
                          "%s: bmojo.window %llu and bmojo.attention_window %llu do not fit "
                          "(at least 1, and twice that)",
@@ -243,8 +245,9 @@ base_status core_fading_load(core_model *model, core_adapter *a, size_t index, b
         (status = load_vectors(model, index, m, err))) {
         return status;
     }
+    f->index = model->mixer_layers++;
     for (size_t i = 0; i < index; i++) {
-        f->index += model->layers[i].fading != NULL;
+        f->plane += model->layers[i].fading && !model->layers[i].recurrent;
     }
     return BASE_OK;
 }

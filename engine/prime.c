@@ -396,7 +396,7 @@ base_status prime_model(const char *from, const char *to, const prime_options *o
     priming p = {.model = model, .options = options, .err = err};
     size_t layers = model->shape.layers, count = options->layers ? options->layer_count : layers;
     base_rng_seed(&p.rng, options->seed);
-    if (model->fading) {
+    if (model->mixer_layers > 0) {
         p.status = base_fail(err, BASE_INVALID, "%s: is a hybrid already", from);
     }
     for (size_t i = layers; i < count && !p.status; i++) {

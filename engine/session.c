@@ -156,14 +156,14 @@ base_status engine_session_open(engine *e, const engine_session_options *options
 }
 
 /* Everything behind the fixed prefix goes; the prefix too where it does not stand first, and in a
- * bounded window, which cannot go back that far. */
+ * bounded window or with a state, which cannot go back that far. */
 static void drop_turns(engine_session *s)
 {
     splice_watch(&s->window, false);
     while (s->window.resident_count > 0) {
         splice_evict(&s->window, 0);
     }
-    if (s->prefix_stands && !core_window(s->window.stream)) {
+    if (s->prefix_stands && !core_window(s->window.stream) && !core_has_state(s->window.stream)) {
         splice_truncate(&s->window, s->prompt.prefix.count);
     } else {
         splice_clear(&s->window);

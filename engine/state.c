@@ -3,10 +3,10 @@
  * Little-endian, without padding:
  *   "EIDSTATE" | u32 version | u32 instruction set, or "CUDA" | model hash [32] | u32 element bytes
  *   | u32 activations | u32 hybrid | u32 0 | u64 planes, kv width, window, sinks, places, gone, run
- *   tokens, mixer floats, mixer kept, fading layers
+ *   tokens, mixer floats, mixer kept, layers with a mixer
  *   bias f32 [places] | owner u32 [places] | tokens i32 [places]
  *   per plane: keys [places, G*D] before rotation, values [places, G*D], in the stream's KV type
- *   per fading layer: state f32 [mixer floats]; then per fading layer what running again needs
+ *   per layer with a mixer: state f32 [mixer floats]; then per layer what running again needs
  *   SHA-256 of all before [32]
  * Rotated keys are made again from the stored ones, as everywhere. The model hash covers weights
  * and adapter; together with the instruction set it makes the continuation bitwise.
@@ -36,9 +36,9 @@ static void numbers_of(const core_stream *s, uint64_t out[NUMBERS])
                                        s->places,
                                        s->gone,
                                        s->run_tokens,
-                                       s->hybrid ? s->mixer_floats : 0,
-                                       s->hybrid ? s->mixer_kept : 0,
-                                       s->hybrid ? s->model->fading_layers : 0};
+                                       s->mixing ? s->mixer_floats : 0,
+                                       s->mixing ? s->mixer_kept : 0,
+                                       s->mixing ? s->model->mixer_layers : 0};
     memcpy(out, numbers, sizeof numbers);
 }
 
@@ -62,7 +62,7 @@ static void write_header(const core_stream *s, uint8_t out[HEADER])
 /* What a state of `places` places has behind its header, without the digest. */
 static size_t body_bytes(const core_stream *s, size_t places)
 {
-    size_t mixers = s->hybrid ? s->model->fading_layers * (s->mixer_floats + s->mixer_kept) : 0;
+    size_t mixers = s->mixing ? s->model->mixer_layers * (s->mixer_floats + s->mixer_kept) : 0;
     return places * 12 + s->planes * 2 * places * s->kv_width * s->element + mixers * sizeof(float);
 }
 
@@ -75,16 +75,16 @@ size_t core_state_bytes(const core_stream *s)
 static void move_device(core_stream *s, uint8_t *to, const uint8_t *from)
 {
     size_t rows = s->planes * 2 * s->places * s->kv_width * s->element;
-    size_t states = s->model->fading_layers * s->mixer_floats * sizeof(float);
+    size_t states = s->model->mixer_layers * s->mixer_floats * sizeof(float);
     if (to) {
         gpu_rows_read(s->gpu, s->planes, 0, s->places, to);
     } else {
         gpu_rows_write(s->gpu, s->planes, 0, s->places, from);
     }
-    if (s->hybrid && to) {
+    if (s->mixing && to) {
         gpu_mixers_read(s->gpu, (float *)(void *)(to + rows),
                         (float *)(void *)(to + rows + states));
-    } else if (s->hybrid) {
+    } else if (s->mixing) {
         gpu_mixers_write(s->gpu, (const float *)(const void *)(from + rows),
                          (const float *)(const void *)(from + rows + states));
     }
@@ -93,12 +93,12 @@ static void move_device(core_stream *s, uint8_t *to, const uint8_t *from)
 /* Every part of the body in order: copied to `bytes`, or from it. */
 static void move_body(core_stream *s, uint8_t *to, const uint8_t *from)
 {
-    size_t row = s->places * s->kv_width * s->element, layers = s->model->fading_layers;
+    size_t row = s->places * s->kv_width * s->element, layers = s->model->mixer_layers;
     struct part {
         void *data;
         size_t size;
     } part;
-    size_t at = 0, fixed = 3, count = fixed + 2 * s->planes + (s->hybrid ? 2 : 0);
+    size_t at = 0, fixed = 3, count = fixed + 2 * s->planes + (s->mixing ? 2 : 0);
     count = s->gpu ? fixed : count;
     for (size_t i = 0; i < count; i++, at += part.size) {
         if (i < fixed) {

@@ -83,12 +83,13 @@ struct core_stream {
     void *matmul_scratch;
     void *arena;
 
-    /* Mixers, where the model has fading layers and they are used; sizes in floats. */
-    bool hybrid;
+    /* Mixers, where the model has recurrent layers or uses fading ones; sizes in floats. */
+    bool hybrid;       /* fading layers are used as such */
+    bool mixing;       /* there are mixers: theirs, or recurrent layers */
     size_t run_tokens; /* live tokens that the states have seen */
     size_t mixer_floats, mixer_row, mixer_out, mixer_scratch_floats, mixer_kept;
-    float *mixer_state;   /* [fading layers, mixer_floats] */
-    float *mixer_before;  /* [fading layers, mixer_kept] what running again needs: fading.c */
+    float *mixer_state;   /* [mixer layers, mixer_floats] */
+    float *mixer_before;  /* [mixer layers, mixer_kept] what running again needs: fading.c */
     float *mixer_rows;    /* [batch_max, mixer_row] projections */
     float *mixer_heads;   /* [batch_max, mixer_out] */
     float *mixer_scratch; /* [mixer_scratch_floats] */

@@ -43,6 +43,11 @@ size_t core_window(const core_stream *s)
     return s->window;
 }
 
+bool core_has_state(const core_stream *s)
+{
+    return s->mixing;
+}
+
 int32_t core_token(const core_stream *s, size_t slot)
 {
     BASE_ASSERT(slot < core_slots(s));
@@ -77,7 +82,7 @@ void core_stream_clear(core_stream *s)
     if (moved) {
         core_angles(s, 0, s->slots_max);
     }
-    if (s->hybrid) {
+    if (s->mixing) {
         core_fading_clear(s);
     }
 }
@@ -210,7 +215,7 @@ void core_window_remove(core_stream *s, size_t slot, size_t count)
     size_t owned = s->owned, last = at + count == s->places;
     drop_places(s, at, count, false);
     count_owned(s);
-    if (s->hybrid && last) {
+    if (s->mixing && last) {
         core_fading_drop(s, count - (owned - s->owned));
     }
     rotate_again(s, at, s->places);

@@ -134,6 +134,8 @@ def gguf(path, keys, tensors):
             return struct.pack("<If", 6, v)
         if isinstance(v, str):
             return struct.pack("<I", 8) + text(v)
+        if isinstance(v, tuple):
+            return struct.pack("<IIQ", 9, 5, len(v)) + struct.pack(f"<{len(v)}i", *v)  # i32 array
         return struct.pack("<IIQ", 9, 0, len(v)) + bytes(v)  # u8 array
 
     head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(keys))

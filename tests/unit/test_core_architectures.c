@@ -113,7 +113,7 @@ static void test_unknown_mixers_missing_tensors_and_wrong_shapes_are_named(void 
     refuse("hybrid_gdn.gguf", "bmojo.base_architecture", strlen("bmojo.base_architecture") + 12,
            "qwenx", BASE_UNSUPPORTED, "'qwenx'");
     refuse("hybrid_gdn.gguf", "bmojo.window", 0, "bmojo.wxndow", BASE_CORRUPT, "bmojo.window");
-    refuse("hybrid_gdn.gguf", "bmojo.layer_kinds", strlen("bmojo.layer_kinds") + 4 + 4 + 8, "\2",
+    refuse("hybrid_gdn.gguf", "bmojo.layer_kinds", strlen("bmojo.layer_kinds") + 4 + 4 + 8, "\3",
            BASE_UNSUPPORTED, "layer 0");
     refuse("hybrid_gdn.gguf", "blk.1.ssm_conv_k.weight", 0, "blk.1.ssm_conv_x.weight", BASE_CORRUPT,
            "blk.1.ssm_conv_k.weight is missing");
