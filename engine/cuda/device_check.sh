@@ -31,9 +31,10 @@ build() {
     local c="-std=c11 -O2 -g -Wall -Wextra -ffp-contract=off -D_POSIX_C_SOURCE=200809L -D_DEFAULT_SOURCE -I."
     local cu="-arch=$ARCH -std=c++17 -O3 -lineinfo -Xptxas -v -Xcompiler -Wall,-Wextra -I."
     local f jobs=()
-    for f in base/{status,mem,cpu,thread,hash,file,rng,log}.c engine/{gguf,model,core,quant}.c \
-        engine/{kernels,kernels_scalar,gpu_pack}.c tests/gpu/{synthetic,parity,make_model}.c \
-        tests/bench/gpu_bench.c; do
+    for f in base/{status,mem,cpu,thread,hash,file,rng,log}.c \
+        engine/{gguf,model,model_fading,adapter,prime,quant,core,window,paths,fading,mixer,state}.c \
+        engine/{kernels,kernels_scalar,kernels_state,gpu_pack,gpu_paths}.c \
+        tests/gpu/{synthetic,parity,make_model}.c tests/bench/gpu_bench.c; do
         gcc $c -c "$f" -o "$BUILD/o/$(basename "$f").o" & jobs+=($!)
     done
     gcc $c -mavx2 -mfma -mf16c -c engine/kernels_avx2.c -o "$BUILD/o/kernels_avx2.c.o" & jobs+=($!)
@@ -75,11 +76,15 @@ fi
 if command -v compute-sanitizer >/dev/null; then
     step memcheck 60 compute-sanitizer --tool memcheck --error-exitcode 9 "$BUILD/parity" --tokens 8 --work "$BUILD" --only SmolLM2
     step racecheck 60 compute-sanitizer --tool racecheck --error-exitcode 9 "$BUILD/parity" --tokens 8 --work "$BUILD" --only q8_0
+    step memcheck_hybrid 60 compute-sanitizer --tool memcheck --error-exitcode 9 "$BUILD/parity" --tokens 8 --only hybrid_gdn
+    step racecheck_hybrid 60 compute-sanitizer --tool racecheck --error-exitcode 9 "$BUILD/parity" --tokens 8 --only hybrid_gdn
     step synccheck 40 compute-sanitizer --tool synccheck --error-exitcode 9 "$BUILD/parity" --tokens 8 --work "$BUILD" --only bf16
 fi
 for name in 1b-bf16 1b-q4_1; do
     step "make_$name" 40 "$BUILD/make_model" $name "$BUILD/$name.gguf" && models+=("$BUILD/$name.gguf")
 done
+# What a fading layer costs: every second layer of the same model, beside the model without.
+step make_1b-hybrid 60 "$BUILD/make_model" gdn "$BUILD/1b-q4_1.gguf" "$BUILD/1b-q4_1-gdn.gguf" && models+=("$BUILD/1b-q4_1-gdn.gguf")
 step bench 150 "$BUILD/gpu_bench" --json "$OUT/bench.json" "${models[@]}"
 for lab in "$BUILD"/lab_*; do
     [ -x "$lab" ] && step "$(basename "$lab")" 60 "$lab"
@@ -87,7 +92,7 @@ done
 step parity_1b 120 "$BUILD/parity" --tokens 16 "$BUILD/1b-q4_1.gguf" "$BUILD/1b-bf16.gguf"
 rm -f "$BUILD"/*.gguf
 
-echo "=== resources"; grep -B1 -A1 -E "decode_kernel|attention_kernel" "$OUT/resources.txt" | grep -E "entry|spill|Used" | cut -c1-110
+echo "=== resources"; grep -B1 -A1 -E "decode_kernel|attention_kernel|scan_kernel" "$OUT/resources.txt" | grep -E "entry|spill|Used" | cut -c1-110
 echo "=== lab"; tail -n 30 "$OUT"/lab_*.log 2>/dev/null
 echo "=== failures"; grep -h "^FAIL" "$OUT"/parity*.log | head -40
 tail -n 3 "$OUT"/*check.log 2>/dev/null

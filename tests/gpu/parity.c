@@ -16,7 +16,8 @@
 
 #include "base/mem.h"
 #include "base/rng.h"
-#include "engine/gpu.h"
+#include "engine/prime.h"
+#include "engine/stream.h" /* states and projections of mixers */
 #include "tests/gpu/synthetic.h"
 
 typedef struct test_case {
@@ -134,6 +135,12 @@ static void open_pair(pair *p, const char *path, const core_stream_options *want
     options.activations = KERNEL_ACT_F32;
     options.pool = p->pool;
     must(core_model_open(path, NULL, &p->core, &err), &err);
+    for (size_t i = 0; i < p->core->shape.layers; i++) {
+        core_fading *f = p->core->layers[i].fading;
+        if (f) {
+            f->mixer.gate = NULL; /* a primed model's mixers say nothing until they are trained */
+        }
+    }
     must(core_stream_open(p->core, &options, &p->cpu, &err), &err);
     must(gpu_model_create(p->core, &p->device, &err), &err);
     options.device = p->device;
@@ -291,6 +298,36 @@ static void compare_mass(check *c, pair *p, const char *name, double bound)
            "attention mass of a memory %.3f, within %.1e", (double)mass[0][1], worst);
 }
 
+/* What the mixer's state did not predict of a token: the device's by-product against mixer_run, on
+ * the state before it. For models with one fading layer. */
+static void compare_innovation(check *c, pair *p, const char *name, double bound)
+{
+    base_error err = {0};
+    const core_stream *s = p->cpu;
+    const core_fading *f = NULL;
+    float expected[64], device[64], worst = 0.0F, least = INFINITY, largest = 0.0F;
+    for (size_t i = 0; i < s->model->shape.layers; i++) {
+        f = s->model->layers[i].fading ? s->model->layers[i].fading : f;
+    }
+    float *state = base_alloc(s->mixer_floats * sizeof *state);
+    must(state && f && f->mixer.heads <= 64 ? BASE_OK : base_fail(&err, BASE_INVALID, "mixer"),
+         &err);
+    memcpy(state, s->mixer_state, s->mixer_floats * sizeof *state);
+    (void)run_both(p, 1);
+    mixer_run(&f->mixer, p->pool, s->mixer_rows, s->mixer_row, 1, state, s->mixer_heads, expected,
+              s->mixer_scratch);
+    must(gpu_mixers_innovation(p->gpu->gpu, device, &err), &err);
+    for (size_t h = 0; h < f->mixer.heads; h++) {
+        float want = f->mixer.kind == MIXER_GKA ? 1.0F : expected[h], d = fabsf(device[h] - want);
+        worst = d <= worst ? worst : d;
+        least = fminf(least, want);
+        largest = fmaxf(largest, want);
+    }
+    report(c, (double)worst <= 20.0 * bound, name, "innovations of %.3f to %.3f within %.1e",
+           (double)least, (double)largest, (double)worst);
+    base_free(state);
+}
+
 /* The state goes out and into another stream of the same kind, which goes on with the same bits. */
 static void compare_state(check *c, pair *p, const core_stream_options *wanted, const char *name)
 {
@@ -352,6 +389,9 @@ static void compare_bounded(check *c, const char *path, const char *name,
     }
     report(c, many <= 3.0 * (bound + TILES), name, "31 at a time, with a memory, 19 again %.1e",
            many);
+    if (p.cpu->hybrid) {
+        compare_innovation(c, &p, name, bound);
+    }
     compare_state(c, &p, options, name);
     core_stream_clear(p.cpu);
     core_stream_clear(p.gpu);
@@ -441,6 +481,29 @@ static void run_cases(check *c, const char *only)
     }
 }
 
+/* Heads of 64 and packed weights under every mixer: a random model, primed. */
+static void run_primed(check *c, const char *only)
+{
+    const synthetic_shape shape = SHAPE(2, 256, 4, 2, 64, 512, 300, Q8_0);
+    for (int kind = 0; kind < MIXER_KIND_COUNT; kind++) {
+        base_error err = {0};
+        char plain[512], hybrid[512], name[64];
+        const prime_options options = {.window = 12, .layer_count = 2, .mixer = (mixer_kind)kind};
+        const core_stream_options wanted = {.slots_max = 512, .hybrid = true, .batch_max = 160};
+        snprintf(name, sizeof name, "primed %s", mixer_name((mixer_kind)kind));
+        if (only && !strstr(name, only)) {
+            continue;
+        }
+        snprintf(plain, sizeof plain, "%s/eidetic-gpu-plain-%d.gguf", c->work, kind);
+        snprintf(hybrid, sizeof hybrid, "%s/eidetic-gpu-hybrid-%d.gguf", c->work, kind);
+        must(synthetic_write(plain, &shape, 200, &err), &err);
+        must(prime_model(plain, hybrid, &options, &err), &err);
+        compare_bounded(c, hybrid, name, &wanted, GOLDEN);
+        remove(plain);
+        remove(hybrid);
+    }
+}
+
 int main(int argc, char **argv)
 {
     check c = {
@@ -473,6 +536,7 @@ int main(int argc, char **argv)
     if (at == argc) {
         run_cases(&c, only);
         run_golden(&c, only);
+        run_primed(&c, only);
     }
     for (; at < argc; at++) {
         compare_model(&c, argv[at], argv[at], ROUNDED_SCALES);
