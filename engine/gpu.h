@@ -68,8 +68,8 @@ void gpu_mixers_rewind(gpu_stream *stream, size_t snapshot, size_t from, size_t 
 void gpu_mixers_read(gpu_stream *stream, float *states, float *before);
 void gpu_mixers_write(gpu_stream *stream, const float *states, const float *before);
 /* What the mixers' states did not predict of the last token run singly (mixer.h): [fading layers,
- * H]. For GDN a by-product of its step, for Mamba2 one more read of the state; for GKA it would be a
- * second solve, and is not measured: 1. Errors: BASE_DEVICE. */
+ * H]. For GDN a by-product of its step, for Mamba2 one more read of the state; for GKA it would be
+ * a second solve, and is not measured: 1. Errors: BASE_DEVICE. */
 base_status gpu_mixers_innovation(gpu_stream *stream, float *innovation, base_error *err);
 
 /* Run `count` <= batch_max tokens at host->places, whose books (owner, bias, tokens, views) are
