@@ -32,7 +32,7 @@ build() {
     local cu="-arch=$ARCH -std=c++17 -O3 -lineinfo -Xptxas -v -Xcompiler -Wall,-Wextra -I."
     local f jobs=()
     for f in base/{status,mem,cpu,thread,hash,file,rng,log}.c \
-        engine/{gguf,model,model_fading,adapter,prime,quant,core,window,paths,fading,mixer,state}.c \
+        engine/{gguf,model,model_fading,model_recurrent,adapter,prime,quant,core,window,paths,fading,mixer,state}.c \
         engine/{kernels,kernels_scalar,kernels_state,gpu_pack,gpu_paths}.c \
         tests/gpu/{synthetic,parity,make_model}.c tests/bench/gpu_bench.c; do
         gcc $c -c "$f" -o "$BUILD/o/$(basename "$f").o" & jobs+=($!)

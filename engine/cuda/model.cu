@@ -231,8 +231,22 @@ static base_status plan_shared(gpu_model *model, const gpu_program *program, bas
 
 /* --- the model -------------------------------------------------------------------------------- */
 
-static base_status check_shape(const core_shape *s, base_error *err)
+static base_status check_shape(const core_model *core, base_error *err)
 {
+    const core_shape *s = &core->shape;
+    if (core->mixer_layers > core->fading_layers) {
+        return base_fail(
+            err, BASE_UNSUPPORTED,
+            "GPU: %s has recurrent layers without attention, which run on the CPU only",
+            core->architecture);
+    }
+    if (!core->rotates || core->embedding_scale != 1.0f || core->residual_scale != 1.0f ||
+        core->query_scale != 1.0f || core->logit_scale != 1.0f) {
+        return base_fail(
+            err, BASE_UNSUPPORTED,
+            "GPU: %s has factors or layers without rotation, which run on the CPU only",
+            core->architecture);
+    }
     if (s->head_size % 8 != 0 || s->head_size > 256) {
         return base_fail(err, BASE_UNSUPPORTED,
                          "GPU: heads of %zu values (multiples of 8 up to 256)", s->head_size);
@@ -602,7 +616,7 @@ base_status gpu_model_create(const core_model *core, gpu_model **out, base_error
 {
     gpu_info info;
     base_status status = gpu_probe(&info, err);
-    if (status || (status = check_shape(&core->shape, err))) {
+    if (status || (status = check_shape(core, err))) {
         return status;
     }
     gpu_model *model = (gpu_model *)base_calloc(1, sizeof *model);
