@@ -79,10 +79,12 @@ int cmd_model(const cli_options *o)
             base_isa_name(kernel_get()->isa)));
     } else {
         printf("%s\n", gguf_path(file));
-        printf("llama: %zu layers, %zu channels, %zu heads (%zu for keys and values) of %zu, feed "
+        gguf_text kind = {"?", 1};
+        (void)gguf_get_text(file, "general.architecture", &kind);
+        printf("%.*s: %zu layers, %zu channels, %zu heads (%zu for keys and values) of %zu, feed "
                "forward %zu, vocabulary %zu, context %zu\n",
-               s->layers, s->channels, s->heads, s->kv_heads, s->head_size, s->feed_forward,
-               s->vocabulary, s->context_max);
+               (int)kind.size, kind.data, s->layers, s->channels, s->heads, s->kv_heads,
+               s->head_size, s->feed_forward, s->vocabulary, s->context_max);
         printf("tensors:");
         for (uint32_t t = 0; t < 64; t++) {
             if (types[t]) {

@@ -59,7 +59,7 @@ typedef struct key_entry {
     size_t count;         /* elements of an array, else 1 */
     const uint8_t *value; /* first element */
     size_t *text_at;      /* array of text: byte offset of each element in the file; owned */
-    size_t begin, end; /* of the whole entry in the file */
+    size_t begin, end;    /* of the whole entry in the file */
 } key_entry;
 
 /* Open addressing over names; slot = index + 1, 0 = free. */
@@ -79,6 +79,8 @@ struct gguf_file {
     gguf_tensor *tensors;
     size_t tensor_count;
     name_table key_table, tensor_table;
+    void *owner; /* of keys and tensors that lie elsewhere */
+    void (*release)(void *owner);
 };
 
 /* --- names ------------------------------------------------------------------------------------ */
@@ -555,6 +557,38 @@ base_status gguf_open_memory(const char *name, const void *data, size_t size, gg
     return open_common(name, data, size, out, err);
 }
 
+base_status gguf_open_parts(const char *name, const void *keys, size_t size,
+                            const gguf_tensor *tensors, size_t tensor_count, void *owner,
+                            void (*release)(void *owner), gguf_file **out, base_error *err)
+{
+    gguf_file *file = NULL;
+    base_status status = gguf_open_memory(name, keys, size, &file, err);
+    if (status) {
+        release(owner);
+        return status;
+    }
+    file->owner = owner;
+    file->release = release;
+    base_free(file->tensors);
+    base_free(file->tensor_table.slots);
+    file->tensor_table.slots = NULL;
+    file->tensors = base_calloc(tensor_count, sizeof *tensors);
+    status = file->tensors ? table_create(&file->tensor_table, tensor_count, err)
+                           : base_fail(err, BASE_NO_MEMORY, "%s: out of memory", name);
+    for (size_t i = 0; i < tensor_count && !status; i++) {
+        file->tensors[i] = tensors[i];
+        uint32_t *slot = table_slot(file, &file->tensor_table, tensor_name, tensors[i].name);
+        *slot = *slot ? *slot : (uint32_t)i + 1;
+    }
+    if (status) {
+        gguf_close(file);
+        return status;
+    }
+    file->tensor_count = tensor_count;
+    *out = file;
+    return BASE_OK;
+}
+
 void gguf_close(gguf_file *file)
 {
     if (!file) {
@@ -571,6 +605,9 @@ void gguf_close(gguf_file *file)
         base_map_close(&file->map);
     }
     base_free(file->path);
+    if (file->release) {
+        file->release(file->owner);
+    }
     base_free(file);
 }
 

@@ -37,6 +37,11 @@ base_status gguf_open(const char *path, gguf_file **out, base_error *err);
  * messages. */
 base_status gguf_open_memory(const char *name, const void *data, size_t size, gguf_file **out,
                              base_error *err);
+/* A file whose tensors lie elsewhere: keys from an image without tensors, the tensors as given
+ * (name and data valid until release(owner) is called, by gguf_close or on failure). */
+base_status gguf_open_parts(const char *name, const void *keys, size_t size,
+                            const gguf_tensor *tensors, size_t tensor_count, void *owner,
+                            void (*release)(void *owner), gguf_file **out, base_error *err);
 void gguf_close(gguf_file *file);
 const char *gguf_path(const gguf_file *file);
 

@@ -14,6 +14,7 @@
 
 #include "base/hash.h"
 #include "base/mem.h"
+#include "engine/folder.h"
 
 /* Bounds on what a file may claim; far above any model that fits this engine. */
 enum { LAYERS_MAX = 512, CHANNELS_MAX = 65536, VOCABULARY_MAX = 4 << 20, CONTEXT_LIMIT = 1 << 24 };
@@ -64,6 +65,7 @@ static base_status read_architecture(core_model *model, base_error *err)
         if (gguf_text_is(text, known[i].name)) {
             model->architecture = known[i].name;
             model->rope_halves = known[i].halves;
+            (void)gguf_get_bool(file, "eidetic.rope_halves", &model->rope_halves);
             return BASE_OK;
         }
     }
@@ -548,7 +550,8 @@ base_status core_model_open(const char *path, const char *adapter_path, core_mod
         return base_fail(err, BASE_NO_MEMORY, "no memory for a model");
     }
     model->sinks_min = CORE_SINKS_MIN;
-    base_status status = gguf_open(path, &model->file, err);
+    base_status status = gguf_is_folder(path) ? gguf_open_folder(path, &model->file, err)
+                                              : gguf_open(path, &model->file, err);
     if (!status) {
         status = read_architecture(model, err);
     }
