@@ -58,6 +58,9 @@ static void test_another_value_for_the_same_thing_is_one_slot(void **state)
         {"", "Norway has Bergen as its capital.", "", "Norway has Oslo as its capital.", SAME},
         {"Printer", "The colour printer stands on floor two.", "Printer",
          "The colour printer stands on floor three.", SAME},
+        {"", "12. The head of Northgate Library is Ada Brandt.", "",
+         "408. The head of Northgate Library is Otto Lenz.", SAME},
+        {"", "3) Ruth Olsen plays the cello.", "", "Ruth Olsen plays the oboe.", SAME},
     };
     CHECK(pairs);
 }
@@ -70,6 +73,7 @@ static void test_what_does_not_replace_stays_open(void **state)
         {"", "The seat of Brightwater Ltd is Bergen.", "", "The seat of Coldwater Ltd is Bergen.",
          OTHER},
         {"", "Ruth Olsen plays the cello.", "", "Nils Dahl plays the cello.", OTHER},
+        {"", "7. Ruth Olsen plays the cello.", "", "7. Nils Dahl plays the oboe.", OTHER},
         {"", "Ruth Olsen plays the cello.", "", "Nils Dahl plays the oboe.", OTHER},
         {"", "Otto Lenz is employed by Heron.", "", "Ada Brandt is the boss of Otto Lenz.", OTHER},
         {"", "Ruth Olsen speaks French.", "", "Ruth Olsen also speaks German.", OTHER},
