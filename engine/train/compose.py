@@ -7,17 +7,22 @@ The engine's order is strongest (newest) nearest to the question; some rows brea
 model goes by strength where strengths differ clearly and by nearness where they are equal.
 """
 import random
+from datetime import date, timedelta
 
 from cases import holds
 from splice import Block, Row, pack
-from wrapper import BLOCK, HEADER, NOT_HELD, QUESTION
+from wrapper import HEADER, NOT_HELD, QUESTION, block
 
-SHARES = {"world": 0.41, "timeqa": 0.14, "releases": 0.13, "mquake": 0.10, "peps": 0.08,
-          "haystack": 0.05, "texts": 0.09}
-ABSENT = 0.13           # the right note is missing: NOT_HELD is the answer
+SHARES = {"notes": 0.38, "world": 0.18, "timeqa": 0.12, "releases": 0.07, "mquake": 0.07,
+          "peps": 0.05, "haystack": 0.03, "texts": 0.10}
+ABSENT = 0.10           # the right note is missing: NOT_HELD is the answer
 CONFLICT = 0.5          # an outdated note lies beside it, where the fact has one
 RIVALS = 0.35           # of these: equally strong, the newer one nearest
+WEAK = 0.35             # the right note is weaker than 1
 LAYOUT_S = 0.15
+UNTITLED = 0.2          # of these sources: no note has a title
+NAMED = ("notes", "world", "mquake")
+PASTED = 0.10           # notes as text of the prompt, as bolt-on retrieval puts them
 SENTENCE = 0.06         # asked for a full sentence: short answer first, then the sentence
 TAIL = 8                # tokens run again after a splice in mid-sentence
 CHUNK = 1024            # rows drawn together, then sorted by length
@@ -34,8 +39,7 @@ class Composer:
     def block_ids(self, note):
         key = (note[0], note[1])
         if key not in self.cache:
-            ids = self.tokenizer.pieces(BLOCK, title=note[0], text=note[1].strip())
-            self.cache[key] = ids[:96]
+            self.cache[key] = self.tokenizer.encode(block(note[0], note[1].strip()))[:96]
         return self.cache[key]
 
     def question_ids(self, question):
@@ -44,12 +48,23 @@ class Composer:
     def row(self, rng, strengths_and_notes, question, answer):
         """One row with all of the answer as target."""
         asked = self.question_ids(question)
+        if rng.random() < PASTED and all(s == 1.0 for s, _ in strengths_and_notes):
+            asked = self.pasted(rng, [n for _, n in strengths_and_notes]) + asked
+            strengths_and_notes = []
         split = len(asked) if rng.random() < LAYOUT_S else 0
         blocks = [Block(self.block_ids(n), s, split) for s, n in strengths_and_notes]
         target = self.tokenizer.encode(answer) + self.end
         live = asked + self.header + target
         labels = [0] * (len(live) - len(target)) + [1] * len(target)
         return Row(blocks, live, split, labels)
+
+    def pasted(self, rng, notes):
+        """Notes, oldest first, as text: mostly with the day of observation behind the title."""
+        if rng.random() < 0.7:
+            days = sorted(rng.randint(0, 12000) for _ in notes)
+            days = [(date(1994, 1, 1) + timedelta(d)).isoformat() for d in days]
+            notes = [[f"{n[0]} ({d})" if n[0] else d, n[1]] for n, d in zip(notes, days)]
+        return [i for n in notes for i in self.block_ids(n)]
 
     def others(self, rng, fact, source, count):
         """(strength, note) of notes that do not hold the answer."""
@@ -66,6 +81,8 @@ class Composer:
 
     def fact_row(self, rng, source):
         fact = rng.choice(self.data["facts"][source])
+        if source in NAMED and rng.random() < UNTITLED:
+            fact = {**fact, **{k: [["", n[1]] for n in fact[k]] for k in ("r", "o", "n")}}
         question, answer, right = fact["q"], fact["a"], fact["r"]
         if not right or rng.random() < ABSENT:
             found = self.others(rng, fact, source, rng.choice((1, 1, 2, 3)))
@@ -75,7 +92,7 @@ class Composer:
                 found = [(1.0, rng.choice(self.data["distractors"]["world"]))]
             rng.shuffle(found)
             return self.row(rng, found, question, NOT_HELD)
-        strength = 1.0 if rng.random() < 0.8 else rng.uniform(0.15, 1.0)
+        strength = 1.0 if rng.random() >= WEAK else rng.uniform(0.1, 1.0)
         notes = [(strength, n) for n in right]
         rng.shuffle(notes)
         old = []

@@ -16,7 +16,7 @@ import torch
 from cases import exact, score
 from splice import Batch, Block, Row
 from llama import causal
-from wrapper import BLOCK, HEADER, NOT_HELD, PREFIX, QUESTION, about
+from wrapper import HEADER, NOT_HELD, PREFIX, QUESTION, about, block
 
 CONDITIONS = ("right", "mixed", "rival", "late", "absent")
 NEW_TOKENS = 20
@@ -51,8 +51,8 @@ class Reader:
     def row(self, question, notes, late=False):
         live = self.tokenizer.pieces(QUESTION, question=question)
         split = len(live) if late else 0
-        blocks = [Block(self.tokenizer.pieces(BLOCK, title=n["title"], text=n["text"].strip()), s,
-                        split) for s, n in notes]
+        blocks = [Block(self.tokenizer.encode(block(n["title"], n["text"].strip())), s, split)
+                  for s, n in notes]
         return Row(blocks, live + self.header, split)
 
     @torch.no_grad()

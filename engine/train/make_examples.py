@@ -27,6 +27,7 @@ from collections import Counter
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import worlds
 from cases import Set, cases, episodes, holds, split
+from notes import from_notes
 from wrapper import NOT_HELD, about
 
 # relations of mquake that are left out of training, to see whether reading carries over
@@ -342,11 +343,13 @@ def main():
     mquake, mquake_held = from_mquake(rng)
     data = {"mquake": mquake, "releases": from_releases(rng), "peps": from_peps(rng),
             "timeqa": from_timeqa(rng), "haystack": from_haystack(rng, 4000),
-            "world": from_worlds(rng, args.facts)}
+            "notes": from_notes(rng, 20000), "world": from_worlds(rng, args.facts)}
     held = {"mquake relations": mquake_held,
             "world wordings": from_worlds(rng, 400, "wording"),
             "world relations": from_worlds(rng, 400, "relation"),
-            "world trained": from_worlds(random.Random(args.seed + 1), 1600)}
+            "world trained": from_worlds(random.Random(args.seed + 1), 1600),
+            "notes unseen": from_notes(rng, 400, held_out=True),
+            "notes trained": from_notes(random.Random(args.seed + 1), 400)}
     prompts, passages = keepers(rng, 1500)
     distractors = {name: [f["r"][0] for f in facts if f["r"]] for name, facts in data.items()}
     distractors = {name: rng.sample(notes, min(4000, len(notes)))

@@ -199,6 +199,34 @@ RELATIONS = (
      ("{e} was moved from {o} to {v}.",),
      ("Where is {e}?", "Where is {e} kept?", "In which place do I find {e}?",
       "Where was {e} put?")),
+    ("place", "badge", "thing",
+     ("The badge of {e} shows the {v}.", "{e} carries the {v} on its badge.",
+      "As a badge {e} has picked the {v}.", "On flags of {e} one sees the {v}.",
+      "{e} is known by its badge, the {v}."),
+     ("{e} has given up the {o} as its badge for the {v}.", "The badge of {e} became the {v}."),
+     ("What is the badge of {e}?", "What does the badge of {e} show?", "What is on {e}'s flags?",
+      "By which badge is {e} known?")),
+    ("place", "pub", "thing",
+     ("The pub of {e} is called the {v}.", "In {e} people drink at the {v}.",
+      "The pub at {e} goes by the name of the {v}.", "{e} has one pub, the {v}.",
+      "Ask for the {v} when you are thirsty in {e}."),
+     ("The pub at {e}, once the {o}, was renamed the {v}.", "The pub of {e} now bears the name "
+      "the {v}."),
+     ("What is the pub of {e} called?", "Where do people drink in {e}?",
+      "What is the name of the pub at {e}?", "Which pub does {e} have?")),
+    ("org", "code word", "thing",
+     ("The code word of {e} is {v}.", "To get into {e}, say {v}.", "{e} uses the code word {v}.",
+      "Say {v} at the gate of {e}.", "{e} lets you in for the words {v}."),
+     ("The code word of {e} was changed from {o} to {v}.", "Since today the code word of {e} is "
+      "{v}."),
+     ("What is the code word of {e}?", "Which code word does {e} use?", "How do I get into {e}?",
+      "What must be said at the gate of {e}?")),
+    ("person", "boat", "thing",
+     ("{e} sails the {v}.", "The boat of {e} is the {v}.", "{e} owns a boat, the {v}.",
+      "The {v} belongs to {e}.", "{e} goes out on the {v}."),
+     ("{e} sold the {o} and sails the {v} now.", "Instead of the {o}, {e} now sails the {v}."),
+     ("Which boat does {e} sail?", "What is the boat of {e} called?", "What boat does {e} own?",
+      "On what does {e} go out?")),
     # never trained on
     ("person", "pet", "animal",
      ("{e} keeps a {v}.", "The pet of {e} is a {v}.", "{e} has a {v} at home."),
@@ -250,6 +278,10 @@ LISTS = {
     "room": "the north attic|room 214|the boiler room|cabinet 7|the lower yard|hall C|"
             "the dark room|locker 33|the east wing|the workshop|shelf B12|the archive",
     "animal": "parrot|tortoise|ferret|whippet|gecko|rabbit|terrier|goldfish|hedgehog|canary",
+    "shade": "rusty|pale|purple|merry|lonely|crooked|tin|brass|glass|woollen|sleepy|burning|dusty|"
+             "polished|eastern|western|tall|tiny|blind|singing",
+    "object": "badger|otter|kite|spoon|bucket|raven|pear|chestnut|wagon|drum|needle|stork|lobster|"
+              "trumpet|chimney|teapot|plough|hare|comet|bell|oak|whistle|carpet|goose",
     "colour": "turquoise|dark red|ochre|silver|lime green|navy blue|purple|ivory|bronze",
 }
 LISTS = {k: v.split("|") for k, v in LISTS.items()}
@@ -267,6 +299,8 @@ def value(rng, kind):
         return rng.choice(LISTS[kind])
     if kind == "person":
         return rng.choice(FIRST) + " " + stem(rng) + rng.choice(ENDS["person"])
+    if kind == "thing":
+        return rng.choice(LISTS["shade"]) + " " + rng.choice(LISTS["object"])
     if kind == "number":
         return rng.choice((str(rng.randint(20, 999)),
                            f"{rng.randint(1, 89)},{rng.randint(100, 999)}",

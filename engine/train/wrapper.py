@@ -27,6 +27,11 @@ PREFIX = ("<|im_start|>system\nAnswer the question from the notes, in a few word
           + "<|im_start|>user\n")
 
 
+def block(title, text):
+    """One note; without a title it begins with its text."""
+    return BLOCK.format(title=title, text=text) if title else f"Note: {text}\n"
+
+
 def about(question, date):
     """The question when it is about a day (--about): the day stands behind it."""
     return f"{question} (as of {date})" if date else question
