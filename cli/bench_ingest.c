@@ -351,7 +351,8 @@ static base_status ingest_once(ingest_bench *b, double *supersede_s, base_error 
     }
     cli_bench_figure begin = cli_bench_now();
     if (!status) {
-        status = ingest_supersede(memory.retrieval, b->encoder.encoder, o.now_us, 0, &receipt, err);
+        status =
+            ingest_supersede(memory.retrieval, b->encoder.encoder, o.now_us, NULL, &receipt, err);
     }
     *supersede_s = cli_bench_since(begin).seconds;
     if (in) {

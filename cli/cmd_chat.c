@@ -1,6 +1,7 @@
 /* cli/cmd_chat.c: a conversation. Everything said is kept verbatim as episodes of the source
  * "chat/NAME" before the next turn, and is memory in this and in later conversations. So is the
- * state behind every turn, from which another process can go on (conversation.h).
+ * state behind every turn, from which another process can go on (conversation.h). While the user
+ * types, what was said is compared with older memories and closes what it replaces (upkeep.h).
  */
 #include <histedit.h>
 #include <stdio.h>
@@ -13,9 +14,16 @@
 #include "base/text.h"
 #include "cli/cli.h"
 #include "cli/conversation.h"
+#include "cli/upkeep.h"
 #include "ingest/ingest.h"
 
-enum { ANSWER_TOKENS = 192, HISTORY_LINES = 500, WRITER_WAIT_MS = 5000 };
+enum {
+    ANSWER_TOKENS = 192,
+    HISTORY_LINES = 500,
+    WRITER_WAIT_MS = 5000,
+    SLICE = 16,     /* episodes aged after a turn where nobody types */
+    LAST_SLICE = 64 /* when the user leaves */
+};
 
 typedef struct chat {
     const cli_options *o;
@@ -30,6 +38,8 @@ typedef struct chat {
     size_t turn;   /* in this process */
     size_t number; /* in document ids: goes on where a resumed conversation stood */
     conversation line;
+    upkeep *upkeep; /* NULL with --read-only */
+    bool warned;    /* of an error in it */
 } chat;
 
 static void print_piece(void *argument, const char *text, size_t size)
@@ -168,6 +178,38 @@ static bool command(chat *c, const char *text)
     return true;
 }
 
+/* An error of the upkeep is said once: the conversation goes on without it. */
+static void warn_once(chat *c, base_status status, const base_error *err)
+{
+    if (status && !c->warned) {
+        c->warned = true;
+        cli_fail(err);
+    }
+}
+
+static void begin_upkeep(chat *c)
+{
+    if (c->upkeep) {
+        upkeep_begin(c->upkeep, c->now_us);
+    }
+}
+
+static void end_upkeep(chat *c)
+{
+    base_error err = {0};
+    if (c->upkeep) {
+        warn_once(c, upkeep_end(c->upkeep, &err), &err);
+    }
+}
+
+static void age_slice(chat *c, uint64_t episodes_max)
+{
+    base_error err = {0};
+    if (c->upkeep) {
+        warn_once(c, upkeep_slice(c->upkeep, c->now_us, episodes_max, &err), &err);
+    }
+}
+
 static char *prompt_text(EditLine *line)
 {
     (void)line;
@@ -175,7 +217,9 @@ static char *prompt_text(EditLine *line)
     return text;
 }
 
-/* Lines until end of input; line editing and history on a terminal. */
+/* Lines until end of input; line editing and history on a terminal. There the upkeep runs while the
+ * user types; what comes through a pipe comes at once: a slice after each turn, so that the same
+ * lines always get the same answers. */
 static int converse(chat *c)
 {
     bool terminal = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
@@ -195,7 +239,9 @@ static int converse(chat *c)
         const char *got;
         int count = 0;
         if (edit) {
+            begin_upkeep(c);
             got = el_gets(edit, &count);
+            end_upkeep(c);
         } else {
             ssize_t n = getline(&plain, &plain_size, stdin);
             got = n > 0 ? plain : NULL;
@@ -222,11 +268,17 @@ static int converse(chat *c)
             go_on = command(c, text);
         } else if (size > 0) {
             code = answer(c, text);
+            if (!edit) {
+                age_slice(c, SLICE);
+            }
         }
         base_free(text);
         if (!go_on) {
             break;
         }
+    }
+    if (edit) {
+        age_slice(c, LAST_SLICE);
     }
     if (past) {
         history_end(past);
@@ -285,8 +337,10 @@ int cmd_chat(const cli_options *o)
     conversation_restart(&c.line);
     if (engine_session_open(c.e, &c.options, &c.session, &err) ||
         (o->resume_at && resume(&c, o->resume_at, &err)) ||
-        (!o->read_only && ingest_open(c.memory.store, c.memory.retrieval, engine_encoder(c.e),
-                                      &in_options, &c.in, &err))) {
+        (!o->read_only &&
+         (ingest_open(c.memory.store, c.memory.retrieval, engine_encoder(c.e), &in_options, &c.in,
+                      &err) ||
+          upkeep_open(c.memory.store, c.memory.retrieval, engine_encoder(c.e), &c.upkeep, &err)))) {
         code = cli_fail(&err);
         goto done;
     }
@@ -294,6 +348,7 @@ int cmd_chat(const cli_options *o)
 done:
     engine_answer_free(&c.last);
     conversation_free(&c.line);
+    upkeep_close(c.upkeep);
     ingest_close(c.in);
     engine_session_close(c.session);
     engine_close(c.e);

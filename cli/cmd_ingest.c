@@ -57,7 +57,8 @@ static base_status on_commit(void *argument, int64_t now_us, base_error *err)
     follow *f = argument;
     retrieval_supersede_receipt receipt = {0};
     base_status status =
-        f->compare ? ingest_supersede(f->retrieval, f->encoder, now_us, 0, &receipt, err) : BASE_OK;
+        f->compare ? ingest_supersede(f->retrieval, f->encoder, now_us, NULL, &receipt, err)
+                   : BASE_OK;
     f->compared.closed += receipt.closed;
     return status;
 }

@@ -5,6 +5,7 @@
 
 #include "base/mem.h"
 #include "cli/cli.h"
+#include "cli/upkeep.h"
 #include "ingest/ingest.h"
 
 enum { WRITER_WAIT_MS = 10000, QUERY_RESULTS_MAX = 256 };
@@ -72,7 +73,7 @@ static base_status close_superseded(const cli_options *o, cli_memory *memory,
     if (!(status = base_pool_create(o->threads, &pool, err)) &&
         !(status = cli_open_encoder(o, pool, &enc, err)) &&
         !(status = cli_check_encoder(memory, enc, err))) {
-        status = ingest_supersede(memory->retrieval, enc, o->now_us, 0, receipt, err);
+        status = ingest_supersede(memory->retrieval, enc, o->now_us, NULL, receipt, err);
     }
     encoder_close(enc);
     base_pool_free(pool);
@@ -108,22 +109,6 @@ static base_status set_half_lives(const cli_options *o, cli_memory *memory, size
     }
     store_stats_free(&stats);
     return status;
-}
-
-/* Half-lives follow what was counted while episodes came in and were closed. */
-static base_status measure_half_lives(const cli_options *o, cli_memory *memory, uint64_t *measured,
-                                      base_error *err)
-{
-    store_txn *txn = NULL;
-    base_status status = store_begin(memory->store, o->now_us, &txn, err);
-    if (status) {
-        return status;
-    }
-    if ((status = store_put_drift(txn, measured, err))) {
-        store_abort(txn);
-        return status;
-    }
-    return store_commit(txn, err);
 }
 
 /* Keys and values beyond --kv-budget go. */
@@ -167,7 +152,7 @@ int cmd_age(const cli_options *o)
         status = trim_kv(o, &memory, &trimmed, &err);
     }
     if (!status && !(status = close_superseded(o, &memory, &compared, &err)) &&
-        !(status = measure_half_lives(o, &memory, &measured, &err)) &&
+        !(status = upkeep_measure(memory.store, o->now_us, &measured, &err)) &&
         !(status = retrieval_sync(memory.retrieval, &err))) {
         status = retrieval_flush(memory.retrieval, true, &err);
     }

@@ -243,8 +243,8 @@ base_status eval_memory_add(engine *e, eval_memory *m, const eval_set *set, int6
     }
     retrieval_supersede_receipt compared;
     if (in && !status) {
-        status = ingest_supersede(m->retrieval, engine_encoder(e), options.now_us, 0, &compared,
-                                  err);
+        status =
+            ingest_supersede(m->retrieval, engine_encoder(e), options.now_us, NULL, &compared, err);
     }
     ingest_close(in);
     return status ? status : map_episodes(e, m, err);
@@ -275,9 +275,9 @@ static bool list_episode(void *argument, const store_view *view)
     if ((job->status = store_get(job->store, view->id, &e, job->err))) {
         return false;
     }
-    json_t *line = json_pack("{s:I, s:s, s:s, s:s, s:s%}", "id", (json_int_t)e.id, "document",
-                             e.external_id, "title", e.title, "section", e.section, "text", e.text,
-                             e.text_size);
+    json_t *line =
+        json_pack("{s:I, s:s, s:s, s:s, s:s%}", "id", (json_int_t)e.id, "document", e.external_id,
+                  "title", e.title, "section", e.section, "text", e.text, e.text_size);
     if (line) {
         set_time(line, "observed_at", e.observed_at_us);
         set_time(line, "valid_from", e.valid_from_us);

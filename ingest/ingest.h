@@ -79,8 +79,9 @@ typedef struct ingest_document {
 base_status ingest_add(ingest *in, const ingest_document *document, base_error *err);
 
 /* Compare what was not yet compared, and close what it replaces in other documents
- * (retrieval/supersede.h); episodes_max as there. */
-base_status ingest_supersede(retrieval *r, encoder *e, int64_t now_us, uint64_t episodes_max,
+ * (retrieval/supersede.h). limits NULL: none. */
+base_status ingest_supersede(retrieval *r, encoder *e, int64_t now_us,
+                             const retrieval_supersede_limits *limits,
                              retrieval_supersede_receipt *receipt, base_error *err);
 
 /* Commit what is pending; the index follows (flush: into a segment). */

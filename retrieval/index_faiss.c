@@ -223,9 +223,9 @@ size_t retrieval_faiss_count(const retrieval_faiss *r)
     return (size_t)faiss_Index_ntotal(r->index);
 }
 
-/* One query is one thread's work. FAISS would start a team of threads for it all the same (the ids of
- * the results are mapped in a parallel loop), and OpenMP's barriers spin: where other programs need
- * the cores, too, the team waited for its members five times as long as it searched. */
+/* One query is one thread's work. FAISS would start a team of threads for it all the same (the ids
+ * of the results are mapped in a parallel loop), and OpenMP's barriers spin: where other programs
+ * need the cores, too, the team waited for its members longer than it searched. */
 static int search_alone(const FaissIndex *index, const float *query, size_t wanted, float *scores,
                         idx_t *labels)
 {
@@ -236,8 +236,8 @@ static int search_alone(const FaissIndex *index, const float *query, size_t want
     return code;
 }
 
-/* The vectors of a flat segment as they lie in FAISS's memory: index_flat.c's pass over them takes a
- * sixth of the time of FAISS's own (table above). false: of another kind. */
+/* The vectors of a flat segment as they lie in FAISS's memory: index_flat.c's pass over them takes
+ * a sixth of the time of FAISS's own (table above). false: of another kind. */
 static bool borrow_flat(const retrieval_faiss *r, retrieval_flat *out)
 {
     FaissIndexIDMap2 *map = faiss_IndexIDMap2_cast(r->index);

@@ -250,6 +250,12 @@ static int by_number(const void *a, const void *b)
     return (*x > *y) - (*x < *y);
 }
 
+static bool is_stopped(const work *w)
+{
+    const atomic_bool *stop = w->options->limits.stop;
+    return stop && atomic_load_explicit(stop, memory_order_relaxed);
+}
+
 /* Ids near e by vector or by its names, ascending, each once, without e. */
 static base_status find_candidates(work *w, const store_episode *e,
                                    uint64_t *ids /* [NEAR+NAMED] */, size_t *count, base_error *err)
@@ -421,7 +427,8 @@ static base_status close_newest(work *w, uint64_t older, const findings *all,
 }
 
 /* Compare one episode with its candidates. Each direction in time is judged by itself: of the older
- * ones those that agree best are closed by it, of the newer ones those close it. */
+ * ones those that agree best are closed by it, of the newer ones those close it. Stopped before all
+ * were looked at: nothing is closed. */
 static base_status compare_one(work *w, uint64_t id, base_error *err)
 {
     store_episode e;
@@ -438,6 +445,9 @@ static base_status compare_one(work *w, uint64_t id, base_error *err)
         store_episode other;
         finding *f = &all.items[i];
         *f = (finding){.other = ids[i]};
+        if (is_stopped(w)) {
+            break;
+        }
         status = store_get(w->r->s, ids[i], &other, err);
         if (status == BASE_OK) {
             status = compare(w, &e, &other, f, err);
@@ -448,7 +458,7 @@ static base_status compare_one(work *w, uint64_t id, base_error *err)
             status = BASE_OK;
         }
     }
-    for (size_t i = 0; i < all.count && status == BASE_OK; i++) {
+    for (size_t i = 0; i < all.count && status == BASE_OK && !is_stopped(w); i++) {
         const finding *f = &all.items[i];
         bool rival = false;
         if (!holds(&all, f)) {
@@ -470,11 +480,15 @@ typedef struct id_list {
     uint64_t *ids;
     size_t count, capacity;
     bool failed;
+    const atomic_bool *stop;
 } id_list;
 
 static bool add_id(void *argument, const store_view *view)
 {
     id_list *list = argument;
+    if (list->stop && atomic_load_explicit(list->stop, memory_order_relaxed)) {
+        return false;
+    }
     if (list->count == list->capacity) {
         size_t wanted = list->capacity ? 2 * list->capacity : 1024;
         uint64_t *grown = base_realloc(list->ids, wanted * sizeof *grown);
@@ -494,7 +508,9 @@ static base_status commit_batch(work *w, uint64_t last, uint64_t *closed, base_e
 {
     store_txn *txn;
     uint64_t written = 0;
-    base_status status = store_begin(w->r->s, w->options->now_us, &txn, err);
+    base_status status = w->options->limits.only_if_free
+                             ? store_begin_within(w->r->s, w->options->now_us, 0, &txn, err)
+                             : store_begin(w->r->s, w->options->now_us, &txn, err);
     if (status != BASE_OK) {
         return status;
     }
@@ -520,20 +536,26 @@ static base_status run(work *w, const id_list *list, retrieval_supersede_receipt
                        base_error *err)
 {
     base_status status = BASE_OK;
-    size_t end = list->count;
-    if (w->options->episodes_max > 0 && w->options->episodes_max < end) {
-        end = (size_t)w->options->episodes_max;
+    size_t end = list->count, done = 0;
+    if (w->options->limits.episodes_max > 0 && w->options->limits.episodes_max < end) {
+        end = (size_t)w->options->limits.episodes_max;
     }
-    for (size_t from = 0; from < end && status == BASE_OK; from += BATCH) {
-        size_t to = end - from < BATCH ? end : from + BATCH;
+    while (done < end && status == BASE_OK && !is_stopped(w)) {
+        size_t from = done;
         w->count = 0;
-        for (size_t i = from; i < to && status == BASE_OK; i++) {
-            status = compare_one(w, list->ids[i], err);
+        while (done < end && done - from < BATCH && status == BASE_OK) {
+            size_t closings = w->count;
+            status = compare_one(w, list->ids[done], err);
+            if (is_stopped(w)) {
+                w->count = closings; /* it may not have been compared with all: next time */
+                break;
+            }
+            done++;
         }
-        if (status == BASE_OK) {
-            status = commit_batch(w, list->ids[to - 1], &receipt->closed, err);
+        if (status == BASE_OK && done > from) {
+            status = commit_batch(w, list->ids[done - 1], &receipt->closed, err);
+            receipt->compared += status == BASE_OK ? done - from : 0;
         }
-        receipt->compared += status == BASE_OK ? to - from : 0;
     }
     receipt->left = list->count - receipt->compared;
     return status;
@@ -542,7 +564,7 @@ static base_status run(work *w, const id_list *list, retrieval_supersede_receipt
 base_status retrieval_supersede(retrieval *r, const retrieval_supersede_options *options,
                                 retrieval_supersede_receipt *receipt, base_error *err)
 {
-    id_list list = {0};
+    id_list list = {.stop = options->limits.stop};
     uint64_t after = 0, damaged = 0;
     *receipt = (retrieval_supersede_receipt){0};
     base_status status = retrieval_sync(r, err);

@@ -14,17 +14,28 @@
 #ifndef RETRIEVAL_SUPERSEDE_H
 #define RETRIEVAL_SUPERSEDE_H
 
+#include <stdatomic.h>
+
 #include "retrieval/retrieval.h"
 
 /* vectors [count, dim] unit length of count texts. */
 typedef base_status retrieval_encode(void *argument, const char *const *texts, const size_t *sizes,
                                      size_t count, float *vectors, base_error *err);
 
+/* How far a call may go; all zero: to the end. */
+typedef struct retrieval_supersede_limits {
+    uint64_t episodes_max; /* compare at most so many now; 0 = all */
+    /* NULL, or: end soon (within one comparison of two episodes) when another thread sets it. What
+     * was compared until then is committed, the rest is left. */
+    const atomic_bool *stop;
+    bool only_if_free; /* BASE_BUSY at once while another process writes, instead of waiting */
+} retrieval_supersede_limits;
+
 typedef struct retrieval_supersede_options {
     int64_t now_us;           /* clock of the commits */
     retrieval_encode *encode; /* NULL: statements in other words are left open */
     void *argument;
-    uint64_t episodes_max; /* compare at most so many now; 0 = all */
+    retrieval_supersede_limits limits;
 } retrieval_supersede_options;
 
 typedef struct retrieval_supersede_receipt {

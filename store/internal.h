@@ -136,8 +136,6 @@ base_status store_load_briefs(store *s, store_db_txn *txn, const uint64_t *ids, 
 /* wait_ms 0 = one try, UINT_MAX = for ever. Afterwards the handle's environment is current. */
 base_status store_writer_lock(store *s, unsigned wait_ms, base_error *err);
 void store_writer_unlock(store *s);
-base_status store_begin_within(store *s, int64_t now_us, unsigned wait_ms, store_txn **out,
-                               base_error *err);
 /* Close and open the environment again (lock 1 or none held; guard held for writing inside). */
 base_status store_reopen(store *s, base_error *err);
 

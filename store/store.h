@@ -99,6 +99,9 @@ typedef struct store_txn store_txn;
 /* Begin the one write transaction. now_us is the clock of this commit. BASE_BUSY after
  * lock_wait_ms. */
 base_status store_begin(store *s, int64_t now_us, store_txn **txn, base_error *err);
+/* As store_begin, but BASE_BUSY after wait_ms: 0 = one try, UINT_MAX = for ever. */
+base_status store_begin_within(store *s, int64_t now_us, unsigned wait_ms, store_txn **txn,
+                               base_error *err);
 /* Durable when BASE_OK. The catalogue follows (its failure is logged and healed at the next open,
  * never an error here). The handle is gone in every case. */
 base_status store_commit(store_txn *txn, base_error *err);

@@ -7,6 +7,11 @@
 
 #include <cmocka.h>
 
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <sys/file.h>
+#include <unistd.h>
+
 #include "folder_testing.h"
 #include "retrieval/supersede.h"
 
@@ -47,6 +52,8 @@ static void put_lines(store *s, const line *lines, size_t count)
 }
 
 static size_t encoded; /* frames and values that were asked for */
+static size_t stop_at; /* set `stopped` when so many were encoded; 0 = never */
+static atomic_bool stopped;
 
 /* Frames that speak of heading lie on one axis, others on another. */
 static base_status encode(void *argument, const char *const *texts, const size_t *sizes,
@@ -60,6 +67,9 @@ static base_status encode(void *argument, const char *const *texts, const size_t
         vectors[i * DIM + (strstr(texts[i], "head") ? 0 : 1)] = 1;
         encoded++;
     }
+    if (stop_at > 0 && encoded >= stop_at) {
+        atomic_store(&stopped, true);
+    }
     return BASE_OK;
 }
 
@@ -68,10 +78,27 @@ static retrieval_supersede_receipt supersede(store *s, uint64_t max)
     retrieval *r = NULL;
     retrieval_supersede_receipt receipt;
     retrieval_supersede_options options = {
-        .now_us = 900 * DAY, .encode = encode, .episodes_max = max};
+        .now_us = 900 * DAY, .encode = encode, .limits.episodes_max = max};
     assert_ok(retrieval_open(s, DIM, &r, err));
     assert_ok(retrieval_supersede(r, &options, &receipt, err));
     retrieval_close(r);
+    return receipt;
+}
+
+/* A comparison that another thread ends when `at` frames or values were encoded. */
+static retrieval_supersede_receipt supersede_until(store *s, size_t at)
+{
+    retrieval *r = NULL;
+    retrieval_supersede_receipt receipt;
+    retrieval_supersede_options options = {
+        .now_us = 900 * DAY, .encode = encode, .limits.stop = &stopped};
+    encoded = 0;
+    stop_at = at;
+    atomic_store(&stopped, false);
+    assert_ok(retrieval_open(s, DIM, &r, err));
+    assert_ok(retrieval_supersede(r, &options, &receipt, err));
+    retrieval_close(r);
+    stop_at = 0;
     return receipt;
 }
 
@@ -190,10 +217,71 @@ static void test_the_comparison_goes_on_where_it_was(void **state)
     store_close(s);
 }
 
+/* Goal: stopped in the middle, what was compared is kept and what was not is compared later;
+ * nothing is closed by half of a comparison. */
+static void test_a_stopped_comparison_loses_nothing(void **state)
+{
+    const char *path = *state;
+    store *s = open_at(path);
+    static const line lines[] = {{"a", "The head of Northgate Library is Ada Brandt.", 1},
+                                 {"b", "Northgate Library is headed by Otto Lenz.", 2},
+                                 {"c", "Southgate Library is headed by Ida Moe.", 3},
+                                 {"d", "The head of Southgate Library is Ruth Olsen.", 4}};
+    put_lines(s, lines, 4);
+    uint64_t commit = store_last_commit(s);
+    retrieval_supersede_receipt receipt = supersede_until(s, 1);
+    assert_int_equal(receipt.compared, 0);
+    assert_int_equal(receipt.closed, 0);
+    assert_int_equal(receipt.left, 4);
+    assert_int_equal(store_last_commit(s), commit); /* and nothing is written for nothing */
+    check_closed(s, 1, 0, 0);
+    receipt = supersede_until(s, 5); /* in the comparison of the third with the fourth */
+    assert_int_equal(receipt.compared, 2);
+    assert_int_equal(receipt.left, 2);
+    check_closed(s, 1, 2, 2);
+    check_closed(s, 3, 0, 0);
+    receipt = supersede(s, 0);
+    assert_int_equal(receipt.compared, 2);
+    assert_int_equal(receipt.left, 0);
+    check_closed(s, 3, 4, 4);
+    store_close(s);
+}
+
+/* Goal: where asked to, it does not wait for another writer. */
+static void test_a_busy_store_is_left_alone(void **state)
+{
+    const char *path = *state;
+    store *s = open_at(path);
+    static const line lines[] = {{"a", "The head of Northgate Library is Ada Brandt.", 1},
+                                 {"b", "The head of Northgate Library is Otto Lenz.", 2}};
+    put_lines(s, lines, 2);
+    char lock[4200];
+    snprintf(lock, sizeof lock, "%s/writer.lock", path);
+    int fd = open(lock, O_RDWR);
+    assert_true(fd >= 0);
+    assert_int_equal(flock(fd, LOCK_EX), 0); /* of this open file: as another process would */
+    retrieval *r = NULL;
+    retrieval_supersede_receipt receipt;
+    retrieval_supersede_options options = {
+        .now_us = 900 * DAY, .encode = encode, .limits.only_if_free = true};
+    assert_ok(retrieval_open(s, DIM, &r, err));
+    base_error why;
+    assert_int_equal(retrieval_supersede(r, &options, &receipt, &why), BASE_BUSY);
+    check_closed(s, 1, 0, 0);
+    close(fd);
+    assert_ok(retrieval_supersede(r, &options, &receipt, err));
+    check_closed(s, 1, 2, 2);
+    retrieval_close(r);
+    store_close(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_newer_closes_older, make_folder, drop_folder),
+        cmocka_unit_test_setup_teardown(test_a_stopped_comparison_loses_nothing, make_folder,
+                                        drop_folder),
+        cmocka_unit_test_setup_teardown(test_a_busy_store_is_left_alone, make_folder, drop_folder),
         cmocka_unit_test_setup_teardown(test_a_late_arrival_finds_its_place, make_folder,
                                         drop_folder),
         cmocka_unit_test_setup_teardown(test_what_is_said_at_once_stands_side_by_side, make_folder,
