@@ -2,8 +2,8 @@
 
 A template, one a line, is [title, text, [[questions, answer], ...], questions that the note does
 not answer].  In all of its strings {name:kind} is a value of worlds.value or VALUES,
-{name=one|another} a choice, and {name} the same again.  The answer stands verbatim in the text.  Notes are cut into episodes as
-the engine cuts them, so a question's note may be a part of the text.
+{name=one|another} a choice, and {name} the same again.  The answer stands verbatim in the text.
+Notes are cut into episodes as the engine cuts them, so a question's note may be a part of the text.
 
 Every eighth template is never trained on: whether reading carries over to new notes is measured
 with those.
