@@ -19,11 +19,16 @@ static void put_u32(gguf_keys *k, uint32_t value)
     put(k, bytes, sizeof bytes);
 }
 
-void gguf_keys_element(gguf_keys *k, const char *text, size_t size)
+static void put_u64(gguf_keys *k, uint64_t value)
 {
     uint8_t bytes[8];
-    base_put_u64(bytes, size);
+    base_put_u64(bytes, value);
     put(k, bytes, sizeof bytes);
+}
+
+void gguf_keys_element(gguf_keys *k, const char *text, size_t size)
+{
+    put_u64(k, size);
     put(k, text, size);
 }
 
@@ -62,11 +67,9 @@ void gguf_keys_text(gguf_keys *k, const char *key, const char *value, size_t siz
 
 void gguf_keys_array(gguf_keys *k, const char *key, uint32_t type, size_t count)
 {
-    uint8_t bytes[8];
     begin(k, key, TYPE_ARRAY);
     put_u32(k, type);
-    base_put_u64(bytes, count);
-    put(k, bytes, sizeof bytes);
+    put_u64(k, count);
 }
 
 void gguf_keys_number(gguf_keys *k, uint32_t type, int32_t value)
@@ -78,11 +81,31 @@ void gguf_keys_number(gguf_keys *k, uint32_t type, int32_t value)
     }
 }
 
+void gguf_keys_copy(gguf_keys *k, const void *bytes, size_t size)
+{
+    put(k, bytes, size);
+    k->count++;
+}
+
+void gguf_keys_tensor(gguf_keys *k, const char *name, uint32_t type, size_t columns, size_t rows,
+                      uint64_t offset)
+{
+    gguf_keys_element(k, name, strlen(name));
+    put_u32(k, rows ? 2 : 1);
+    put_u64(k, columns);
+    if (rows) {
+        put_u64(k, rows);
+    }
+    put_u32(k, type);
+    put_u64(k, offset);
+    k->tensors++;
+}
+
 base_status gguf_keys_file(const gguf_keys *k, base_buffer *out)
 {
     uint8_t head[24] = {'G', 'G', 'U', 'F'};
     base_put_u32(head + 4, 3);
-    base_put_u64(head + 8, 0);
+    base_put_u64(head + 8, k->tensors);
     base_put_u64(head + 16, k->count);
     base_status status = k->status ? k->status : base_buffer_append(out, head, sizeof head);
     return status ? status : base_buffer_append(out, k->bytes.data, k->bytes.size);

@@ -1,5 +1,5 @@
-/* engine/gguf_keys.h: write the metadata of a GGUF v3 file. The first failure stays in status, and
- * everything behind it does nothing. */
+/* engine/gguf_keys.h: write the head of a GGUF v3 file: metadata, and behind it the table of
+ * tensors. The first failure stays in status, and everything behind it does nothing. */
 #ifndef ENGINE_GGUF_KEYS_H
 #define ENGINE_GGUF_KEYS_H
 
@@ -11,8 +11,8 @@
 
 typedef struct gguf_keys {
     base_buffer bytes; /* released by the caller */
-    size_t count;
-    base_status status;
+    size_t count, tensors;
+    base_status status; /* BASE_NO_MEMORY at most */
 } gguf_keys;
 
 enum { GGUF_KEYS_U8 = 0, GGUF_KEYS_I32 = 5, GGUF_KEYS_TEXT = 8 }; /* types of elements */
@@ -25,7 +25,13 @@ void gguf_keys_text(gguf_keys *k, const char *key, const char *value, size_t siz
 void gguf_keys_array(gguf_keys *k, const char *key, uint32_t type, size_t count);
 void gguf_keys_number(gguf_keys *k, uint32_t type, int32_t value);
 void gguf_keys_element(gguf_keys *k, const char *text, size_t size);
-/* A whole file with these keys and no tensors, appended to out. */
+/* A key with its value, as gguf_key_bytes gives it. */
+void gguf_keys_copy(gguf_keys *k, const void *bytes, size_t size);
+/* An entry of the table of tensors, behind all keys. rows 0: a vector; offset: of its data behind
+ * the aligned head. */
+void gguf_keys_tensor(gguf_keys *k, const char *name, uint32_t type, size_t columns, size_t rows,
+                      uint64_t offset);
+/* The whole head, appended to out. */
 base_status gguf_keys_file(const gguf_keys *k, base_buffer *out);
 
 #endif

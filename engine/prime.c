@@ -9,14 +9,13 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/bytes.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/rng.h"
+#include "engine/gguf_keys.h"
 #include "engine/model.h"
 
 enum { WINDOW_DEFAULT = 1024, CONV_KERNEL = 4, NAME_SIZE = 96 };
-enum { TYPE_U8 = 0, TYPE_U32 = 4, TYPE_F32 = 6, TYPE_BOOL = 7, TYPE_TEXT = 8, TYPE_ARRAY = 9 };
 
 typedef struct new_tensor {
     char name[NAME_SIZE];
@@ -33,68 +32,12 @@ typedef struct priming {
     base_rng rng;
     new_tensor *tensors;
     size_t count, capacity;
-    base_buffer keys;
-    size_t key_count;
+    gguf_keys head;
     base_status status; /* the first failure: everything behind it does nothing */
     base_error *err;
 } priming;
 
 /* --- keys ------------------------------------------------------------------------------------- */
-
-static void put(priming *p, const void *data, size_t size)
-{
-    if (!p->status && base_buffer_append(&p->keys, data, size)) {
-        p->status = base_fail(p->err, BASE_NO_MEMORY, "no memory for the hybrid");
-    }
-}
-
-static void put_u32(priming *p, uint32_t value)
-{
-    uint8_t bytes[4];
-    base_put_u32(bytes, value);
-    put(p, bytes, sizeof bytes);
-}
-
-static void put_text(priming *p, const char *text, size_t size)
-{
-    uint8_t bytes[8];
-    base_put_u64(bytes, size);
-    put(p, bytes, sizeof bytes);
-    put(p, text, size);
-}
-
-static void put_key(priming *p, const char *key, uint32_t type)
-{
-    put_text(p, key, strlen(key));
-    put_u32(p, type);
-    p->key_count++;
-}
-
-static void key_u32(priming *p, const char *key, size_t value)
-{
-    put_key(p, key, TYPE_U32);
-    put_u32(p, (uint32_t)value);
-}
-
-static void key_text(priming *p, const char *key, const char *value)
-{
-    put_key(p, key, TYPE_TEXT);
-    put_text(p, value, strlen(value));
-}
-
-static void key_f32(priming *p, const char *key, float value)
-{
-    uint8_t bytes[4];
-    base_put_f32(bytes, value);
-    put_key(p, key, TYPE_F32);
-    put(p, bytes, sizeof bytes);
-}
-
-static void key_true(priming *p, const char *key)
-{
-    put_key(p, key, TYPE_BOOL);
-    put(p, &(uint8_t){1}, 1);
-}
 
 static bool chosen(const priming *p, size_t layer)
 {
@@ -105,9 +48,11 @@ static void write_keys(priming *p)
 {
     const gguf_file *file = p->model->file;
     size_t window = p->options->window ? p->options->window : WINDOW_DEFAULT;
-    uint8_t count[8];
-    key_text(p, "general.architecture", "bmojo");
-    key_text(p, "bmojo.base_architecture", p->model->architecture);
+    const char *mixer = mixer_name(p->options->mixer);
+    gguf_keys *k = &p->head;
+    gguf_keys_text(k, "general.architecture", "bmojo", 5);
+    gguf_keys_text(k, "bmojo.base_architecture", p->model->architecture,
+                   strlen(p->model->architecture));
     for (size_t i = 0; i < gguf_key_count(file); i++) {
         gguf_text key;
         char ignored[8];
@@ -115,28 +60,24 @@ static void write_keys(priming *p)
         gguf_key_at(file, i, &key, ignored, sizeof ignored);
         const uint8_t *bytes = gguf_key_bytes(file, i, &size);
         if (key.size != 20 || memcmp(key.data, "general.architecture", 20) != 0) {
-            put(p, bytes, size);
-            p->key_count++;
+            gguf_keys_copy(k, bytes, size);
         }
     }
-    put_key(p, "bmojo.layer_kinds", TYPE_ARRAY);
-    put_u32(p, TYPE_U8);
-    base_put_u64(count, p->model->shape.layers);
-    put(p, count, sizeof count);
+    gguf_keys_array(k, "bmojo.layer_kinds", GGUF_KEYS_U8, p->model->shape.layers);
     for (size_t i = 0; i < p->model->shape.layers; i++) {
-        put(p, &(uint8_t){chosen(p, i)}, 1);
+        gguf_keys_number(k, GGUF_KEYS_U8, chosen(p, i));
     }
-    key_u32(p, "bmojo.window", window);
-    key_u32(p, "bmojo.attention_window", 2 * window);
-    key_u32(p, "bmojo.sinks", CORE_SINKS_MIN);
-    key_true(p, "bmojo.fading_residual");
-    key_true(p, "bmojo.tied");
-    key_text(p, "bmojo.ssm.kind", mixer_name(p->options->mixer));
-    key_u32(p, "bmojo.ssm.conv_kernel", CONV_KERNEL);
-    key_f32(p, "bmojo.ssm.norm_eps", p->options->mixer == MIXER_GKA ? 1e-6f : 1e-5f);
+    gguf_keys_u32(k, "bmojo.window", window);
+    gguf_keys_u32(k, "bmojo.attention_window", 2 * window);
+    gguf_keys_u32(k, "bmojo.sinks", CORE_SINKS_MIN);
+    gguf_keys_bool(k, "bmojo.fading_residual", true);
+    gguf_keys_bool(k, "bmojo.tied", true);
+    gguf_keys_text(k, "bmojo.ssm.kind", mixer, strlen(mixer));
+    gguf_keys_u32(k, "bmojo.ssm.conv_kernel", CONV_KERNEL);
+    gguf_keys_f32(k, "bmojo.ssm.norm_eps", p->options->mixer == MIXER_GKA ? 1e-6 : 1e-5);
     if (p->options->mixer == MIXER_GKA) {
-        key_u32(p, "bmojo.ssm.iterations", 30);
-        key_f32(p, "bmojo.ssm.ridge", 0.02f);
+        gguf_keys_u32(k, "bmojo.ssm.iterations", 30);
+        gguf_keys_f32(k, "bmojo.ssm.ridge", 0.02);
     }
 }
 
@@ -347,29 +288,12 @@ static void write_file(priming *p, const char *to)
     uint64_t alignment = 32, offset = 0;
     (void)gguf_get_u64(p->model->file, "general.alignment", &alignment);
     base_buffer out = {0};
-    uint8_t head[24];
-    memcpy(head, "GGUF", 4);
-    base_put_u32(head + 4, 3);
-    base_put_u64(head + 8, p->count);
-    base_put_u64(head + 16, p->key_count);
-    for (size_t i = 0; i < p->count; i++) { /* behind the keys: the table of tensors */
+    for (size_t i = 0; i < p->count; i++) {
         const new_tensor *t = &p->tensors[i];
-        uint8_t number[8];
-        put_text(p, t->name, strlen(t->name));
-        put_u32(p, t->rows ? 2 : 1);
-        base_put_u64(number, t->columns);
-        put(p, number, sizeof number);
-        if (t->rows) {
-            base_put_u64(number, t->rows);
-            put(p, number, sizeof number);
-        }
-        put_u32(p, t->type);
-        base_put_u64(number, offset);
-        put(p, number, sizeof number);
+        gguf_keys_tensor(&p->head, t->name, t->type, t->columns, t->rows, offset);
         offset += (t->size + alignment - 1) / alignment * alignment;
     }
-    if (!p->status && (base_buffer_append(&out, head, sizeof head) ||
-                       base_buffer_append(&out, p->keys.data, p->keys.size))) {
+    if (!p->status && gguf_keys_file(&p->head, &out)) {
         p->status = base_fail(p->err, BASE_NO_MEMORY, "no memory for the hybrid");
     }
     pad(p, &out, (size_t)alignment);
@@ -423,7 +347,7 @@ base_status prime_model(const char *from, const char *to, const prime_options *o
         base_free(p.tensors[i].owned);
     }
     base_free(p.tensors);
-    base_buffer_free(&p.keys);
+    base_buffer_free(&p.head.bytes);
     core_model_close(model);
     return p.status;
 }
