@@ -15,12 +15,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/bytes.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "engine/core.h"
+#include "tests/unit/golden_logits.h"
 
-enum { V = 64, L = 40 };
+enum { V = GOLDEN_VOCABULARY, L = GOLDEN_TOKENS };
 
 static void read_file(const char *name, base_buffer *out)
 {
@@ -37,38 +37,26 @@ static void test_logits_match_transformers(void **state)
     (void)state;
     static const char *const names[] = {"qwen2", "qwen3"};
     for (size_t i = 0; i < 2; i++) {
-        char name[64], path[512];
-        base_buffer file = {0};
+        char path[512];
         base_error err = {0};
         core_model *model = NULL;
         core_stream *stream = NULL;
         int32_t ids[L];
-        float *logits = base_calloc(L, V * sizeof *logits), worst = 0, largest = 0;
-        snprintf(name, sizeof name, "%s.logits", names[i]);
-        read_file(name, &file);
+        float logits[L][V], expected[L][V], error;
         snprintf(path, sizeof path, "%s/tests/golden/%s.gguf", EIDETIC_SOURCE_DIR, names[i]);
         core_stream_options options = {
             .slots_max = 64, .kv_f32 = true, .activations = KERNEL_ACT_F32};
-        assert_int_equal(file.size, 8 + 4 * L * (V + 1));
-        for (size_t t = 0; t < L; t++) {
-            ids[t] = (int32_t)base_get_u32((const uint8_t *)file.data + 8 + 4 * t);
-        }
+        assert_true(golden_read(names[i], ids, expected));
         if (core_model_open(path, NULL, &model, &err) ||
             core_stream_open(model, &options, &stream, &err) ||
-            core_run(stream, ids, L, logits, L, &err)) {
+            core_run(stream, ids, L, logits[0], L, &err)) {
             fail_msg("%s", err.text);
         }
-        for (size_t t = 0; t < L * V; t++) {
-            float e = base_get_f32((const uint8_t *)file.data + 8 + 4 * L + 4 * t);
-            worst = fmaxf(worst, fabsf(logits[t] - e));
-            largest = fmaxf(largest, fabsf(e));
-        }
-        printf("%s: %.1e\n", names[i], (double)(worst / largest));
-        assert_true(worst / largest < 1e-5f);
+        error = golden_error(logits[0], expected[0], L * V);
+        printf("%s: %.1e\n", names[i], (double)error);
+        assert_true(error < 1e-5f);
         core_stream_close(stream);
         core_model_close(model);
-        base_buffer_free(&file);
-        base_free(logits);
     }
 }
 

@@ -17,30 +17,18 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/bytes.h"
-#include "base/file.h"
 #include "base/mem.h"
 #include "base/rng.h"
 #include "engine/core.h"
+#include "tests/unit/golden_logits.h"
 
-enum { V = 64, L = 40, MANY = 200, MODELS = 3, GRANITE = 2 };
+enum { V = GOLDEN_VOCABULARY, L = GOLDEN_TOKENS, MANY = 200, MODELS = 3, GRANITE = 2 };
 
 static const char *const names[MODELS] = {"mamba2", "mamba2_groups", "granitehybrid"};
 static core_model *models[MODELS];
 static float expected[MODELS][L][V];
 static int32_t ids[MODELS][L], random_ids[MANY];
 static base_pool *pool;
-
-static void read_golden(const char *name, const char *end, base_buffer *out)
-{
-    char path[512];
-    base_error err = {0};
-    snprintf(path, sizeof path, "%s/tests/golden/%s%s", EIDETIC_SOURCE_DIR, name, end);
-    if (base_file_read(path, 1 << 20, out, &err)) {
-        fprintf(stderr, "%s\n", err.text);
-        exit(1);
-    }
-}
 
 static int set_up(void **state)
 {
@@ -56,21 +44,14 @@ static int set_up(void **state)
     }
     for (size_t i = 0; i < MODELS; i++) {
         char path[512];
-        base_buffer file = {0};
         snprintf(path, sizeof path, "%s/tests/golden/%s.gguf", EIDETIC_SOURCE_DIR, names[i]);
-        read_golden(names[i], ".logits", &file);
-        if (core_model_open(path, NULL, &models[i], &err) || file.size != 8 + 4 * L * (V + 1)) {
+        if (core_model_open(path, NULL, &models[i], &err)) {
             fprintf(stderr, "%s\n", err.text);
             return -1;
         }
-        const uint8_t *at = (const uint8_t *)file.data + 8;
-        for (size_t t = 0; t < L; t++, at += 4) {
-            ids[i][t] = (int32_t)base_get_u32(at);
+        if (!golden_read(names[i], ids[i], expected[i])) {
+            return -1;
         }
-        for (size_t t = 0; t < L * V; t++, at += 4) {
-            expected[i][t / V][t % V] = base_get_f32(at);
-        }
-        base_buffer_free(&file);
     }
     return 0;
 }
@@ -100,38 +81,21 @@ static core_stream *open_stream(size_t model, size_t window, base_pool *threads)
     return stream;
 }
 
-/* In passes of `pass` tokens; logits [count, V] or NULL. */
-static void run(core_stream *stream, const int32_t *tokens, size_t count, size_t pass,
-                float (*logits)[V])
-{
-    for (size_t t = 0; t < count; t += pass) {
-        size_t n = count - t < pass ? count - t : pass;
-        base_error err = {0};
-        if (core_run(stream, tokens + t, n, logits ? logits[t] : NULL, logits ? n : 0, &err)) {
-            fail_msg("%s", err.text);
-        }
-    }
-}
-
 static void test_logits_match_transformers_in_any_passes(void **state)
 {
     (void)state;
     const size_t passes[] = {1, 5, 40};
     for (size_t i = 0; i < MODELS; i++) {
-        float worst = 0, largest = 0;
+        float worst = 0;
         for (size_t p = 0; p < 3; p++) {
             float logits[L][V];
             core_stream *stream = open_stream(i, 0, p % 2 ? pool : NULL);
-            run(stream, ids[i], L, passes[p], logits);
-            for (size_t j = 0; j < L * V; j++) {
-                float e = expected[i][j / V][j % V];
-                worst = fmaxf(worst, fabsf(logits[j / V][j % V] - e));
-                largest = fmaxf(largest, fabsf(e));
-            }
+            golden_run(stream, ids[i], L, passes[p], logits);
+            worst = fmaxf(worst, golden_error(logits[0], expected[i][0], L * V));
             core_stream_close(stream);
         }
-        printf("%s: %.1e\n", names[i], (double)(worst / largest));
-        assert_true(worst / largest < 1e-5f);
+        printf("%s: %.1e\n", names[i], (double)worst);
+        assert_true(worst < 1e-5f);
     }
 }
 
@@ -143,8 +107,8 @@ static void test_passes_of_up_to_16_give_the_bits_of_steps(void **state)
     for (size_t i = 0; i < 2 * MODELS; i++) {
         core_stream *a = open_stream(i / 2, i % 2 ? 12 : 0, NULL);
         core_stream *b = open_stream(i / 2, i % 2 ? 12 : 0, pool);
-        run(a, random_ids, MANY, 1, steps);
-        run(b, random_ids, MANY, i % 2 ? 3 : 16, many);
+        golden_run(a, random_ids, MANY, 1, steps);
+        golden_run(b, random_ids, MANY, i % 2 ? 3 : 16, many);
         assert_memory_equal(steps, many, sizeof steps);
         assert_true(core_has_state(a));
         core_stream_close(a);
@@ -160,14 +124,14 @@ static void test_dropped_tokens_leave_no_trace_in_the_states(void **state)
         for (size_t e = 0; e < sizeof ends / sizeof *ends; e++) {
             float once[8][V], again[8][V];
             core_stream *a = open_stream(i, 0, NULL);
-            run(a, random_ids, ends[e], 64, NULL);
-            run(a, random_ids + 100, 8, 1, once);
+            golden_run(a, random_ids, ends[e], 64, NULL);
+            golden_run(a, random_ids + 100, 8, 1, once);
             for (size_t d = 0; d < sizeof drops / sizeof *drops; d++) {
                 core_stream *b = open_stream(i, 0, pool);
-                run(b, random_ids, ends[e], 64, NULL);
-                run(b, random_ids + 50, drops[d], 7, NULL);
+                golden_run(b, random_ids, ends[e], 64, NULL);
+                golden_run(b, random_ids + 50, drops[d], 7, NULL);
                 core_window_remove(b, ends[e], drops[d]);
-                run(b, random_ids + 100, 8, 3, again);
+                golden_run(b, random_ids + 100, 8, 3, again);
                 assert_memory_equal(once, again, sizeof once);
                 core_stream_close(b);
             }
@@ -183,10 +147,10 @@ static void test_an_emptied_window_begins_anew(void **state)
     for (size_t i = 0; i < MODELS; i++) {
         float once[8][V], again[8][V];
         core_stream *stream = open_stream(i, 0, NULL);
-        run(stream, random_ids, 8, 1, once);
-        run(stream, random_ids, 120, 64, NULL);
+        golden_run(stream, random_ids, 8, 1, once);
+        golden_run(stream, random_ids, 120, 64, NULL);
         core_window_remove(stream, 0, core_slots(stream));
-        run(stream, random_ids, 8, 1, again);
+        golden_run(stream, random_ids, 8, 1, again);
         assert_memory_equal(once, again, sizeof once);
         core_stream_close(stream);
     }
@@ -201,17 +165,17 @@ static void test_a_memory_reaches_the_attention_layers(void **state)
     core_stream *donor = open_stream(GRANITE, 0, NULL), *pure = open_stream(0, 0, NULL);
     assert_int_equal(core_block_bytes(pure, BLOCK), 0);
     void *block = base_alloc(core_block_bytes(donor, BLOCK));
-    run(donor, random_ids + 50, 30, 64, NULL);
+    golden_run(donor, random_ids + 50, 30, 64, NULL);
     core_block_read(donor, 10, BLOCK, block);
     for (size_t i = 0; i < 3; i++) {
         core_stream *stream = open_stream(GRANITE, 0, NULL);
-        run(stream, random_ids, AT, 64, NULL);
+        golden_run(stream, random_ids, AT, 64, NULL);
         if (i > 0) {
             float bias = i == 1 ? -INFINITY : 0.0f;
             assert_int_equal(core_window_insert(stream, AT, BLOCK, block, bias, 1, NULL), BASE_OK);
         }
-        run(stream, random_ids + 30, 3, 1, NULL);
-        run(stream, random_ids, 1, 1, &logits[i]);
+        golden_run(stream, random_ids + 30, 3, 1, NULL);
+        golden_run(stream, random_ids, 1, 1, &logits[i]);
         core_stream_close(stream);
     }
     assert_memory_equal(logits[0], logits[1], sizeof logits[0]); /* nothing rotates here */
@@ -227,18 +191,18 @@ static void test_a_restored_state_continues_with_the_same_bits(void **state)
     for (size_t i = 0; i < MODELS; i++) {
         float once[20][V], again[20][V];
         core_stream *a = open_stream(i, 0, NULL), *b = open_stream(i, 0, pool);
-        run(a, random_ids, 77, 64, NULL);
+        golden_run(a, random_ids, 77, 64, NULL);
         size_t size = core_state_bytes(a);
         uint8_t *bytes = base_alloc(size);
         core_state_save(a, bytes);
-        run(b, random_ids + 90, 50, 64, NULL); /* something else before */
+        golden_run(b, random_ids + 90, 50, 64, NULL); /* something else before */
         assert_int_equal(core_state_restore(b, bytes, size, NULL), BASE_OK);
-        run(a, random_ids + 100, 10, 1, once);
-        run(b, random_ids + 100, 10, 5, again);
+        golden_run(a, random_ids + 100, 10, 1, once);
+        golden_run(b, random_ids + 100, 10, 5, again);
         core_window_remove(a, 71, 16); /* running again works behind a restored state, too */
         core_window_remove(b, 71, 16);
-        run(a, random_ids + 150, 10, 1, once + 10);
-        run(b, random_ids + 150, 10, 1, again + 10);
+        golden_run(a, random_ids + 150, 10, 1, once + 10);
+        golden_run(b, random_ids + 150, 10, 1, again + 10);
         assert_memory_equal(once, again, sizeof once);
         for (size_t at = 0; at < size; at += at < 200 ? 7 : 9973) { /* any flipped bit, anywhere */
             bytes[at] ^= 4;
@@ -248,6 +212,16 @@ static void test_a_restored_state_continues_with_the_same_bits(void **state)
         base_free(bytes);
         core_stream_close(a);
         core_stream_close(b);
+    }
+}
+
+static void read_model(const char *name, base_buffer *out)
+{
+    char path[512];
+    base_error err = {0};
+    snprintf(path, sizeof path, "%s/tests/golden/%s.gguf", EIDETIC_SOURCE_DIR, name);
+    if (base_file_read(path, 1 << 20, out, &err)) {
+        fail_msg("%s", err.text);
     }
 }
 
@@ -261,7 +235,7 @@ static void refuse(const char *name, const char *what, size_t skip, const void *
     base_error err = {0};
     core_model *model = NULL;
     char path[] = "/tmp/eidetic-broken-XXXXXX";
-    read_golden(name, ".gguf", &file);
+    read_model(name, &file);
     char *at = file.data;
     while (memcmp(at, what, strlen(what)) != 0) {
         at++;
