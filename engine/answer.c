@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "base/text.h"
+#include "engine/words.h"
 
 /* A memory was used if it got this share of attention (mean over layers, heads and answer tokens;
  * semantics §2). */
@@ -56,6 +56,10 @@ base_status session_note_text(engine_session *s, int32_t id, bool last, base_err
             return base_fail(err, status, "no memory for the answer");
         }
     }
+    bool whole;
+    if (!last && session_refuses(s, &whole)) {
+        return BASE_OK;
+    }
     size_t end = s->text.size - (last ? 0 : unfinished_bytes(s->text.data, s->text.size));
     if (s->options.on_text && end > s->text_sent) {
         s->options.on_text(s->options.on_text_argument, s->text.data + s->text_sent,
@@ -83,66 +87,6 @@ base_status session_queue_write(engine_session *s, session_write write_take, bas
 
 /* --- citations -------------------------------------------------------------------------------- */
 
-/* Words that carry no content in English; an answer of only these cites by attention alone. */
-static const char *const function_words[] = {
-    "a",    "an",   "the",  "of",   "in",    "on",   "at",    "to",   "for",  "by",   "with",
-    "from", "as",   "is",   "are",  "was",   "were", "be",    "been", "it",   "its",  "this",
-    "that", "and",  "or",   "not",  "no",    "yes",  "he",    "she",  "they", "his",  "her",
-    "their", "has", "have", "had",  "which", "who",  "what",  "when", "where"};
-
-static bool is_function_word(const char *word, size_t size)
-{
-    for (size_t i = 0; i < sizeof function_words / sizeof *function_words; i++) {
-        if (strlen(function_words[i]) == size && memcmp(function_words[i], word, size) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* Next word of lower-cased text from *at; digits with inner '.', '-', ':' stay one word ("3.11.4",
- * "2024-05-01"). */
-static bool next_word(const char *text, size_t size, size_t *at, const char **word, size_t *length)
-{
-    while (*at < size && !base_is_word_byte(text[*at])) {
-        ++*at;
-    }
-    size_t begin = *at;
-    while (*at < size) {
-        char c = text[*at];
-        bool inner = (c == '.' || c == '-' || c == ':') && *at > begin && *at + 1 < size &&
-                     text[*at + 1] >= '0' && text[*at + 1] <= '9';
-        if (!base_is_word_byte(c) && !inner) {
-            break;
-        }
-        ++*at;
-    }
-    *word = text + begin;
-    *length = *at - begin;
-    return *length > 0;
-}
-
-static void lower(base_buffer *text)
-{
-    for (size_t i = 0; i < text->size; i++) {
-        if (text->data[i] >= 'A' && text->data[i] <= 'Z') {
-            text->data[i] = (char)(text->data[i] + ('a' - 'A'));
-        }
-    }
-}
-
-static bool holds_word(const base_buffer *text, const char *word, size_t length)
-{
-    const char *other;
-    size_t at = 0, other_length;
-    while (next_word(text->data, text->size, &at, &other, &other_length)) {
-        if (other_length == length && memcmp(other, word, length) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* Do all content words of the answer that are not the question's stand in the episode? None left:
  * no. */
 static base_status holds_answer(const engine_session *s, const store_episode *episode, bool *holds)
@@ -155,15 +99,16 @@ static base_status holds_answer(const engine_session *s, const store_episode *ep
         (status = base_buffer_append(&text, episode->text, episode->text_size))) {
         goto done;
     }
-    lower(&answer);
-    lower(&question);
-    lower(&text);
+    session_words_lower(&answer);
+    session_words_lower(&question);
+    session_words_lower(&text);
     const char *word;
     size_t at = 0, length, content = 0, held = 0;
-    while (next_word(answer.data ? answer.data : "", answer.size, &at, &word, &length)) {
-        if (!is_function_word(word, length) && !holds_word(&question, word, length)) {
+    while (session_words_next(answer.data ? answer.data : "", answer.size, &at, &word, &length)) {
+        if (!session_words_is_function(word, length) &&
+            !session_words_hold(&question, word, length)) {
             content++;
-            held += holds_word(&text, word, length);
+            held += session_words_hold(&text, word, length);
         }
     }
     *holds = content > 0 && held == content;
@@ -293,13 +238,39 @@ static base_status cite(engine_session *s, base_error *err)
     return status;
 }
 
-static bool says_not_held(const base_buffer *text)
+/* Where the text begins to say something. */
+static const char *without_blanks(const base_buffer *text, size_t *size)
 {
-    size_t length = strlen(PROMPT_NOT_HELD), begin = 0;
+    size_t begin = 0;
     while (begin < text->size && (text->data[begin] == ' ' || text->data[begin] == '\n')) {
         begin++;
     }
-    return text->size - begin >= length && memcmp(text->data + begin, PROMPT_NOT_HELD, length) == 0;
+    *size = text->size - begin;
+    return text->size ? text->data + begin : "";
+}
+
+static bool says_not_held(const base_buffer *text)
+{
+    size_t size, length = strlen(PROMPT_NOT_HELD);
+    const char *said = without_blanks(text, &size);
+    return size >= length && memcmp(said, PROMPT_NOT_HELD, length) == 0;
+}
+
+bool session_refuses(const engine_session *s, bool *whole)
+{
+    size_t size, length = strlen(PROMPT_NOT_HELD);
+    const char *said = without_blanks(&s->text, &size);
+    *whole = size == length;
+    return size <= length && memcmp(said, PROMPT_NOT_HELD, size) == 0;
+}
+
+void session_drop_answer(engine_session *s)
+{
+    engine_answer *answer = s->answer;
+    base_buffer_clear(&s->text);
+    while (answer->token_count > 0 && answer->tokens[answer->token_count - 1].answer) {
+        answer->token_count--;
+    }
 }
 
 base_status session_finish_answer(engine_session *s, base_error *err)

@@ -133,7 +133,7 @@ static void move_marks(engine_session *s, size_t at, ptrdiff_t shift, size_t *al
     }
 }
 
-static void evict(engine_session *s, size_t resident, size_t *also)
+void session_evict(engine_session *s, size_t resident, size_t *also)
 {
     size_t end = s->window.residents[resident].at + s->window.residents[resident].count;
     ptrdiff_t count = (ptrdiff_t)s->window.residents[resident].count;
@@ -149,7 +149,7 @@ static void make_room(engine_session *s, size_t slots, size_t *also)
            (s->window.resident_count >= s->options.memories_max ||
             splice_resident_slots(&s->window) + slots > s->options.memory_slots_max ||
             splice_free_slots(&s->window) < slots)) {
-        evict(s, splice_weakest(&s->window), also);
+        session_evict(s, splice_weakest(&s->window), also);
     }
 }
 

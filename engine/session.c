@@ -1,14 +1,13 @@
 /* engine/session.c: the loop. Start reading here.
  *
  *   read the question, testing every token      -> prompt events
- *   look up, splice at the turn boundary -> memories stand before the question, which is run again
- *   (layout B), or before the
- *                                                  header (layout S, long questions)
- *   per token: entropy of the next -> event? -> look up, splice, run the last few tokens again ->
- *   sample -> run
+ *   look up, splice at the turn boundary -> memories before the question, which is run again
+ *                                           (layout B), or before the header (S, long questions)
+ *   per token: entropy of the next -> event? -> look up, splice, run the last few again -> sample
+ *   the answer is a refusal -> look up what the best note names, splice, ask again
  *
- * Which memories and how they enter: recall.c. What is reported: answer.c. The rules are semantics
- * §4 and §5; the numbers below are the splice study's.
+ * Which memories and how they enter: recall.c, follow.c. What is reported: answer.c. The rules are
+ * semantics §4 and §5; the numbers below are the splice study's.
  */
 #include "engine/session.h"
 
@@ -604,6 +603,20 @@ static base_status open_answer(engine_session *s, const chat_ids *question, base
     return status;
 }
 
+/* The answer's first token can be said now. */
+static void note_first(engine_session *s)
+{
+    s->answer->first_ms = base_clock_ms() - s->begin_ms;
+    s->answer->first_tokens = s->answer->prefill_tokens + s->answer->rerun_tokens;
+}
+
+/* Layout B: memories, then the user turn again. Layout S: memories behind the user turn. */
+static bool is_layout_b(const engine_session *s, size_t question_tokens)
+{
+    return s->options.layout == ENGINE_LAYOUT_AUTO ? question_tokens <= LAYOUT_B_MAX
+                                                   : s->options.layout == ENGINE_LAYOUT_B;
+}
+
 static bool has_memory(const engine_session *s)
 {
     return s->options.store && store_last_commit(s->options.store) > 0;
@@ -663,12 +676,13 @@ static base_status take_question(engine_session *s, size_t max_tokens, bool *abs
         }
         goto done;
     }
-    /* Layout B: memories, then the user turn again. Layout S: memories behind the user turn. */
-    bool layout_b = s->options.layout == ENGINE_LAYOUT_AUTO ? question.count <= LAYOUT_B_MAX
-                                                            : s->options.layout == ENGINE_LAYOUT_B;
+    bool layout_b = is_layout_b(s, question.count);
     size_t at = layout_b ? s->memory_at : splice_slots(&s->window);
     if (!(status = session_splice(s, hits, hit_count, s->options.memories_max, at, start, &spliced,
                                   err))) {
+        if (best && spliced > 0) {
+            s->chain.ids[s->chain.count++] = best->id;
+        }
         if (layout_b && spliced > 0) {
             splice_truncate(&s->window, s->memory_at);
             status = open_answer(s, &question, err);
@@ -677,8 +691,7 @@ static base_status take_question(engine_session *s, size_t max_tokens, bool *abs
         }
     }
 done:
-    s->answer->first_ms = base_clock_ms() - s->begin_ms;
-    s->answer->first_tokens = s->answer->prefill_tokens + s->answer->rerun_tokens;
+    note_first(s);
     chat_ids_free(&question);
     chat_ids_free(&pasted);
     return status;
@@ -748,6 +761,63 @@ static base_status generate(engine_session *s, size_t max_tokens, const forced *
     return status;
 }
 
+/* Memories that a refusal led to, one an event: the question is asked again behind the chain. */
+static base_status ask_again(engine_session *s, const chat_ids *question, const retrieval_hit *hits,
+                             size_t count, size_t first_event, base_error *err)
+{
+    size_t spliced, memories_max = s->options.memories_max;
+    bool layout_b = is_layout_b(s, question->count);
+    base_status status = BASE_OK;
+    splice_watch(&s->window, false);
+    splice_truncate(&s->window, layout_b ? s->memory_at : s->header_at);
+    session_keep_chain(s);
+    s->options.memories_max = 1 + SESSION_FOLLOWS_MAX;
+    for (size_t i = 0; i < count && !status; i++) {
+        size_t at = layout_b ? s->memory_at : splice_slots(&s->window);
+        status = session_splice(s, &hits[i], 1, 1, at, &s->answer->events[first_event + i],
+                                &spliced, err);
+    }
+    s->options.memories_max = memories_max;
+    return status ? status : open_answer(s, layout_b ? question : NULL, err);
+}
+
+/* May what follows the question's memories be dropped and run again? */
+static bool can_ask_again(const engine_session *s, const chat_ids *question)
+{
+    size_t from = is_layout_b(s, question->count) ? s->memory_at : s->header_at;
+    return (!core_window(s->window.stream) && !core_has_state(s->window.stream)) ||
+           splice_slots(&s->window) - from <= CORE_ROLLBACK;
+}
+
+/* The reader has refused. *again: memory led on, and the answer may be said anew. All of the chain
+ * at once: with a part of it a small reader takes what is named in between for the answer. */
+static base_status follow(engine_session *s, bool *again, base_error *err)
+{
+    chat_ids question = {0};
+    retrieval_hit hits[SESSION_FOLLOWS_MAX];
+    size_t count = 0, first_event = s->answer->event_count;
+    bool whole, found;
+    *again = false;
+    if (!session_recalls(s) || s->options.no_follow || s->options.trigger == ENGINE_TRIGGER_ONCE ||
+        session_lives(s) || s->chain.count != 1 || !session_refuses(s, &whole) || !whole) {
+        return BASE_OK;
+    }
+    base_status status = prompt_question(&s->prompt, s->question, &question, err);
+    found = !status && can_ask_again(s, &question);
+    while (count < SESSION_FOLLOWS_MAX && found && !status) {
+        status = session_follow(s, &hits[count], &found, err);
+        count += found;
+    }
+    if (!status && count > 0) {
+        *again = true;
+        session_drop_answer(s);
+        status = ask_again(s, &question, hits, count, first_event, err);
+        note_first(s);
+    }
+    chat_ids_free(&question);
+    return status;
+}
+
 static base_status begin_answer(engine_session *s, const char *question, engine_answer *answer,
                                 base_error *err)
 {
@@ -755,7 +825,7 @@ static base_status begin_answer(engine_session *s, const char *question, engine_
     s->answer = answer;
     s->begin_ms = base_clock_ms();
     s->token_capacity = s->event_capacity = 0;
-    s->text_sent = 0;
+    s->text_sent = s->chain.count = 0;
     base_buffer_clear(&s->text);
     base_free(s->question);
     s->question = NULL;
@@ -777,6 +847,8 @@ static base_status end_answer(engine_session *s, base_status status, base_error 
     if (status) {
         engine_answer_free(s->answer);
         drop_turns(s); /* whatever stands there is half a turn */
+    } else if (s->answer->abstained) {
+        drop_turns(s); /* a refusal that stands before the next question is said again */
     }
     s->answer = NULL;
     return status;
@@ -826,8 +898,12 @@ base_status engine_ask(engine_session *s, const char *question, size_t max_token
         answer->abstained = true;
         status = base_buffer_append_text(&s->text, ENGINE_ABSTAIN_TEXT);
         drop_turns(s);
-    } else if (!status) {
-        status = generate(s, max_tokens, NULL, err);
+    } else {
+        for (bool again = true; again && !status;) {
+            if (!(status = generate(s, max_tokens, NULL, err))) {
+                status = follow(s, &again, err);
+            }
+        }
     }
     return end_answer(s, status, err);
 }

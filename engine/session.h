@@ -47,6 +47,8 @@ typedef struct session_lived {
     engine_lived counts;
 } session_lived;
 
+enum { SESSION_FOLLOWS_MAX = 3 }; /* notes that one names the next of: four in all */
+
 enum { SESSION_DRAFT_MAX = 6 }; /* tokens run ahead: cheap beside a step, most values fit */
 
 /* Greedy answers that run ahead of themselves (draft.c). */
@@ -96,6 +98,10 @@ struct engine_session {
     size_t write_count, write_capacity;
     session_lived lived;
     session_draft draft;
+    struct { /* the best note for the question, and those that were looked up through it */
+        uint64_t ids[1 + SESSION_FOLLOWS_MAX];
+        size_t count;
+    } chain;
 };
 
 enum { SESSION_ROWS = 64 }; /* prompt tokens run and tested at once (semantics §4) */
@@ -124,6 +130,17 @@ bool session_is_enough(const engine_session *s, const retrieval_hit *best,
 base_status session_splice(engine_session *s, const retrieval_hit *hits, size_t count,
                            size_t wanted, size_t at, engine_event *event, size_t *spliced,
                            base_error *err);
+
+/* Take one resident out of the window; its attention goes to the trace. Marks move, and *also,
+ * where that is not NULL. */
+void session_evict(engine_session *s, size_t resident, size_t *also);
+
+/* follow.c ------------------------------------------------------------------------------------- */
+
+/* Look up what the last note of the chain names: one event. *found: *hit is new, and joined it. */
+base_status session_follow(engine_session *s, retrieval_hit *hit, bool *found, base_error *err);
+/* Evict all memories that are not of the chain. */
+void session_keep_chain(engine_session *s);
 
 /* lived.c -------------------------------------------------------------------------------------- */
 
@@ -171,6 +188,11 @@ base_status session_note_text(engine_session *s, int32_t id, bool last, base_err
 /* The attention that a memory has got so far goes to the trace: before it is evicted, and at the
  * end. */
 void session_note_mass(engine_session *s, const splice_resident *resident);
+/* Is the answer so far the beginning, *whole: all, of the refusal (PROMPT_NOT_HELD)? That is held
+ * back from on_text: memory may still be followed. */
+bool session_refuses(const engine_session *s, bool *whole);
+/* The answer begins anew: its text and its tokens go; what was run stays counted. */
+void session_drop_answer(engine_session *s);
 /* Attention masses, citations, the answer's text; queues uses that counted. */
 base_status session_finish_answer(engine_session *s, base_error *err);
 base_status session_queue_write(engine_session *s, session_write write_take, base_error *err);

@@ -6,7 +6,8 @@
 const char eval_arm_ablations[] =
     "+trigger=innovation|once|always|random, +layout=B|S, +query=encoder|hidden (the query is the "
     "model's own hidden state, as are the vectors of the store), +no-bias, +no-time, +no-bm25, "
-    "+no-kv-disk (never read keys and values from disk), +plain (prompt: notes without dates), "
+    "+no-kv-disk (never read keys and values from disk), +no-follow (a refusal stands), "
+    "+plain (prompt: notes without dates), "
     "+warm (asked twice, the second answer counts)";
 
 static bool is_word(const char *text, size_t size, const char *word)
@@ -19,10 +20,10 @@ static bool set_flag(eval_arm *arm, const char *text, size_t size)
     const struct {
         const char *name;
         bool *flag;
-    } flags[] = {{"no-bias", &arm->no_bias},   {"no-time", &arm->no_time},
-                 {"no-bm25", &arm->no_bm25},   {"no-kv-disk", &arm->no_kv_disk},
-                 {"no-draft", &arm->no_draft}, {"plain", &arm->plain},
-                 {"warm", &arm->warm}};
+    } flags[] = {{"no-bias", &arm->no_bias},     {"no-time", &arm->no_time},
+                 {"no-bm25", &arm->no_bm25},     {"no-kv-disk", &arm->no_kv_disk},
+                 {"no-draft", &arm->no_draft},   {"plain", &arm->plain},
+                 {"no-follow", &arm->no_follow}, {"warm", &arm->warm}};
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
         if (is_word(text, size, flags[i].name)) {
             *flags[i].flag = true;
@@ -121,6 +122,7 @@ void eval_arm_apply(const eval_arm *arm, engine_session_options *options)
     options->no_bm25 = arm->no_bm25;
     options->query_hidden = arm->query_hidden;
     options->no_kv_disk = arm->no_kv_disk;
+    options->no_follow = arm->no_follow;
     options->no_draft = arm->no_draft;
     options->notes_plain = arm->plain;
 }

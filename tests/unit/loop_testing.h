@@ -30,22 +30,34 @@ static inline void loop_check(base_status status, const base_error *err)
     }
 }
 
-static inline void loop_open_engine_as(loop *l, engine_core core, size_t window,
-                                       kvblob_type kv_type)
+static inline void loop_open_engine_from(loop *l, engine_options options)
 {
     char model[4096], encoder_path[4096];
     base_error err = {0};
     MODELS_REQUIRE(MODELS_GENERATOR, model);
     MODELS_REQUIRE(MODELS_ENCODER "/model.safetensors", encoder_path);
     models_path(MODELS_ENCODER, encoder_path, sizeof encoder_path);
-    engine_options options = {.model_path = model,
-                              .encoder_path = encoder_path,
-                              .core = core,
-                              .window = window,
-                              .kv_type = kv_type,
-                              .threads = 2};
+    options.model_path = model;
+    options.encoder_path = encoder_path;
+    options.threads = 2;
     loop_check(engine_open(&options, &l->e, &err), &err);
     l->now_us = base_time_from_civil(2025, 1, 1);
+}
+
+static inline void loop_open_engine_as(loop *l, engine_core core, size_t window,
+                                       kvblob_type kv_type)
+{
+    loop_open_engine_from(l, (engine_options){.core = core, .window = window, .kv_type = kv_type});
+}
+
+/* With the reader adapter beside the model. */
+static inline void loop_open_reader(loop *l, engine_core core, size_t window)
+{
+    char adapter[4096];
+    MODELS_REQUIRE(MODELS_READER, adapter);
+    loop_open_engine_from(
+        l, (engine_options){
+               .core = core, .window = window, .kv_type = KVBLOB_Q8, .adapter_path = adapter});
 }
 
 static inline void loop_open_engine_with(loop *l, engine_core core, size_t window)

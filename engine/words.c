@@ -1,0 +1,64 @@
+/* engine/words.c: see words.h. */
+#include "engine/words.h"
+
+#include <string.h>
+
+#include "base/text.h"
+
+static const char *const function_words[] = {
+    "a",     "an",  "the",  "of",  "in",    "on",   "at",   "to",   "for",  "by",  "with",
+    "from",  "as",  "is",   "are", "was",   "were", "be",   "been", "it",   "its", "this",
+    "that",  "and", "or",   "not", "no",    "yes",  "he",   "she",  "they", "his", "her",
+    "their", "has", "have", "had", "which", "who",  "what", "when", "where"};
+
+bool session_words_is_function(const char *word, size_t size)
+{
+    for (size_t i = 0; i < sizeof function_words / sizeof *function_words; i++) {
+        if (strlen(function_words[i]) == size && memcmp(function_words[i], word, size) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool session_words_next(const char *text, size_t size, size_t *at, const char **word,
+                        size_t *length)
+{
+    while (*at < size && !base_is_word_byte(text[*at])) {
+        ++*at;
+    }
+    size_t begin = *at;
+    while (*at < size) {
+        char c = text[*at];
+        bool inner = (c == '.' || c == '-' || c == ':') && *at > begin && *at + 1 < size &&
+                     text[*at + 1] >= '0' && text[*at + 1] <= '9';
+        if (!base_is_word_byte(c) && !inner) {
+            break;
+        }
+        ++*at;
+    }
+    *word = text + begin;
+    *length = *at - begin;
+    return *length > 0;
+}
+
+void session_words_lower(base_buffer *text)
+{
+    for (size_t i = 0; i < text->size; i++) {
+        if (text->data[i] >= 'A' && text->data[i] <= 'Z') {
+            text->data[i] = (char)(text->data[i] + ('a' - 'A'));
+        }
+    }
+}
+
+bool session_words_hold(const base_buffer *text, const char *word, size_t length)
+{
+    const char *other;
+    size_t at = 0, other_length;
+    while (session_words_next(text->data, text->size, &at, &other, &other_length)) {
+        if (other_length == length && memcmp(other, word, length) == 0) {
+            return true;
+        }
+    }
+    return false;
+}

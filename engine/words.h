@@ -1,0 +1,22 @@
+/* engine/words.h: the words of a text, for rules that compare texts by them.
+ */
+#ifndef ENGINE_WORDS_H
+#define ENGINE_WORDS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/mem.h"
+
+/* ASCII capitals of text become small letters, in place. */
+void session_words_lower(base_buffer *text);
+/* Next word of lower-cased text from *at; digits with inner '.', '-', ':' stay one word ("3.11.4",
+ * "2024-05-01"). false: there is none. */
+bool session_words_next(const char *text, size_t size, size_t *at, const char **word,
+                        size_t *length);
+/* Does a word carry no content (articles, prepositions, forms of "to be"; English)? */
+bool session_words_is_function(const char *word, size_t size);
+/* Does lower-cased text hold the word? */
+bool session_words_hold(const base_buffer *text, const char *word, size_t length);
+
+#endif
