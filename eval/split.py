@@ -13,8 +13,13 @@ SHA-256("SET:GROUP"), so it needs no list, no seed and no random state.
 A question lies where its evidence lies; one whose evidence lies on both sides ("mixed", only some
 multi-hop questions of mquake) is used by neither.
 
-Also here: reading the JSONL files, so that nothing else has to know where they are.
+Also here: reading the JSONL files, so that nothing else has to know where they are; and
+
+    python3 eval/split.py SET tune|test DIR
+
+writes documents.jsonl and questions.jsonl of one half to DIR, for `eidetic eval files`.
 """
+import argparse
 import gzip
 import hashlib
 import json
@@ -77,3 +82,28 @@ def read_jsonl(set_name, what):
             return [json.loads(line) for line in lines]
     with open(stem, encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
+
+
+def half(set_name, wanted):
+    """(documents, questions) of one side of a set."""
+    documents = {d["id"]: d for d in read_jsonl(set_name, "documents")}
+    questions = [q for q in read_jsonl(set_name, "questions")
+                 if question_side(set_name, q, documents) == wanted]
+    mine = [d for d in documents.values() if side(set_name, document_group(set_name, d)) == wanted]
+    return mine, questions
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("set", choices=QUESTION_SETS)
+    parser.add_argument("side", choices=("tune", "test"))
+    parser.add_argument("folder")
+    args = parser.parse_args()
+    os.makedirs(args.folder, exist_ok=True)
+    for name, records in zip(("documents", "questions"), half(args.set, args.side)):
+        with open(os.path.join(args.folder, name + ".jsonl"), "w", encoding="utf-8") as out:
+            out.writelines(json.dumps(r, ensure_ascii=False) + "\n" for r in records)
+
+
+if __name__ == "__main__":
+    main()
