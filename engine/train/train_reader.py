@@ -93,7 +93,7 @@ def keep_material(model, tokenizer, data, prefix_ids, args):
                     rows.append((base, Row([], live + reply, 0, [0] * len(live)
                                            + [1] * len(reply))))
     start = tokenizer.pieces("<|endoftext|>")
-    for text in data["passages"][:args.keep]:
+    for text in data["passages"][:args.keep_passages]:
         ids = start + tokenizer.encode(text)[:127]
         rows.append((0, Row([], ids, 0, [0] + [1] * (len(ids) - 1))))
     out = []
@@ -268,6 +268,7 @@ def main():
     parser.add_argument("--examples", required=True)
     parser.add_argument("--out", required=True)
     parser.add_argument("--state", default="")
+    parser.add_argument("--adapter", default="", help="start from this adapter, not from nothing")
     parser.add_argument("--seconds", type=float, default=0)
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--tokens", type=int, default=16384, help="tokens of a batch, padding too")
@@ -277,7 +278,8 @@ def main():
     parser.add_argument("--alpha", type=float, default=32)
     parser.add_argument("--rate", type=float, default=6e-4)
     parser.add_argument("--warmup", type=int, default=100)
-    parser.add_argument("--keep", type=int, default=1500, help="prompts and passages to keep")
+    parser.add_argument("--keep", type=int, default=1500, help="prompts whose replies are kept")
+    parser.add_argument("--keep-passages", type=int, default=1500, help="passages that are kept")
     parser.add_argument("--keep-every", type=int, default=4)
     parser.add_argument("--keep-weight", type=float, default=1.0)
     parser.add_argument("--limit", type=int, default=400, help="test questions a set (0: no table)")
@@ -309,6 +311,9 @@ def main():
     fast = torch.bfloat16 if device == "cuda" or args.bf16 else torch.float32
     model = Llama(gguf, device, fast)
     lora = Lora(model, args.rank, args.alpha, args.seed)
+    if args.adapter:
+        started_from = Gguf(args.adapter)
+        lora.load({name: started_from.tensor(name) for name in lora.state()})
     train(model, lora, tokenizer, gguf, data, args, log)
     for parameter in lora.parameters():
         parameter.requires_grad_(False)
