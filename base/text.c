@@ -111,3 +111,13 @@ size_t base_utf8_cut(const char *text, size_t length, size_t limit)
     }
     return limit;
 }
+
+size_t base_list_number_size(const char *text, size_t size)
+{
+    size_t at = 0;
+    while (at < size && text[at] >= '0' && text[at] <= '9') {
+        at++;
+    }
+    bool number = at > 0 && at + 1 < size && (text[at] == '.' || text[at] == ')');
+    return number && text[at + 1] == ' ' ? at + 2 : 0;
+}

@@ -19,6 +19,9 @@ static inline bool base_is_word_byte(char c)
            (unsigned char)c >= 0x80;
 }
 
+/* Bytes of the number that a text begins with as an item of a list ("12. ", "3) "); 0 if none. */
+size_t base_list_number_size(const char *text, size_t size);
+
 /* Offset of the first invalid byte, or length if all is valid. */
 size_t base_utf8_check(const char *text, size_t length);
 /* Largest n <= limit at which text may be cut without splitting a code point. */

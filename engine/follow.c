@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/text.h"
 #include "engine/session.h"
 #include "engine/words.h"
 
@@ -21,17 +22,6 @@ static base_status append_lower(base_buffer *out, const char *text, size_t size)
     base_status status = base_buffer_append(out, text, size);
     session_words_lower(out);
     return status;
-}
-
-/* The number that a text begins with as an item of a list ("12. ") is no word of it. */
-static size_t skip_item_number(const base_buffer *text)
-{
-    size_t at = 0;
-    while (at < text->size && text->data[at] >= '0' && text->data[at] <= '9') {
-        at++;
-    }
-    bool number = at > 0 && at + 1 < text->size && (text->data[at] == '.' || text->data[at] == ')');
-    return number && text->data[at + 1] == ' ' ? at + 2 : 0;
 }
 
 /* Append the words of text from `at` on that `known` does not hold. */
@@ -69,8 +59,10 @@ static base_status follow_query(const engine_session *s, base_buffer *query, bas
         }
         store_episode_free(&episode);
     }
-    if (!status && !(status = append_new_words(&question, 0, &notes, true, query))) {
-        status = append_new_words(&last, skip_item_number(&last), &question, false, query);
+    if (!status && last.size > 0 &&
+        !(status = append_new_words(&question, 0, &notes, true, query))) {
+        status = append_new_words(&last, base_list_number_size(last.data, last.size), &question,
+                                  false, query);
     }
     base_buffer_free(&question);
     base_buffer_free(&notes);
@@ -101,9 +93,7 @@ base_status session_follow(engine_session *s, retrieval_hit *hit, bool *found, b
         status = session_look_up(s, query.data, query.size, hits, &count, K, &event->query_ms, err);
     }
     for (size_t i = 0; i < count && !status && !*found; i++) {
-        *found = !hits[i].asks && !in_chain(s, hits[i].id) &&
-                 session_is_enough(s, NULL, &hits[i]) &&
-                 hits[i].strength >= (float)STORE_STRENGTH_SPLICE_MIN;
+        *found = !hits[i].asks && !in_chain(s, hits[i].id) && session_may_splice(s, NULL, &hits[i]);
         *hit = hits[i];
     }
     base_buffer_free(&query);

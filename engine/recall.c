@@ -160,6 +160,13 @@ static float strength_of(const engine_session *s, const retrieval_hit *hit)
     return s->options.arm == ENGINE_ARM_STATIC ? 1.0f : hit->strength;
 }
 
+bool session_may_splice(const engine_session *s, const retrieval_hit *best,
+                        const retrieval_hit *hit)
+{
+    return session_is_enough(s, best, hit) &&
+           strength_of(s, hit) >= (float)STORE_STRENGTH_SPLICE_MIN;
+}
+
 static base_status splice_one(engine_session *s, const retrieval_hit *hit, size_t *at,
                               engine_event *event, size_t *spliced, base_error *err)
 {
@@ -227,9 +234,8 @@ base_status session_splice(engine_session *s, const retrieval_hit *hits, size_t 
         wanted = ENGINE_EVENT_MEMORIES_MAX;
     }
     for (size_t i = 0; i < count && chosen_count < wanted; i++) {
-        if (session_is_enough(s, best, &hits[i]) &&
-            strength_of(s, &hits[i]) >= (float)STORE_STRENGTH_SPLICE_MIN &&
-            !splice_find(&s->window, hits[i].id) && !session_lived_visible(s, hits[i].id)) {
+        if (session_may_splice(s, best, &hits[i]) && !splice_find(&s->window, hits[i].id) &&
+            !session_lived_visible(s, hits[i].id)) {
             chosen[chosen_count++] = i;
         }
     }

@@ -789,17 +789,16 @@ static bool can_ask_again(const engine_session *s, const chat_ids *question)
            splice_slots(&s->window) - from <= CORE_ROLLBACK;
 }
 
-/* The reader has refused. *again: memory led on, and the answer may be said anew. All of the chain
- * at once: with a part of it a small reader takes what is named in between for the answer. */
-static base_status follow(engine_session *s, bool *again, base_error *err)
+/* Where the reader has refused and memory leads on, the answer is said anew. All of the chain at
+ * once: with a part of it a small reader takes what is named in between for the answer. */
+static base_status follow(engine_session *s, size_t max_tokens, base_error *err)
 {
     chat_ids question = {0};
     retrieval_hit hits[SESSION_FOLLOWS_MAX];
     size_t count = 0, first_event = s->answer->event_count;
     bool whole, found;
-    *again = false;
     if (!session_recalls(s) || s->options.no_follow || s->options.trigger == ENGINE_TRIGGER_ONCE ||
-        session_lives(s) || s->chain.count != 1 || !session_refuses(s, &whole) || !whole) {
+        session_lives(s) || s->chain.count == 0 || !session_refuses(s, &whole) || !whole) {
         return BASE_OK;
     }
     base_status status = prompt_question(&s->prompt, s->question, &question, err);
@@ -809,10 +808,10 @@ static base_status follow(engine_session *s, bool *again, base_error *err)
         count += found;
     }
     if (!status && count > 0) {
-        *again = true;
         session_drop_answer(s);
         status = ask_again(s, &question, hits, count, first_event, err);
         note_first(s);
+        status = status ? status : generate(s, max_tokens, NULL, err);
     }
     chat_ids_free(&question);
     return status;
@@ -847,7 +846,7 @@ static base_status end_answer(engine_session *s, base_status status, base_error 
     if (status) {
         engine_answer_free(s->answer);
         drop_turns(s); /* whatever stands there is half a turn */
-    } else if (s->answer->abstained) {
+    } else if (s->question && s->answer->abstained) {
         drop_turns(s); /* a refusal that stands before the next question is said again */
     }
     s->answer = NULL;
@@ -897,13 +896,8 @@ base_status engine_ask(engine_session *s, const char *question, size_t max_token
     if (!status && abstain) {
         answer->abstained = true;
         status = base_buffer_append_text(&s->text, ENGINE_ABSTAIN_TEXT);
-        drop_turns(s);
-    } else {
-        for (bool again = true; again && !status;) {
-            if (!(status = generate(s, max_tokens, NULL, err))) {
-                status = follow(s, &again, err);
-            }
-        }
+    } else if (!status && !(status = generate(s, max_tokens, NULL, err))) {
+        status = follow(s, max_tokens, err);
     }
     return end_answer(s, status, err);
 }

@@ -124,6 +124,9 @@ const retrieval_hit *session_best_hit(const retrieval_hit *hits, size_t count);
  * and its score is at least score_share of the best's (NULL: there is none). */
 bool session_is_enough(const engine_session *s, const retrieval_hit *best,
                        const retrieval_hit *hit);
+/* ... and is it strong enough for attention, as this arm sees strength? */
+bool session_may_splice(const engine_session *s, const retrieval_hit *best,
+                        const retrieval_hit *hit);
 /* Splice the best of hits (best first) before slot *at, nearest to what follows the best: at most
  * `wanted`, within the budget, nothing that is resident. Makes room by evicting the weakest.
  * *spliced: how many came in. */

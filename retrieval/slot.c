@@ -196,17 +196,6 @@ static bool has_letter(const char *text, size_t size)
     return false;
 }
 
-/* Bytes of the number that a text begins with as an item of a list ("12. ", "3) "); 0 if none. */
-static size_t list_number_size(const char *text, size_t size)
-{
-    size_t at = 0;
-    while (at < size && is_digit(text[at])) {
-        at++;
-    }
-    bool number = at > 0 && at + 1 < size && (text[at] == '.' || text[at] == ')');
-    return number && text[at + 1] == ' ' ? at + 2 : 0;
-}
-
 /* Cut text into words; punctuation that ends a sentence makes the next word a first one. */
 static void cut(const char *text, size_t size, sentence *out)
 {
@@ -214,7 +203,7 @@ static void cut(const char *text, size_t size, sentence *out)
     out->count = 0;
     out->sentences = 1;
     out->too_long = out->question = false;
-    for (size_t at = list_number_size(text, size); at < size;) {
+    for (size_t at = base_list_number_size(text, size); at < size;) {
         size_t n = possessive_size(text + at, size - at);
         bool possessive = n > 0 && out->count > 0;
         n = possessive ? n : word_size(text + at, size - at);
