@@ -468,7 +468,8 @@ static void attend_head(encoder *e, const float *q, const kernel_kv *kv, size_t 
         for (size_t i = 0; i < count; i++) {
             sums[i] = sums[i] > 0.0f ? 1.0f / sums[i] : 0.0f;
         }
-        kernels->attention_values(out + t * c, c, scores, slots, sums, count, kv, column, slots, d);
+        kernels->attention_values(out + t * c, c, scores, slots, sums, count, kv, column, slots, d,
+                                  false);
     }
 }
 

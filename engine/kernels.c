@@ -441,7 +441,7 @@ void kernel_attention(const kernel_table *table, float *out, const float *q, siz
             sums[i] = sums[i] > 0.0F ? 1.0F / sums[i] : 0.0F;
         }
         table->attention_values(out + h * q_stride, q_stride, rows, slots, sums, count, kv,
-                                kv_offset, slots, head_size);
+                                kv_offset, slots, head_size, false);
         for (size_t i = 0; i < count; i++) {
             for (size_t j = 0; j < slots; j++) {
                 rows[i * slots + j] *= sums[i];

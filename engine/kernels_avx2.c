@@ -759,13 +759,14 @@ static void attention_weights(float *scores, size_t scores_stride, size_t rows, 
 /* Columns [0, columns) behind `index`, V vectors of 8 (columns = 8 V, or V = 1), slot by slot. */
 INLINE void values_of(float *out, size_t out_stride, const float *p, size_t p_stride,
                       const float *factor, const kernel_kv *kv, size_t index, size_t slots,
-                      size_t columns, const int Q, const int V, const bool half)
+                      size_t columns, bool onto, const int Q, const int V, const bool half)
 {
     const size_t count = V > 1 || columns >= 8 ? 8 : columns;
     __m256 total[4][4];
     UNROLL
     for (int i = 0; i < Q * V; i++) {
-        total[i / V][i % V] = _mm256_setzero_ps();
+        const float *start = out + (size_t)(i / V) * out_stride + 8 * (size_t)(i % V);
+        total[i / V][i % V] = onto ? load_part(start, count) : _mm256_setzero_ps();
     }
     for (size_t j = 0; j < slots; j++) {
         if (j % 8 == 0) {
@@ -795,17 +796,17 @@ INLINE void values_of(float *out, size_t out_stride, const float *p, size_t p_st
 /* As many columns at a time as there are registers for. */
 INLINE void values_columns(float *out, size_t out_stride, const float *p, size_t p_stride,
                            const float *factor, const kernel_kv *kv, size_t kv_offset, size_t slots,
-                           size_t columns, const int Q, const bool half)
+                           size_t columns, bool onto, const int Q, const bool half)
 {
     const size_t wide = Q < 4 ? 4 : 2;
     size_t d = 0;
     for (; d + 8 * wide <= columns; d += 8 * wide) {
-        values_of(out + d, out_stride, p, p_stride, factor, kv, kv_offset + d, slots, 8 * wide, Q,
-                  Q < 4 ? 4 : 2, half);
+        values_of(out + d, out_stride, p, p_stride, factor, kv, kv_offset + d, slots, 8 * wide,
+                  onto, Q, Q < 4 ? 4 : 2, half);
     }
     for (; d < columns; d += 8) {
         values_of(out + d, out_stride, p, p_stride, factor, kv, kv_offset + d, slots, columns - d,
-                  Q, 1, half);
+                  onto, Q, 1, half);
     }
 }
 

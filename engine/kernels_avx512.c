@@ -593,6 +593,20 @@ INLINE __m512 load_kv(const void *rows, size_t index, __mmask16 mask, const bool
     return load_plain(rows, index, mask, half ? KERNEL_F16 : KERNEL_F32);
 }
 
+/* Ask for `columns` of the 16 slots from `slot` on: they lie a stride apart, which the hardware's
+ * own look-ahead does not follow. */
+INLINE void fetch_ahead(const void *rows, const kernel_kv *kv, size_t offset, size_t slot,
+                        size_t slots, size_t columns, const bool half)
+{
+    const size_t size = half ? 2 : 4;
+    for (size_t s = slot; s < slots && s < slot + 16; s++) {
+        const char *row = (const char *)rows + (s * kv->stride + offset) * size;
+        for (size_t at = 0; at < columns * size; at += 64) {
+            _mm_prefetch(row + at, _MM_HINT_T0);
+        }
+    }
+}
+
 /* For Q <= 4 heads; 16 slots at a time, their lane sums added together. */
 INLINE void scores_of(float *scores, size_t scores_stride, const float *q, size_t q_stride,
                       const kernel_kv *kv, size_t kv_offset, size_t slots, size_t head_size,
@@ -600,6 +614,7 @@ INLINE void scores_of(float *scores, size_t scores_stride, const float *q, size_
 {
     for (size_t first = 0; first < slots; first += 16) {
         size_t count = slots - first < 16 ? slots - first : 16;
+        fetch_ahead(kv->keys, kv, kv_offset, first + 16, slots, head_size, half);
         __m512 sums[4][16];
         for (size_t s = 0; s < 16; s++) {
             size_t slot = first + (s < count ? s : 0); /* past the end: any slot, not stored */
@@ -662,44 +677,64 @@ static void attention_weights(float *scores, size_t scores_stride, size_t rows, 
     kernel_row_sums(scores, scores_stride, rows, slots, sums);
 }
 
-/* For Q <= 4 heads, slot after slot; 64 columns at a time. */
-INLINE void values_columns(float *out, size_t out_stride, const float *p, size_t p_stride,
-                           const float *factor, const kernel_kv *kv, size_t kv_offset, size_t slots,
-                           size_t columns, const int Q, const bool half)
+/* For Q <= 4 heads, slot after slot: 16 C columns behind `index`, of which there are `columns`. */
+INLINE void values_of(float *out, size_t out_stride, const float *p, size_t p_stride,
+                      const float *factor, const kernel_kv *kv, size_t index, size_t slots,
+                      size_t columns, bool onto, const int Q, const int C, const bool half)
 {
-    for (size_t d = 0; d < columns; d += 64) {
-        __mmask16 mask[4];
+    __mmask16 mask[4];
+    __m512 total[4][4];
+    UNROLL
+    for (int c = 0; c < C; c++) {
+        size_t at = 16 * (size_t)c;
+        mask[c] = tail_mask(at < columns ? columns - at : 0);
         UNROLL
-        for (size_t c = 0; c < 4; c++) {
-            mask[c] = tail_mask(d + 16 * c < columns ? columns - d - 16 * c : 0);
+        for (int h = 0; h < Q; h++) {
+            const float *start = out + (size_t)h * out_stride + at;
+            total[h][c] = onto ? _mm512_maskz_loadu_ps(mask[c], start) : _mm512_setzero_ps();
         }
-        __m512 total[4][4];
+    }
+    for (size_t j = 0; j < slots; j++) {
+        if (j % 16 == 0) {
+            fetch_ahead(kv->values, kv, index, j + 16, slots, 16 * (size_t)C, half);
+        }
+        __m512 weight[4];
         UNROLL
-        for (int i = 0; i < 4 * Q; i++) {
-            total[i / 4][i % 4] = _mm512_setzero_ps();
+        for (int h = 0; h < Q; h++) {
+            weight[h] = _mm512_set1_ps(p[(size_t)h * p_stride + j]);
         }
-        for (size_t j = 0; j < slots; j++) {
-            __m512 weight[4];
+        UNROLL
+        for (int c = 0; c < C; c++) {
+            __m512 value =
+                load_kv(kv->values, j * kv->stride + index + 16 * (size_t)c, mask[c], half);
             UNROLL
             for (int h = 0; h < Q; h++) {
-                weight[h] = _mm512_set1_ps(p[(size_t)h * p_stride + j]);
-            }
-            UNROLL
-            for (size_t c = 0; c < 4; c++) {
-                __m512 value =
-                    load_kv(kv->values, j * kv->stride + kv_offset + d + 16 * c, mask[c], half);
-                UNROLL
-                for (int h = 0; h < Q; h++) {
-                    total[h][c] = _mm512_fmadd_ps(weight[h], value, total[h][c]);
-                }
+                total[h][c] = _mm512_fmadd_ps(weight[h], value, total[h][c]);
             }
         }
+    }
+    UNROLL
+    for (int h = 0; h < Q; h++) {
         UNROLL
-        for (int i = 0; i < 4 * Q; i++) {
-            __m512 scaled = _mm512_mul_ps(total[i / 4][i % 4], _mm512_set1_ps(factor[i / 4]));
-            _mm512_mask_storeu_ps(out + (size_t)(i / 4) * out_stride + d + 16 * (size_t)(i % 4),
-                                  mask[i % 4], scaled);
+        for (int c = 0; c < C; c++) {
+            __m512 scaled = _mm512_mul_ps(total[h][c], _mm512_set1_ps(factor[h]));
+            _mm512_mask_storeu_ps(out + (size_t)h * out_stride + 16 * (size_t)c, mask[c], scaled);
         }
+    }
+}
+
+INLINE void values_columns(float *out, size_t out_stride, const float *p, size_t p_stride,
+                           const float *factor, const kernel_kv *kv, size_t kv_offset, size_t slots,
+                           size_t columns, bool onto, const int Q, const bool half)
+{
+    size_t d = 0;
+    for (; columns - d > 32; d += columns - d < 64 ? columns - d : 64) {
+        values_of(out + d, out_stride, p, p_stride, factor, kv, kv_offset + d, slots, columns - d,
+                  onto, Q, 4, half);
+    }
+    if (d < columns) {
+        values_of(out + d, out_stride, p, p_stride, factor, kv, kv_offset + d, slots, columns - d,
+                  onto, Q, 2, half);
     }
 }
 

@@ -107,7 +107,7 @@ static inline void kernel_row_sums(const float *rows, size_t stride, size_t coun
               kv_offset, slots, head_size, scale, bias, Q, HALF)
 #define KERNEL_VALUES_OF(Q, HALF)                                                                 \
     values_columns(out + h * out_stride, out_stride, p + h * p_stride, p_stride, factor + h, kv,  \
-                   kv_offset, slots, columns, Q, HALF)
+                   kv_offset, slots, columns, onto, Q, HALF)
 #define KERNEL_ATTENTION_BY_HEADS                                                                 \
     static void attention_scores(float *scores, size_t scores_stride, const float *q,             \
                                  size_t query_count, size_t q_stride, const kernel_kv *kv,        \
@@ -118,7 +118,7 @@ static inline void kernel_row_sums(const float *rows, size_t stride, size_t coun
     }                                                                                             \
     static void attention_values(float *out, size_t out_stride, const float *p, size_t p_stride,  \
                                  const float *factor, size_t query_count, const kernel_kv *kv,    \
-                                 size_t kv_offset, size_t slots, size_t columns)                  \
+                                 size_t kv_offset, size_t slots, size_t columns, bool onto)       \
     {                                                                                             \
         KERNEL_BY_HEADS(KERNEL_VALUES_OF)                                                         \
     }

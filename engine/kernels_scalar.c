@@ -274,11 +274,13 @@ static void attention_weights(float *scores, size_t scores_stride, size_t rows, 
 
 static void attention_values(float *out, size_t out_stride, const float *p, size_t p_stride,
                              const float *factor, size_t query_count, const kernel_kv *kv,
-                             size_t kv_offset, size_t slots, size_t columns)
+                             size_t kv_offset, size_t slots, size_t columns, bool onto)
 {
     for (size_t h = 0; h < query_count; h++) {
         float *to = out + h * out_stride;
-        memset(to, 0, columns * sizeof *to);
+        if (!onto) {
+            memset(to, 0, columns * sizeof *to);
+        }
         for (size_t j = 0; j < slots; j++) {
             for (size_t d = 0; d < columns; d++) {
                 to[d] += p[h * p_stride + j] *

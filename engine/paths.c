@@ -81,7 +81,8 @@ void core_see(const core_stream *s, size_t place, size_t window, size_t exact, c
 enum {
     FAR_SLOTS = 192,   /* from here on one token's attention is worth three loops over the pool */
     BLOCK_SLOTS = 64,  /* of scores that stay together; a multiple of every kernel's own step */
-    BLOCK_COLUMNS = 32 /* of values: one cache line of f16 */
+    BLOCK_COLUMNS = 32,    /* of values: one cache line of f16 */
+    BLOCK_VALUES = 256 /* slots whose values are read by all heads before the next ones */
 };
 
 typedef struct attend_job {
@@ -222,10 +223,10 @@ static void score_slots(void *argument, size_t begin, size_t end, size_t thread)
     const core_shape *shape = &s->model->shape;
     const core_view *view = &job->views->list[0];
     size_t n = shape->heads / shape->kv_heads, d = shape->head_size;
-    size_t blocks = (view->count + BLOCK_SLOTS - 1) / BLOCK_SLOTS;
+    size_t groups = shape->kv_heads;
     (void)thread;
     for (size_t item = begin; item < end; item++) {
-        size_t group = item / blocks, from = item % blocks * BLOCK_SLOTS;
+        size_t group = item % groups, from = item / groups * BLOCK_SLOTS;
         size_t count = view->count - from < BLOCK_SLOTS ? view->count - from : BLOCK_SLOTS;
         core_view part = {.from = view->from + from, .count = count};
         kernel_kv kv = view_kv(job, &part);
@@ -258,15 +259,24 @@ static void add_values(void *argument, size_t begin, size_t end, size_t thread)
     const core_view *view = &job->views->list[0];
     size_t n = shape->heads / shape->kv_heads, d = shape->head_size;
     size_t blocks = (d + BLOCK_COLUMNS - 1) / BLOCK_COLUMNS;
-    kernel_kv kv = view_kv(job, view);
+    float ones[CORE_GROUP_MAX];
     (void)thread;
-    for (size_t item = begin; item < end; item++) {
-        size_t group = item / blocks, column = item % blocks * BLOCK_COLUMNS;
-        size_t columns = d - column < BLOCK_COLUMNS ? d - column : BLOCK_COLUMNS;
-        s->kernels->attention_values(s->attended + group * n * d + column, d,
-                                     s->scores + group * n * s->slots_max, s->slots_max,
-                                     s->head_sums + group * n, n, &kv, group * d + column,
-                                     view->count, columns);
+    for (size_t h = 0; h < n; h++) {
+        ones[h] = 1.0f;
+    }
+    for (size_t from = 0; from < view->count; from += BLOCK_VALUES) {
+        size_t left = view->count - from, count = left < BLOCK_VALUES ? left : BLOCK_VALUES;
+        core_view part = {.from = view->from + from, .count = count};
+        kernel_kv kv = view_kv(job, &part);
+        for (size_t item = begin; item < end; item++) {
+            size_t group = item / blocks, column = item % blocks * BLOCK_COLUMNS;
+            size_t columns = d - column < BLOCK_COLUMNS ? d - column : BLOCK_COLUMNS;
+            s->kernels->attention_values(
+                s->attended + group * n * d + column, d,
+                s->scores + group * n * s->slots_max + from, s->slots_max,
+                count < left ? ones : s->head_sums + group * n, n, &kv, group * d + column, count,
+                columns, from > 0);
+        }
     }
 }
 

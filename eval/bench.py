@@ -41,6 +41,17 @@ def library_folder():
     return CACHE / "llama.cpp" / "build-shared" / "bin"
 
 
+def mend(source):
+    """GCC 12's _tile_loadconfig reads 8 of the 64 bytes that it is given, so that the shapes of the
+    AMX tiles are left out as dead stores and llama.cpp dies of an illegal instruction."""
+    path = source / "ggml" / "src" / "ggml-cpu" / "amx" / "mmq.cpp"
+    load = "    _tile_loadconfig(&tc);\n"
+    text = path.read_text()
+    whole = '    asm volatile("" : : "r"(&tc) : "memory");\n' + load
+    if whole not in text:
+        path.write_text(text.replace(load, whole))
+
+
 def build_library():
     """The folder of libllama.so; fetches and builds it where it is missing (a quarter of an hour on
     two cores). bench_rag.py uses it too."""
@@ -59,6 +70,7 @@ def build_library():
         next(p for p in part.iterdir() if p.is_dir()).rename(folder)
         shutil.rmtree(part)
     if not (library_folder() / "libllama.so").exists():
+        mend(source)
         say("building llama.cpp (once)")
         subprocess.run(["cmake", "-S", source, "-B", objects, "-G", "Ninja", *FLAGS], check=True,
                        stdout=2)

@@ -13,8 +13,8 @@ from cases import holds
 from splice import Block, Row, pack
 from wrapper import HEADER, NOT_HELD, QUESTION, block
 
-SHARES = {"notes": 0.38, "world": 0.18, "timeqa": 0.12, "releases": 0.07, "mquake": 0.07,
-          "peps": 0.05, "haystack": 0.03, "texts": 0.10}
+SHARES = {"notes": 0.30, "world": 0.17, "timeqa": 0.16, "chains": 0.08, "releases": 0.07,
+          "mquake": 0.07, "peps": 0.05, "haystack": 0.03, "texts": 0.07}
 ABSENT = 0.10           # the right note is missing: NOT_HELD is the answer
 CONFLICT = 0.5          # an outdated note lies beside it, where the fact has one
 RIVALS = 0.35           # of these: equally strong, the newer one nearest
@@ -86,8 +86,8 @@ class Composer:
         question, answer, right = fact["q"], fact["a"], fact["r"]
         if not right or rng.random() < ABSENT:
             found = self.others(rng, fact, source, rng.choice((1, 1, 2, 3)))
-            if len(right) == 2 and rng.random() < 0.6:
-                found.append((1.0, rng.choice(right)))
+            if len(right) > 1 and rng.random() < 0.6:   # a chain without its end
+                found += [(1.0, n) for n in right[:rng.randint(1, len(right) - 1)]]
             if not found:
                 found = [(1.0, rng.choice(self.data["distractors"]["world"]))]
             rng.shuffle(found)

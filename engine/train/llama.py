@@ -243,7 +243,8 @@ class Lora:
         """A and alpha/rank B in the dtype of the pass; kept until `forget`."""
         key = (name, dtype)
         if key not in self.cast:
-            self.cast[key] = (self.a[name].to(dtype), (self.b[name] * self.scale).to(dtype))
+            with torch.enable_grad():       # the first to ask may be a pass without a graph
+                self.cast[key] = (self.a[name].to(dtype), (self.b[name] * self.scale).to(dtype))
         return self.cast[key]
 
     def merge(self, name, weight):

@@ -211,8 +211,54 @@ def from_haystack(rng, count):
     return facts
 
 
+def chains_of_mquake():
+    """Questions that two to four notes answer together (each kind `multi_now`: one of its notes
+    names what the next is about)."""
+    data, facts = Set("mquake"), []
+    for q in data.questions:
+        if q["meta"]["kind"] != "multi_now" or data.side(q) != "tune":
+            continue
+        notes = [data.documents[e] for e in q["evidence"]]
+        answer = in_note(q["answers"], notes[-1]["text"])
+        if answer and not any(n["title"].split(" — ")[1] in MQUAKE_HELD_OUT for n in notes):
+            facts.append({"s": "chain", "q": q["question"], "a": answer,
+                          "r": [plain(n) for n in notes], "o": [], "n": [], "f": ""})
+    return facts
+
+
+def chain_of_world(rng, trained, by_kind):
+    """Two or three invented facts, each about the value of the one before; None where a relation
+    has no wording that can be joined on."""
+    relation = rng.choice([r for r in trained if r[2] in by_kind])
+    facts = [worlds.Fact(rng, relation, versions=1)]
+    subject = facts[0].entity
+    for hop in range(rng.choice((1, 1, 2))):
+        last = facts[-1]
+        if last.value_kind not in by_kind:
+            break
+        subject = f"the {last.attribute} of {subject}"
+        facts.append(worlds.Fact(rng, rng.choice(by_kind[last.value_kind]), name=last.values[0],
+                                 versions=1))
+    last = facts[-1]
+    asked = last.question().replace(last.entity, subject)
+    if subject not in asked:
+        return None
+    wrong = [worlds.Fact(rng, f.relation, versions=1).note(0) for f in facts[1:]]
+    return {"s": "chain", "q": worlds.upper(asked), "a": last.values[0],
+            "r": [f.note(0) for f in facts], "o": [], "n": wrong, "f": ""}
+
+
+def from_chains(rng, count):
+    trained = worlds.trained()
+    by_kind = {}
+    for r in trained:
+        by_kind.setdefault(r[0], []).append(r)
+    made = (chain_of_world(rng, trained, by_kind) for _ in range(count))
+    return chains_of_mquake() + [f for f in made if f]
+
+
 def from_worlds(rng, count, held_out=False):
-    """Invented facts: attributes, overwritten values, records, histories, two notes needed."""
+    """Invented facts: attributes, overwritten values, records, histories."""
     facts = []
     trained = worlds.trained()
     by_kind = {}
@@ -239,18 +285,6 @@ def from_worlds(rng, count, held_out=False):
             if lacking and rng.random() < 0.6:
                 facts.append({"s": "record", "q": rng.choice(lacking), "a": NOT_HELD, "r": [],
                               "o": [], "n": [note] + alike, "f": ""})
-            continue
-        if dice < 0.36:
-            first = rng.choice([r for r in trained if r[2] in by_kind])
-            second = rng.choice(by_kind[first[2]])
-            one = worlds.Fact(rng, first, versions=1)
-            two = worlds.Fact(rng, second, name=one.values[0], versions=1)
-            wrong = worlds.Fact(rng, second, versions=1)
-            q = two.question().replace(two.entity, f"the {one.attribute} of {one.entity}")
-            if f"the {one.attribute} of" in q:
-                facts.append({"s": "two notes", "q": worlds.upper(q), "a": two.values[0],
-                              "r": [one.note(0), two.note(0)], "o": [], "n": [wrong.note(0)],
-                              "f": ""})
             continue
         relation = rng.choice(pool)
         fact = worlds.Fact(rng, relation, versions=rng.choice((1, 2, 2, 3)))
@@ -343,7 +377,8 @@ def main():
     mquake, mquake_held = from_mquake(rng)
     data = {"mquake": mquake, "releases": from_releases(rng), "peps": from_peps(rng),
             "timeqa": from_timeqa(rng), "haystack": from_haystack(rng, 4000),
-            "notes": from_notes(rng, 20000), "world": from_worlds(rng, args.facts)}
+            "notes": from_notes(rng, 20000), "chains": from_chains(rng, 4000),
+            "world": from_worlds(rng, args.facts)}
     held = {"mquake relations": mquake_held,
             "world wordings": from_worlds(rng, 400, "wording"),
             "world relations": from_worlds(rng, 400, "relation"),

@@ -226,9 +226,12 @@ static void test_attention_may_be_cut_by_slots_and_columns(void **state)
 {
     (void)state;
     static float whole[QUERIES_MAX * SLOTS_MAX], cut[QUERIES_MAX * SLOTS_MAX];
-    static float values[QUERIES_MAX * D_MAX], parts[QUERIES_MAX * D_MAX];
+    static float values[QUERIES_MAX * D_MAX], parts[QUERIES_MAX * D_MAX], ones[QUERIES_MAX];
     enum { SLOTS = 129, D = 80, STEP = 64, COLUMNS = 32 };
     fill(5);
+    for (size_t h = 0; h < QUERIES_MAX; h++) {
+        ones[h] = 1.0F;
+    }
     for (int isa = 0; isa < BASE_ISA_COUNT; isa++) {
         const kernel_table *t = kernel_table_for((base_isa)isa);
         for (size_t i = 0; t && i < 2 * QUERIES_MAX; i++) {
@@ -246,11 +249,19 @@ static void test_attention_may_be_cut_by_slots_and_columns(void **state)
             }
             assert_memory_equal(whole, cut, queries * SLOTS * sizeof *cut);
             t->attention_weights(whole, SLOTS, queries, SLOTS, sums);
-            t->attention_values(values, D_MAX, whole, SLOTS, sums, queries, &kv, OFFSET, SLOTS, D);
+            t->attention_values(values, D_MAX, whole, SLOTS, sums, queries, &kv, OFFSET, SLOTS, D,
+                                false);
             for (size_t from = 0; from < D; from += COLUMNS) {
                 size_t columns = D - from < COLUMNS ? D - from : COLUMNS;
-                t->attention_values(parts + from, D_MAX, whole, SLOTS, sums, queries, &kv,
-                                    OFFSET + from, SLOTS, columns);
+                for (size_t slot = 0; slot < SLOTS; slot += STEP) {
+                    size_t left = SLOTS - slot, count = left < STEP ? left : STEP;
+                    kernel_kv part = window(i % 2 == 0);
+                    size_t bytes = slot * WIDTH * (part.half ? sizeof(uint16_t) : sizeof(float));
+                    part.values = (const char *)part.values + bytes;
+                    t->attention_values(parts + from, D_MAX, whole + slot, SLOTS,
+                                        count < left ? ones : sums, queries, &part, OFFSET + from,
+                                        count, columns, slot > 0);
+                }
             }
             for (size_t h = 0; h < queries; h++) {
                 assert_memory_equal(values + h * D_MAX, parts + h * D_MAX, D * sizeof *parts);
