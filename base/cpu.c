@@ -8,10 +8,14 @@
 #include <stdint.h>
 #include <string.h>
 
-static const char *const names[BASE_ISA_COUNT] = {"scalar", "avx2", "avx512"};
+static const char *const names[BASE_ISA_COUNT] = {"scalar", "avx2", "avx512", "amx"};
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 /* Register sets that the operating system saves (XCR0). */
 static uint64_t saved_state(void)
@@ -24,6 +28,17 @@ static uint64_t saved_state(void)
 static bool has(uint32_t word, uint32_t bits)
 {
     return (word & bits) == bits;
+}
+
+/* Linux saves the 8 KB of tiles only for processes that have asked for them
+ * (Documentation/arch/x86/xstate.rst): arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILE_DATA). */
+static bool may_use_tiles(void)
+{
+#if defined(__linux__) && defined(SYS_arch_prctl)
+    return syscall(SYS_arch_prctl, 0x1023, 18) == 0;
+#else
+    return false;
+#endif
 }
 
 base_isa base_isa_detect(void)
@@ -41,7 +56,11 @@ base_isa base_isa_detect(void)
     }
     const uint32_t f = 1U << 16, dq = 1U << 17, bw = 1U << 30, vl = 1U << 31, vnni = 1U << 11;
     if (has(b, f | dq | bw | vl) && has(c, vnni) && (saved_state() & 0xe6) == 0xe6) {
-        return BASE_ISA_AVX512;
+        const uint32_t tile = 1U << 24, int8 = 1U << 25;
+        const uint64_t tiles = 0x60000;
+        return has(d, tile | int8) && (saved_state() & tiles) == tiles && may_use_tiles()
+                   ? BASE_ISA_AMX
+                   : BASE_ISA_AVX512;
     }
     return BASE_ISA_AVX2;
 }

@@ -8,13 +8,15 @@ typedef enum base_isa {
     BASE_ISA_SCALAR, /* plain C */
     BASE_ISA_AVX2,   /* AVX2 + FMA + F16C */
     BASE_ISA_AVX512, /* AVX-512 F/BW/VL/DQ + VNNI */
+    BASE_ISA_AMX,    /* AVX-512 as above + AMX-TILE and AMX-INT8 */
     BASE_ISA_COUNT
 } base_isa;
 
-/* Best set that processor and operating system support. */
+/* Best set that processor and operating system support. Asks Linux for the use of AMX tiles, which
+ * it grants a process on demand. */
 base_isa base_isa_detect(void);
 const char *base_isa_name(base_isa isa);
-/* "scalar", "avx2", "avx512"; false for any other text. */
+/* "scalar", "avx2", "avx512", "amx"; false for any other text. */
 bool base_isa_parse(const char *text, base_isa *isa);
 
 #endif

@@ -366,7 +366,7 @@ static bool select_isa(void)
     const char *wanted = getenv("EIDETIC_ISA");
     base_isa isa = base_isa_detect();
     if (wanted && !base_isa_parse(wanted, &isa)) {
-        cli_usage("EIDETIC_ISA: '%s' is none of scalar, avx2, avx512", wanted);
+        cli_usage("EIDETIC_ISA: '%s' is none of scalar, avx2, avx512, amx", wanted);
         return false;
     }
     kernel_select(isa);

@@ -19,6 +19,11 @@ static const kernel_ops
 
 static const kernel_ops *ops_for(base_isa isa)
 {
+#if defined(KERNEL_AMX)
+    if (isa == BASE_ISA_AMX) {
+        return &kernel_amx_ops;
+    }
+#endif
 #if defined(KERNEL_X86)
     if (isa == BASE_ISA_AVX512) {
         return &kernel_avx512_ops;

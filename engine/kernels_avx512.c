@@ -797,23 +797,25 @@ static uint64_t int8_work(size_t rounds)
     return (uint64_t)rounds * CHAINS * 64;
 }
 
-static const kernel_table table = {
-    .isa = BASE_ISA_AVX512,
-    .rmsnorm = rmsnorm,
-    .layernorm = layernorm,
-    .rope = rope,
-    .add = add,
-    .silu_mul = silu_mul,
-    .gelu = gelu,
-    .dot = dot,
-    .to_half = to_half,
-    .from_half = from_half,
-    .attention_scores = attention_scores,
-    .attention_weights = attention_weights,
-    .attention_values = attention_values,
-    .logit_stats = logit_stats,
-    .int8_work = int8_work,
-};
+#define TABLE(set, work)                        \
+    {                                           \
+        .isa = (set),                           \
+        .rmsnorm = rmsnorm,                     \
+        .layernorm = layernorm,                 \
+        .rope = rope,                           \
+        .add = add,                             \
+        .silu_mul = silu_mul,                   \
+        .gelu = gelu,                           \
+        .dot = dot,                             \
+        .to_half = to_half,                     \
+        .from_half = from_half,                 \
+        .attention_scores = attention_scores,   \
+        .attention_weights = attention_weights, \
+        .attention_values = attention_values,   \
+        .logit_stats = logit_stats,             \
+        .int8_work = (work),                    \
+    }
+static const kernel_table table = TABLE(BASE_ISA_AVX512, int8_work);
 
 const kernel_ops kernel_avx512_ops = {
     .table = &table,
@@ -822,6 +824,18 @@ const kernel_ops kernel_avx512_ops = {
     .packed_f32 = packed_f32,
     .plain = plain,
 };
+
+#if defined(KERNEL_AMX)
+static const kernel_table table_amx = TABLE(BASE_ISA_AMX, kernel_amx_int8_work);
+
+const kernel_ops kernel_amx_ops = {
+    .table = &table_amx,
+    .quantise = quantise,
+    .packed_q8 = packed_q8,
+    .packed_f32 = packed_f32,
+    .plain = plain,
+};
+#endif
 
 #else
 typedef int kernels_avx512_empty; /* a translation unit holds at least one declaration */

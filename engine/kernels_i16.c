@@ -38,7 +38,7 @@ static void multiply(const kernel_i16_matrix *m, size_t group, const int16_t *co
     size_t pairs = pairs_of(m->columns), first = GROUP * group;
     const int16_t *w = m->codes + group * pairs * GROUP * 2;
     for (size_t t = 0; t < tokens; t++) {
-        const int16_t *a = codes + 2 * t * pairs;
+        const int16_t *a = codes + t * kernel_i16_width(m->columns);
         for (size_t r = 0; r < GROUP && first + r < m->rows; r++) {
             int32_t sum = 0;
             for (size_t p = 0; p < pairs; p++) {
@@ -51,13 +51,21 @@ static void multiply(const kernel_i16_matrix *m, size_t group, const int16_t *co
     }
 }
 
-const kernel_i16_ops kernel_i16_scalar = {.round_row = round_row, .multiply = multiply};
+const kernel_i16_ops kernel_i16_scalar = {
+    .token_block = 48, .round_row = round_row, .multiply = multiply};
 
-static const kernel_i16_ops *current(void)
+static const kernel_i16_ops *ops_for(size_t columns)
 {
+    (void)columns;
 #if defined(KERNEL_X86)
-    if (kernel_get()->isa != BASE_ISA_SCALAR) {
-        return &kernel_i16_avx2;
+    base_isa isa = kernel_get()->isa;
+#if defined(KERNEL_AMX)
+    if (isa == BASE_ISA_AMX && columns <= KERNEL_I16_AMX_COLUMNS_MAX) {
+        return &kernel_i16_amx;
+    }
+#endif
+    if (isa != BASE_ISA_SCALAR) {
+        return isa == BASE_ISA_AVX2 ? &kernel_i16_avx2 : &kernel_i16_avx512;
     }
 #endif
     return &kernel_i16_scalar;
@@ -70,7 +78,7 @@ base_status kernel_i16_make(kernel_i16_matrix *m, size_t rows, size_t columns, b
     size_t filled = (rows + GROUP - 1) / GROUP * GROUP, codes, bytes;
     *m = (kernel_i16_matrix){.rows = rows, .columns = columns};
     m->limit = (int32_t)sqrt(2147483647.0 / (double)(2 * pairs_of(columns)));
-    m->limit = m->limit < 32767 ? m->limit : 32767;
+    m->limit = m->limit < KERNEL_I16_LIMIT_MAX ? m->limit : KERNEL_I16_LIMIT_MAX;
     if (!base_size_mul(filled * 2 * sizeof(int16_t), pairs_of(columns), &codes) ||
         !base_size_mul(filled, 2 * sizeof(float), &bytes) || bytes > SIZE_MAX - codes) {
         return base_fail(err, BASE_NO_MEMORY, "no memory for %zu x %zu weights", rows, columns);
@@ -115,9 +123,6 @@ void kernel_i16_free(kernel_i16_matrix *m)
 
 /* --- sharing out ------------------------------------------------------------------------------ */
 
-/* Tokens of one item: their codes (24 to 96 KB) and those of a group stay in the second cache. A
- * multiple of the tile of the AVX2 kernel. */
-enum { TOKEN_BLOCK = 48 };
 /* Products below which another thread costs more than it saves (chosen: about 2 us of work). */
 enum { WORK_MIN = 131072 };
 
@@ -128,7 +133,8 @@ static size_t steps_bytes(size_t tokens)
 
 size_t kernel_i16_scratch(size_t tokens, size_t columns)
 {
-    return steps_bytes(tokens) + tokens * 2 * pairs_of(columns) * sizeof(int16_t);
+    size_t rows = (tokens + 15) / 16 * 16; /* what fills up a tile is read, too */
+    return steps_bytes(tokens) + rows * kernel_i16_width(columns) * sizeof(int16_t);
 }
 
 typedef struct job {
@@ -144,7 +150,7 @@ typedef struct job {
 static void round_rows(void *argument, size_t begin, size_t end, size_t thread)
 {
     const job *j = argument;
-    size_t width = 2 * pairs_of(j->m->columns);
+    size_t width = kernel_i16_width(j->m->columns);
     (void)thread;
     for (size_t t = begin; t < end; t++) {
         j->steps[t] = j->ops->round_row(j->codes + t * width, j->x + t * j->m->columns,
@@ -155,11 +161,14 @@ static void round_rows(void *argument, size_t begin, size_t end, size_t thread)
 static void multiply_items(void *argument, size_t begin, size_t end, size_t thread)
 {
     const job *j = argument;
-    size_t width = 2 * pairs_of(j->m->columns);
+    size_t width = kernel_i16_width(j->m->columns), block = j->ops->token_block;
     (void)thread;
+    if (j->ops->prepare) {
+        j->ops->prepare();
+    }
     for (size_t i = begin; i < end; i++) {
-        size_t group = i % j->groups, first = i / j->groups * TOKEN_BLOCK;
-        size_t count = j->tokens - first < TOKEN_BLOCK ? j->tokens - first : TOKEN_BLOCK;
+        size_t group = i % j->groups, first = i / j->groups * block;
+        size_t count = j->tokens - first < block ? j->tokens - first : block;
         j->ops->multiply(j->m, group, j->codes + first * width, j->steps + first, count,
                          j->out + first * j->m->rows);
     }
@@ -171,7 +180,7 @@ void kernel_i16_matmul(base_pool *pool, const kernel_i16_matrix *m, const float 
     if (tokens == 0) {
         return;
     }
-    job j = {.ops = current(),
+    job j = {.ops = ops_for(m->columns),
              .m = m,
              .x = x,
              .tokens = tokens,
@@ -179,8 +188,8 @@ void kernel_i16_matmul(base_pool *pool, const kernel_i16_matrix *m, const float 
              .steps = scratch,
              .codes = (int16_t *)(void *)((char *)scratch + steps_bytes(tokens)),
              .out = out};
-    size_t blocks = (tokens + TOKEN_BLOCK - 1) / TOKEN_BLOCK;
-    size_t work = GROUP * m->columns * (tokens < TOKEN_BLOCK ? tokens : TOKEN_BLOCK);
+    size_t block = j.ops->token_block, blocks = (tokens + block - 1) / block;
+    size_t work = GROUP * m->columns * (tokens < block ? tokens : block);
     base_pool_run(pool, tokens, 16, round_rows, &j);
     base_pool_run(pool, j.groups * blocks, WORK_MIN / work + 1, multiply_items, &j);
 }

@@ -81,7 +81,7 @@ INLINE __m256i pair_of(const int16_t *codes)
 INLINE void tile(const kernel_i16_matrix *m, size_t group, const int16_t *codes,
                  const float *step_a, float *out, const int T)
 {
-    const size_t pairs = (m->columns + 1) / 2, width = 2 * pairs;
+    const size_t pairs = (m->columns + 1) / 2, width = kernel_i16_width(m->columns);
     const int16_t *w = m->codes + group * pairs * 2 * KERNEL_I16_GROUP;
     const int16_t *a0 = codes, *a3 = codes + 3 * width;
     __m256i s0 = _mm256_setzero_si256(), s1 = s0, s2 = s0, s3 = s0, s4 = s0, s5 = s0;
@@ -116,7 +116,7 @@ INLINE void tile(const kernel_i16_matrix *m, size_t group, const int16_t *codes,
 static void multiply(const kernel_i16_matrix *m, size_t group, const int16_t *codes,
                      const float *step_a, size_t tokens, float *out)
 {
-    const size_t width = (m->columns + 1) / 2 * 2;
+    const size_t width = kernel_i16_width(m->columns);
     for (; tokens >= TILE; tokens -= TILE) {
         tile(m, group, codes, step_a, out, TILE);
         codes += TILE * width;
@@ -144,7 +144,10 @@ static void multiply(const kernel_i16_matrix *m, size_t group, const int16_t *co
     }
 }
 
-const kernel_i16_ops kernel_i16_avx2 = {.round_row = round_row, .multiply = multiply};
+const kernel_i16_ops kernel_i16_avx2 = {
+    .token_block = 48, /* a multiple of TILE */
+    .round_row = round_row,
+    .multiply = multiply};
 
 #else
 typedef int kernels_i16_avx2_empty; /* a translation unit holds at least one declaration */

@@ -167,6 +167,10 @@ extern const kernel_ops kernel_scalar_ops;
 extern const kernel_ops kernel_avx2_ops;
 extern const kernel_ops kernel_avx512_ops;
 #endif
+#if defined(KERNEL_AMX) /* the compiler knows AMX */
+extern const kernel_ops kernel_amx_ops; /* in kernels_avx512.c */
+uint64_t kernel_amx_int8_work(size_t rounds);
+#endif
 
 /* Coefficients of P(u) in erfc(a) = t exp(-a^2 + P(u)), t = 1/(1 + a/2), u = 2.4t - 1.4, for 0 <= a
  * <= 10, lowest power first. Own fit: Chebyshev interpolation on 64 nodes in double precision, cut

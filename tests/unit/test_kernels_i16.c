@@ -124,7 +124,7 @@ static void test_products_are_within_their_rounding(void **state)
         }
         release(&p);
     }
-    kernel_select(BASE_ISA_AVX512);
+    kernel_select(BASE_ISA_AMX);
 }
 
 /* Goal: sets, tokens at once and threads change no bit. Method: all at once with each set and with
@@ -132,7 +132,7 @@ static void test_products_are_within_their_rounding(void **state)
 static void test_no_bit_depends_on_set_company_or_threads(void **state)
 {
     (void)state;
-    const base_isa sets[] = {BASE_ISA_SCALAR, BASE_ISA_AVX2, BASE_ISA_AVX512};
+    const base_isa sets[] = {BASE_ISA_SCALAR, BASE_ISA_AVX2, BASE_ISA_AVX512, BASE_ISA_AMX};
     base_pool *pool = NULL;
     assert_int_equal(base_pool_create(3, &pool, NULL), BASE_OK);
     for (size_t shape = 0; shape < SHAPES; shape++) {
@@ -141,7 +141,7 @@ static void test_no_bit_depends_on_set_company_or_threads(void **state)
         size_t bytes = p.tokens * p.rows * sizeof *wanted;
         kernel_select(BASE_ISA_SCALAR);
         kernel_i16_matmul(NULL, &p.matrix, p.x, p.tokens, wanted, p.scratch);
-        for (size_t set = 0; set < 3; set++) {
+        for (size_t set = 0; set < sizeof sets / sizeof *sets; set++) {
             if (kernel_select(sets[set]) != sets[set]) {
                 continue;
             }
@@ -158,7 +158,7 @@ static void test_no_bit_depends_on_set_company_or_threads(void **state)
         free(wanted);
         release(&p);
     }
-    kernel_select(BASE_ISA_AVX512);
+    kernel_select(BASE_ISA_AMX);
     base_pool_free(pool);
 }
 
@@ -167,7 +167,7 @@ static void test_the_largest_sums_fit(void **state)
 {
     (void)state;
     const size_t columns[] = {1, 2, 384, 1536, 4096};
-    const base_isa sets[] = {BASE_ISA_SCALAR, BASE_ISA_AVX2};
+    const base_isa sets[] = {BASE_ISA_SCALAR, BASE_ISA_AVX2, BASE_ISA_AVX512, BASE_ISA_AMX};
     for (size_t i = 0; i < 5; i++) {
         size_t k = columns[i];
         kernel_i16_matrix m;
@@ -179,7 +179,7 @@ static void test_the_largest_sums_fit(void **state)
         }
         assert_int_equal(kernel_i16_make(&m, 1, k, NULL), BASE_OK);
         kernel_i16_set(&m, 0, ones, &bias, 1);
-        for (size_t set = 0; set < 2; set++) {
+        for (size_t set = 0; set < sizeof sets / sizeof *sets; set++) {
             kernel_select(sets[set]);
             kernel_i16_matmul(NULL, &m, ones, 1, &out, scratch);
             assert_true(fabs((double)out - (double)k) < 1e-5 * (double)k);
@@ -188,7 +188,7 @@ static void test_the_largest_sums_fit(void **state)
         kernel_i16_free(&m);
         base_free_aligned(scratch);
     }
-    kernel_select(BASE_ISA_AVX512);
+    kernel_select(BASE_ISA_AMX);
 }
 
 int main(void)
