@@ -130,7 +130,8 @@ typedef struct engine_session_options {
     bool no_bm25;         /* ablation: ranking without BM25 */
     bool query_hidden;    /* ablation: engine_hidden_vector; the store's vectors are such too */
     bool no_kv_disk;      /* ablation: never read KV from disk */
-    bool no_follow;       /* ablation: a refusal stands, whatever the best note names */
+    bool no_names;        /* ablation: what names other things than the question stays */
+    bool no_follow;       /* ablation: one note does not lead to the next, a refusal stands */
     bool no_draft;        /* ablation: one token a pass, whatever a memory says */
     bool notes_plain;     /* arm prompt pastes what a splice holds: no dates, best nearest */
     bool keep_writes;     /* collect uses and new KV for engine_session_write */

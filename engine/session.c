@@ -29,7 +29,6 @@ enum {
     QUERY_BYTES_MIN = 12,     /* two or three words */
     SHORT_ANSWER = 8,         /* up to here the question stays in the query */
     PROMPT_QUERIES_MAX = 8,
-    HITS_MAX = 32,
     MEMORIES_DEFAULT = 3,
     MEMORY_SLOTS_DEFAULT = 320
 };
@@ -345,7 +344,7 @@ static base_status run_tail_again(engine_session *s, bool in_answer, engine_even
 static base_status recall_here(engine_session *s, bool in_answer, float entropy, base_error *err)
 {
     base_buffer query = {0};
-    retrieval_hit hits[HITS_MAX];
+    retrieval_hit hits[SESSION_HITS_MAX];
     size_t hit_count = 0, spliced = 0;
     engine_event *event = NULL;
     base_status status = running_query(s, in_answer, &query, err);
@@ -354,7 +353,7 @@ static base_status recall_here(engine_session *s, bool in_answer, float entropy,
     }
     if (status ||
         (status = session_event(s, in_answer, entropy, query.data, query.size, &event, err)) ||
-        (status = session_look_up(s, query.data, query.size, hits, &hit_count, HITS_MAX,
+        (status = session_look_up(s, query.data, query.size, hits, &hit_count, SESSION_HITS_MAX,
                                   &event->query_ms, err))) {
         goto done;
     }
@@ -481,7 +480,7 @@ static base_status look_up_event(engine_session *s, const int32_t *ids, size_t r
         event->at_token = token_base + read;
         s->answer->tokens[event->at_token].event = true;
         if (new_text) {
-            status = session_look_up(s, query.data, query.size, hits, hit_count, HITS_MAX,
+            status = session_look_up(s, query.data, query.size, hits, hit_count, SESSION_HITS_MAX,
                                      &event->query_ms, err);
         }
     }
@@ -508,7 +507,7 @@ static base_status look_up_prompt(engine_session *s, const int32_t *ids,
     }
     if (!status) {
         innovation_forced(&s->innovation);
-        status = session_look_up(s, s->question, strlen(s->question), hits, hit_count, HITS_MAX,
+        status = session_look_up(s, s->question, strlen(s->question), hits, hit_count, SESSION_HITS_MAX,
                                  &(*start)->query_ms, err);
     }
     return status;
@@ -519,7 +518,7 @@ static base_status look_up_oracle(engine_session *s, retrieval_hit *hits, size_t
                                   engine_event **start, base_error *err)
 {
     store_brief brief;
-    for (size_t i = 0; i < s->options.oracle_count && i < HITS_MAX; i++) {
+    for (size_t i = 0; i < s->options.oracle_count && i < SESSION_HITS_MAX; i++) {
         base_status status = store_get_briefs(s->options.store, &s->options.oracle[i], 1,
                                               s->options.as_of_us, &brief, err);
         if (status) {
@@ -629,7 +628,7 @@ static base_status take_question(engine_session *s, size_t max_tokens, bool *abs
 {
     chat_ids question = {0}, pasted = {0};
     prompt_events events = {0};
-    retrieval_hit hits[HITS_MAX];
+    retrieval_hit hits[SESSION_HITS_MAX];
     size_t hit_count = 0, spliced = 0, token_base = s->answer->token_count;
     engine_event *start = NULL;
     *abstain = false;
@@ -663,6 +662,10 @@ static base_status take_question(engine_session *s, size_t max_tokens, bool *abs
     if (status) {
         goto done;
     }
+    if (s->options.arm != ENGINE_ARM_ORACLE && !s->options.no_names &&
+        (status = session_keep_subject(s, hits, &hit_count, err))) {
+        goto done;
+    }
     const retrieval_hit *best = session_best_hit(hits, hit_count);
     s->answer->best_score = best ? best->relevance : 0.0f;
     if (s->options.may_abstain && s->answer->best_score < s->options.score_min) {
@@ -680,8 +683,13 @@ static base_status take_question(engine_session *s, size_t max_tokens, bool *abs
     size_t at = layout_b ? s->memory_at : splice_slots(&s->window);
     if (!(status = session_splice(s, hits, hit_count, s->options.memories_max, at, start, &spliced,
                                   err))) {
+        size_t followed;
         if (best && spliced > 0) {
             s->chain.ids[s->chain.count++] = best->id;
+            if (session_may_follow(s) &&
+                (status = session_follow_chain(s, false, layout_b, &followed, err))) {
+                goto done;
+            }
         }
         if (layout_b && spliced > 0) {
             splice_truncate(&s->window, s->memory_at);
@@ -761,26 +769,6 @@ static base_status generate(engine_session *s, size_t max_tokens, const forced *
     return status;
 }
 
-/* Memories that a refusal led to, one an event: the question is asked again behind the chain. */
-static base_status ask_again(engine_session *s, const chat_ids *question, const retrieval_hit *hits,
-                             size_t count, size_t first_event, base_error *err)
-{
-    size_t spliced, memories_max = s->options.memories_max;
-    bool layout_b = is_layout_b(s, question->count);
-    base_status status = BASE_OK;
-    splice_watch(&s->window, false);
-    splice_truncate(&s->window, layout_b ? s->memory_at : s->header_at);
-    session_keep_chain(s);
-    s->options.memories_max = 1 + SESSION_FOLLOWS_MAX;
-    for (size_t i = 0; i < count && !status; i++) {
-        size_t at = layout_b ? s->memory_at : splice_slots(&s->window);
-        status = session_splice(s, &hits[i], 1, 1, at, &s->answer->events[first_event + i],
-                                &spliced, err);
-    }
-    s->options.memories_max = memories_max;
-    return status ? status : open_answer(s, layout_b ? question : NULL, err);
-}
-
 /* May what follows the question's memories be dropped and run again? */
 static bool can_ask_again(const engine_session *s, const chat_ids *question)
 {
@@ -789,29 +777,22 @@ static bool can_ask_again(const engine_session *s, const chat_ids *question)
            splice_slots(&s->window) - from <= CORE_ROLLBACK;
 }
 
-/* Where the reader has refused and memory leads on, the answer is said anew. All of the chain at
- * once: with a part of it a small reader takes what is named in between for the answer. */
+/* Where the reader has refused and memory leads on, the answer is said anew. */
 static base_status follow(engine_session *s, size_t max_tokens, base_error *err)
 {
     chat_ids question = {0};
-    retrieval_hit hits[SESSION_FOLLOWS_MAX];
-    size_t count = 0, first_event = s->answer->event_count;
-    bool whole, found;
-    if (!session_recalls(s) || s->options.no_follow || s->options.trigger == ENGINE_TRIGGER_ONCE ||
-        session_lives(s) || s->chain.count == 0 || !session_refuses(s, &whole) || !whole) {
+    size_t count = 0;
+    bool whole;
+    if (!session_may_follow(s) || s->chain.count == 0 || !session_refuses(s, &whole) || !whole) {
         return BASE_OK;
     }
     base_status status = prompt_question(&s->prompt, s->question, &question, err);
-    found = !status && can_ask_again(s, &question);
-    while (count < SESSION_FOLLOWS_MAX && found && !status) {
-        status = session_follow(s, &hits[count], &found, err);
-        count += found;
-    }
-    if (!status && count > 0) {
-        session_drop_answer(s);
-        status = ask_again(s, &question, hits, count, first_event, err);
+    bool layout_b = !status && is_layout_b(s, question.count);
+    if (!status && can_ask_again(s, &question) &&
+        !(status = session_follow_chain(s, true, layout_b, &count, err)) && count > 0 &&
+        !(status = open_answer(s, layout_b ? &question : NULL, err))) {
         note_first(s);
-        status = status ? status : generate(s, max_tokens, NULL, err);
+        status = generate(s, max_tokens, NULL, err);
     }
     chat_ids_free(&question);
     return status;

@@ -47,6 +47,8 @@ typedef struct session_lived {
     engine_lived counts;
 } session_lived;
 
+enum { SESSION_HITS_MAX = 32 }; /* of all lookups of a question together */
+
 enum { SESSION_FOLLOWS_MAX = 3 }; /* notes that one names the next of: four in all */
 
 enum { SESSION_DRAFT_MAX = 6 }; /* tokens run ahead: cheap beside a step, most values fit */
@@ -138,12 +140,23 @@ base_status session_splice(engine_session *s, const retrieval_hit *hits, size_t 
  * where that is not NULL. */
 void session_evict(engine_session *s, size_t resident, size_t *also);
 
+/* subject.c ------------------------------------------------------------------------------------ */
+
+/* Where a hit that may be spliced names most of what the question names, only such hits and others
+ * of their documents stay. hits [at most SESSION_HITS_MAX]. */
+base_status session_keep_subject(engine_session *s, retrieval_hit *hits, size_t *count,
+                                 base_error *err);
+
 /* follow.c ------------------------------------------------------------------------------------- */
 
-/* Look up what the last note of the chain names: one event. *found: *hit is new, and joined it. */
-base_status session_follow(engine_session *s, retrieval_hit *hit, bool *found, base_error *err);
-/* Evict all memories that are not of the chain. */
-void session_keep_chain(engine_session *s);
+/* May one note lead to the next here? */
+bool session_may_follow(const engine_session *s);
+/* Go on from the last note of the chain while that leads to new ones; they are spliced, and nothing
+ * but the chain stays: with a part of it a small reader takes what is named in between for the
+ * answer, and beside it others mislead. Behind a refusal the answer is dropped first, with all that
+ * stands behind the memories. *count: how many notes joined. */
+base_status session_follow_chain(engine_session *s, bool refused, bool layout_b, size_t *count,
+                                 base_error *err);
 
 /* lived.c -------------------------------------------------------------------------------------- */
 

@@ -51,6 +51,25 @@ void session_words_lower(base_buffer *text)
     }
 }
 
+bool session_words_is_capital(const char *written)
+{
+    return *written >= 'A' && *written <= 'Z';
+}
+
+base_status session_words_append_note(base_buffer *out, const store_episode *episode)
+{
+    base_buffer text = {0};
+    base_status status = base_buffer_append(&text, episode->text, episode->text_size);
+    if (!status && !(status = base_buffer_append_text(&text, " ")) &&
+        !(status = base_buffer_append_text(&text, episode->title)) &&
+        !(status = base_buffer_append_text(&text, " "))) {
+        session_words_lower(&text);
+        status = base_buffer_append(out, text.data, text.size);
+    }
+    base_buffer_free(&text);
+    return status;
+}
+
 bool session_words_hold(const base_buffer *text, const char *word, size_t length)
 {
     const char *other;

@@ -7,6 +7,7 @@
 #include <stddef.h>
 
 #include "base/mem.h"
+#include "store/store.h"
 
 /* ASCII capitals of text become small letters, in place. */
 void session_words_lower(base_buffer *text);
@@ -16,6 +17,10 @@ bool session_words_next(const char *text, size_t size, size_t *at, const char **
                         size_t *length);
 /* Does a word carry no content (articles, prepositions, forms of "to be"; English)? */
 bool session_words_is_function(const char *word, size_t size);
+/* Is a word, as it is written, with a capital (ASCII)? */
+bool session_words_is_capital(const char *written);
+/* Append an episode's text and title, lower-cased. BASE_OK or BASE_NO_MEMORY. */
+base_status session_words_append_note(base_buffer *out, const store_episode *episode);
 /* Does lower-cased text hold the word? */
 bool session_words_hold(const base_buffer *text, const char *word, size_t length);
 

@@ -20,10 +20,10 @@ static bool set_flag(eval_arm *arm, const char *text, size_t size)
     const struct {
         const char *name;
         bool *flag;
-    } flags[] = {{"no-bias", &arm->no_bias},     {"no-time", &arm->no_time},
-                 {"no-bm25", &arm->no_bm25},     {"no-kv-disk", &arm->no_kv_disk},
-                 {"no-draft", &arm->no_draft},   {"plain", &arm->plain},
-                 {"no-follow", &arm->no_follow}, {"warm", &arm->warm}};
+    } flags[] = {
+        {"no-bias", &arm->no_bias},       {"no-time", &arm->no_time},   {"no-bm25", &arm->no_bm25},
+        {"no-kv-disk", &arm->no_kv_disk}, {"no-draft", &arm->no_draft}, {"plain", &arm->plain},
+        {"no-follow", &arm->no_follow},   {"no-names", &arm->no_names}, {"warm", &arm->warm}};
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
         if (is_word(text, size, flags[i].name)) {
             *flags[i].flag = true;
@@ -123,6 +123,7 @@ void eval_arm_apply(const eval_arm *arm, engine_session_options *options)
     options->query_hidden = arm->query_hidden;
     options->no_kv_disk = arm->no_kv_disk;
     options->no_follow = arm->no_follow;
+    options->no_names = arm->no_names;
     options->no_draft = arm->no_draft;
     options->notes_plain = arm->plain;
 }

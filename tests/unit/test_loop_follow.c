@@ -1,5 +1,6 @@
-/* A refusal leads on: what the best note names is looked up before the refusal stands, and nothing
- * of the answer that was dropped is left over.
+/* One note leads to the next: before the answer where the question has words that the note lacks
+ * and the next one holds, and before a refusal stands in any case; nothing of the answer that was
+ * dropped is left over.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -18,9 +19,10 @@ static const char *const texts[] = {
     "The ferry to Skerry Island leaves from pier seven of the old harbour basin.",
 };
 enum { FACTS = sizeof texts / sizeof *texts };
-/* No note says it, so the reader has to refuse, however many it is given. */
-static const char question[] =
-    "How many windows has the seat of the firm that Ada Brill works for?";
+/* What the first note names has a note with the word "seat". */
+static const char leading[] = "How many windows has the seat of the firm that Ada Brill works for?";
+/* No note says it, or has a word of it but the name: the reader has to refuse. */
+static const char refused[] = "How many windows has the house of Ada Brill?";
 
 static void collect(void *argument, const char *text, size_t size)
 {
@@ -49,7 +51,8 @@ static bool asked(const engine_answer *a, const char *query)
     return false;
 }
 
-static void ask(loop *l, bool no_follow, engine_layout layout, engine_answer *answer)
+static void ask(loop *l, const char *question, bool no_follow, engine_layout layout,
+                engine_answer *answer)
 {
     base_error err = {0};
     base_buffer said = {0};
@@ -90,32 +93,43 @@ static void test_core(engine_core core, size_t window)
     loop_open_store(&l);
     loop_ingest(&l, NULL, texts, FACTS);
     for (engine_layout layout = ENGINE_LAYOUT_B; layout <= ENGINE_LAYOUT_S; layout++) {
-        ask(&l, true, layout, &answer);
+        ask(&l, refused, true, layout, &answer);
         assert_true(answer.abstained);
         assert_int_equal(answer.lookups, 1);
         assert_true(brought(&answer, 1));
         assert_false(brought(&answer, 2));
         engine_answer_free(&answer);
 
-        ask(&l, false, layout, &answer);
-        assert_int_equal(answer.lookups, 4);
-        /* The question without what the first note holds, then what it names. */
-        assert_true(asked(&answer, "how many windows has the seat of the firm that tarnow ltd "));
+        ask(&l, refused, false, layout, &answer);
+        /* The question without what the first note holds, then what it names; once before the
+         * answer, where nothing goes on, then three times. */
+        assert_true(asked(&answer, "how many windows has the house of works tarnow ltd "));
+        assert_int_equal(answer.lookups, 5);
         assert_true(brought(&answer, 2));
         assert_true(brought(&answer, 3));
+        engine_answer_free(&answer);
+
+        ask(&l, leading, true, layout, &answer);
+        assert_false(brought(&answer, 2));
+        engine_answer_free(&answer);
+
+        ask(&l, leading, false, layout, &answer);
+        assert_true(asked(&answer, "how many windows has the seat of the firm that tarnow ltd "));
+        assert_true(answer.lookups >= 3);
+        assert_true(brought(&answer, 2));
         engine_answer_free(&answer);
     }
     loop_close_store(&l);
     engine_close(l.e);
 }
 
-static void test_refusal_follows_what_a_note_names(void **state)
+static void test_one_note_leads_to_the_next(void **state)
 {
     (void)state;
     test_core(ENGINE_CORE_FULL, 0);
 }
 
-static void test_refusal_in_a_bounded_window(void **state)
+static void test_in_a_bounded_window(void **state)
 {
     (void)state;
     test_core(ENGINE_CORE_WINDOW, 512);
@@ -124,8 +138,8 @@ static void test_refusal_in_a_bounded_window(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refusal_follows_what_a_note_names),
-        cmocka_unit_test(test_refusal_in_a_bounded_window),
+        cmocka_unit_test(test_one_note_leads_to_the_next),
+        cmocka_unit_test(test_in_a_bounded_window),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,89 @@
+/* Notes that name other things than the question leave where one names what it names, and only
+ * then.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "tests/unit/loop_testing.h"
+
+static const char *const texts[] = {
+    "The coach of Burnley Rovers is Jeff Hornacek.",
+    "Leeds Wanderers is associated with the sport of football.",
+    "The coach of Tarnow Athletic is Nigel Pearson.",
+    "She moved to Quillby in May and coaches the juniors there.",
+};
+enum { FACTS = sizeof texts / sizeof *texts };
+
+static bool brought(const engine_answer *a, uint64_t id)
+{
+    for (size_t e = 0; e < a->event_count; e++) {
+        for (size_t m = 0; m < a->events[e].memory_count; m++) {
+            if (a->events[e].memories[m].id == id) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+static void ask(loop *l, const char *question, bool no_names, engine_answer *answer)
+{
+    base_error err = {0};
+    engine_session_options options;
+    engine_session_defaults(&options);
+    options.no_names = no_names;
+    options.no_follow = true;
+    options.score_min = options.score_share = 0; /* whatever is found may come in */
+    engine_session *s = loop_session(l, ENGINE_ARM_FULL, &options);
+    loop_check(engine_ask(s, question, 8, answer, &err), &err);
+    engine_session_close(s);
+}
+
+static void test_others_give_way_to_what_the_question_names(void **state)
+{
+    (void)state;
+    loop l;
+    engine_answer answer;
+    loop_open_engine(&l);
+    loop_open_store(&l);
+    loop_ingest(&l, NULL, texts, FACTS);
+
+    ask(&l, "Who is the coach of Leeds Wanderers?", true, &answer);
+    assert_true(brought(&answer, 1) && brought(&answer, 2) && brought(&answer, 3));
+    engine_answer_free(&answer);
+
+    ask(&l, "Who is the coach of Leeds Wanderers?", false, &answer);
+    assert_true(brought(&answer, 2));
+    assert_false(brought(&answer, 1) || brought(&answer, 3) || brought(&answer, 4));
+    engine_answer_free(&answer);
+
+    /* One of two names is not most of them; a month is no name. */
+    ask(&l, "Who is the coach of Leeds Rovers in May?", false, &answer);
+    assert_true(brought(&answer, 1) && brought(&answer, 2) && brought(&answer, 3));
+    engine_answer_free(&answer);
+
+    /* No note names her. */
+    ask(&l, "Whom does Anna coach?", false, &answer);
+    assert_true(brought(&answer, 1) && brought(&answer, 4));
+    engine_answer_free(&answer);
+
+    /* Without a capital there is no name. */
+    ask(&l, "who is the coach of leeds wanderers?", false, &answer);
+    assert_true(brought(&answer, 1) && brought(&answer, 2));
+    engine_answer_free(&answer);
+
+    loop_close_store(&l);
+    engine_close(l.e);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_others_give_way_to_what_the_question_names),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
