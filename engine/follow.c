@@ -92,48 +92,15 @@ static base_status follow_query(const chain_text *t, base_buffer *query, base_er
 
 /* --- what a question still wants, before it is answered --------------------------------------- */
 
-/* Do two words share their stem? Equal, or the first five letters are. */
-static bool share_stem(const char *a, size_t a_size, const char *b, size_t b_size)
-{
-    enum { STEM = 5 };
-    bool same = a_size == b_size && memcmp(a, b, a_size) == 0;
-    return same || (a_size >= STEM && b_size >= STEM && memcmp(a, b, STEM) == 0);
-}
-
-static bool holds_stem(const base_buffer *text, const char *word, size_t size)
-{
-    const char *other;
-    size_t at = 0, other_size;
-    while (session_words_next(text->data, text->size, &at, &other, &other_size)) {
-        if (share_stem(word, size, other, other_size)) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* Words that ask for nothing of their own: "the current name". */
-static bool asks_nothing(const char *word, size_t size)
-{
-    static const char *const list[] = {"current", "currently", "now",   "latest", "newest",
-                                       "recent",  "today",     "name",  "named",  "called",
-                                       "does",    "did",       "whose", "kind",   "type"};
-    for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
-        if (strlen(list[i]) == size && memcmp(list[i], word, size) == 0) {
-            return true;
-        }
-    }
-    return size < 3 || session_words_is_function(word, size);
-}
-
 /* A word of the question that no note of the chain holds, and that `in` holds (NULL: any). */
 static bool wants(const chain_text *t, const base_buffer *in)
 {
     const char *word;
     size_t at = 0, size;
     while (session_words_next(t->question.data, t->question.size, &at, &word, &size)) {
-        if (!asks_nothing(word, size) && !holds_stem(&t->notes, word, size) &&
-            (!in || holds_stem(in, word, size))) {
+        if (!session_words_ask_nothing(word, size) &&
+            !session_words_hold_stem(&t->notes, word, size) &&
+            (!in || session_words_hold_stem(in, word, size))) {
             return true;
         }
     }
@@ -180,18 +147,6 @@ static bool names_the_same(const engine_session *s, const chain_text *t, const b
     return false;
 }
 
-/* One statement: what stands beside others in a longer text is not followed. */
-static bool is_short(const base_buffer *text)
-{
-    enum { WORDS_MAX = 30 };
-    const char *word;
-    size_t at = 0, size, count = 0;
-    while (count <= WORDS_MAX && session_words_next(text->data, text->size, &at, &word, &size)) {
-        count++;
-    }
-    return count <= WORDS_MAX;
-}
-
 /* Does a note go on from the chain: it speaks of what the last one named, and holds a word that the
  * question still wants? */
 static base_status goes_on(const engine_session *s, const chain_text *t, uint64_t id, bool *yes,
@@ -205,7 +160,7 @@ static base_status goes_on(const engine_session *s, const chain_text *t, uint64_
         return status == BASE_NOT_FOUND ? BASE_OK : status;
     }
     if (!(status = session_words_append_note(&text, &episode))) {
-        *yes = is_short(&text) && speaks_of(t, &text) && wants(t, &text) &&
+        *yes = session_words_is_short(&text) && speaks_of(t, &text) && wants(t, &text) &&
                !names_the_same(s, t, &text);
     }
     store_episode_free(&episode);
@@ -234,7 +189,7 @@ static base_status follow(engine_session *s, bool refused, retrieval_hit *hit, b
     size_t count = 0;
     *found = false;
     base_status status = read_chain(s, &t, err);
-    bool leads = refused || (is_short(&t.last) && wants(&t, NULL));
+    bool leads = refused || (session_words_is_short(&t.last) && wants(&t, NULL));
     if (!status && leads && !(status = follow_query(&t, &query, err)) && query.size > 0 &&
         !(status = session_event(s, refused, 0, query.data, query.size, &event, err))) {
         status = session_look_up(s, query.data, query.size, hits, &count, K, &event->query_ms, err);

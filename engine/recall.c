@@ -75,7 +75,7 @@ base_status session_look_up(engine_session *s, const char *query, size_t query_s
                             retrieval_hit *hits, size_t *count, size_t max, double *ms,
                             base_error *err)
 {
-    enum { K = 16 };
+    enum { K = SESSION_HITS_MAX };
     retrieval_hit found[K];
     size_t found_count = 0;
     double begin = base_clock_ms();

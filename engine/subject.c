@@ -1,17 +1,23 @@
-/* engine/subject.c: notes that speak of what the question names.
+/* engine/subject.c: which of the notes that were found speak of what the question is about, and now.
  *
  * "Who coaches Leeds?" finds "The coach of Burnley is Hale", too, and a small reader takes Hale
  * where nothing better is there. So where a note names most of what the question names, notes of
  * other documents that do not are left out: the reader then has a note that answers, or one by which
  * it sees that nothing does. Where no note names it, nothing is left out: it may be called otherwise.
+ *
+ * And of notes that answer alike ("the password of the depot is X", "today the password of the depot
+ * became Y") only the latest is read, unless the question says when.
  */
 #include <string.h>
 
 #include "base/mem.h"
+#include "engine/kernels.h"
 #include "engine/session.h"
 #include "engine/words.h"
+#include "retrieval/rank.h"
 
 enum { NAMES_MAX = 16 };
+static const float ALIKE_COSINE = 0.45f; /* other wordings of one statement: 0.45 to 0.85 */
 
 typedef struct names {
     struct {
@@ -55,62 +61,142 @@ static void find_names(const char *question, const base_buffer *lower, names *ou
     }
 }
 
-/* How many of the names an episode's text and title hold; 0 when it was forgotten meanwhile. */
-static base_status count_names(const engine_session *s, uint64_t id, const names *n, size_t *held,
-                               uint64_t *document, base_error *err)
+/* What a hit's episode says of the question. */
+typedef struct view {
+    size_t names;      /* of the question's that its text and title hold */
+    uint64_t words;    /* bit i: the question's i-th word of content, or one of its stem */
+    bool says;         /* one of these is no name */
+    uint64_t document; /* 0: it was forgotten meanwhile */
+    int64_t observed_us;
+    float *vector; /* [dim], NULL = none */
+    char *title;   /* cut before " — " (or " - "), where a page names its section; NULL = none */
+    bool is_short;
+} view;
+
+static base_status look_at(const engine_session *s, uint64_t id, const base_buffer *question,
+                           const names *n, view *out, base_error *err)
 {
     store_episode episode;
     base_buffer text = {0};
-    *held = 0;
-    *document = 0;
+    const char *word;
+    size_t at = 0, size, bit = 0;
     base_status status = store_get(s->options.store, id, &episode, err);
     if (status) {
         return status == BASE_NOT_FOUND ? BASE_OK : status;
     }
-    *document = episode.document;
+    out->document = episode.document;
+    out->observed_us = episode.observed_at_us;
     if (!(status = session_words_append_note(&text, &episode))) {
+        out->is_short = session_words_is_short(&text);
         for (size_t i = 0; i < n->count; i++) {
-            *held += session_words_hold(&text, n->list[i].word, n->list[i].size);
+            out->names += session_words_hold(&text, n->list[i].word, n->list[i].size);
         }
+        while (bit < 64 && session_words_next(question->data, question->size, &at, &word, &size)) {
+            if (!session_words_ask_nothing(word, size)) {
+                bool held = session_words_hold_stem(&text, word, size), name = false;
+                for (size_t i = 0; i < n->count; i++) {
+                    name = name || n->list[i].word == word;
+                }
+                out->words |= (uint64_t)held << bit++;
+                out->says = out->says || (held && !name);
+            }
+        }
+    }
+    if (episode.vector_dim == encoder_dim(s->e->encoder)) {
+        out->vector = episode.vector;
+        episode.vector = NULL;
+    }
+    if (*episode.title) {
+        char *dash = strstr(episode.title, " \xe2\x80\x94 ");
+        dash = dash ? dash : strstr(episode.title, " - ");
+        if (dash) {
+            *dash = '\0';
+        }
+        out->title = episode.title;
+        episode.title = NULL;
     }
     store_episode_free(&episode);
     base_buffer_free(&text);
     return status ? base_fail(err, status, "no memory for a note") : BASE_OK;
 }
 
+static bool of_one_page(const view *a, const view *b)
+{
+    return a->document == b->document || (a->title && b->title && strcmp(a->title, b->title) == 0);
+}
+
+/* Do two notes answer the question alike, and `newer` is the later one? Both are one statement,
+ * near each other as texts, name what the question names, and the newer one holds all of the
+ * question's words that the older one does, some besides names. No verdict for the store: words
+ * alone do not tell what replaces what, but an answer that holds now is the later one's. */
+static bool says_it_later(const engine_session *s, const names *n, const view *newer,
+                          const view *older)
+{
+    return newer->is_short && older->is_short && older->says && newer->names == older->names &&
+           (n->count == 0 || 2 * newer->names > n->count) && (older->words & ~newer->words) == 0 &&
+           newer->observed_us > older->observed_us && newer->vector && older->vector &&
+           kernel_get()->dot(newer->vector, older->vector, encoder_dim(s->e->encoder)) >=
+               ALIKE_COSINE;
+}
+
+/* Does the question say when? Then it may want the older one. */
+static bool names_a_time(const engine_session *s)
+{
+    retrieval_times times = {0};
+    retrieval_times_add_text(&times, s->question, strlen(s->question));
+    return times.interval_count > 0 || times.year_count > 0 ||
+           s->options.about_us != BASE_TIME_NONE;
+}
+
+static void choose(const engine_session *s, const names *n, const view *views,
+                   const retrieval_hit *hits, size_t count, bool *keep)
+{
+    bool named = false, now = s->options.arm == ENGINE_ARM_FULL && !names_a_time(s);
+    for (size_t i = 0; i < count; i++) {
+        named = named || (2 * views[i].names > n->count && session_may_splice(s, NULL, &hits[i]));
+    }
+    for (size_t i = 0; i < count; i++) {
+        keep[i] = !named;
+        for (size_t j = 0; j < count && !keep[i]; j++) {
+            keep[i] = 2 * views[j].names > n->count && of_one_page(&views[i], &views[j]);
+        }
+        for (size_t j = 0; j < count && now && keep[i]; j++) {
+            keep[i] = !session_may_splice(s, NULL, &hits[j]) ||
+                      !says_it_later(s, n, &views[j], &views[i]);
+        }
+    }
+}
+
 base_status session_keep_subject(engine_session *s, retrieval_hit *hits, size_t *count,
                                  base_error *err)
 {
     names n = {0};
-    base_buffer lower = {0};
-    size_t held[SESSION_HITS_MAX], kept = 0;
-    uint64_t documents[SESSION_HITS_MAX];
-    bool keep[SESSION_HITS_MAX] = {false};
-    const retrieval_hit *best = session_best_hit(hits, *count);
-    bool named = false;
-    base_status status = base_buffer_append_text(&lower, s->question);
+    base_buffer question = {0};
+    view views[SESSION_HITS_MAX] = {{0}};
+    bool keep[SESSION_HITS_MAX];
+    size_t kept = 0;
+    base_status status = base_buffer_append_text(&question, s->question);
     if (status) {
         return base_fail(err, status, "no memory for a question");
     }
-    session_words_lower(&lower);
-    find_names(s->question, &lower, &n);
-    for (size_t i = 0; i < *count && n.count > 0 && !status; i++) {
-        status = count_names(s, hits[i].id, &n, &held[i], &documents[i], err);
-        named = named || (2 * held[i] > n.count && session_may_splice(s, best, &hits[i]));
+    session_words_lower(&question);
+    find_names(s->question, &question, &n);
+    for (size_t i = 0; i < *count && !status; i++) {
+        status = look_at(s, hits[i].id, &question, &n, &views[i], err);
     }
-    for (size_t i = 0; i < *count && named && !status; i++) {
-        for (size_t j = 0; j < *count; j++) {
-            keep[i] = keep[i] || (2 * held[j] > n.count && documents[i] == documents[j]);
+    if (!status) {
+        choose(s, &n, views, hits, *count, keep);
+        for (size_t i = 0; i < *count; i++) {
+            if (keep[i]) {
+                hits[kept++] = hits[i];
+            }
         }
     }
-    for (size_t i = 0; i < *count && named && !status; i++) {
-        if (keep[i]) {
-            hits[kept++] = hits[i];
-        }
+    for (size_t i = 0; i < *count; i++) {
+        base_free(views[i].vector);
+        base_free(views[i].title);
     }
-    if (named && !status) {
-        *count = kept;
-    }
-    base_buffer_free(&lower);
+    *count = status ? *count : kept;
+    base_buffer_free(&question);
     return status;
 }

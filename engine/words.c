@@ -81,3 +81,50 @@ bool session_words_hold(const base_buffer *text, const char *word, size_t length
     }
     return false;
 }
+
+/* Do two words share their stem: begin alike, but for two letters of the shorter at most ("sails",
+ * "sailing"; "citizen", "citizenship"), four letters at least? */
+static bool share_stem(const char *a, size_t a_size, const char *b, size_t b_size)
+{
+    size_t shorter = a_size < b_size ? a_size : b_size, same = 0;
+    while (same < shorter && a[same] == b[same]) {
+        same++;
+    }
+    return (same == a_size && same == b_size) || (same >= 4 && same + 2 >= shorter);
+}
+
+bool session_words_hold_stem(const base_buffer *text, const char *word, size_t size)
+{
+    const char *other;
+    size_t at = 0, other_size;
+    while (session_words_next(text->data, text->size, &at, &other, &other_size)) {
+        if (share_stem(word, size, other, other_size)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool session_words_ask_nothing(const char *word, size_t size)
+{
+    static const char *const list[] = {"current", "currently", "now",   "latest", "newest",
+                                       "recent",  "today",     "name",  "named",  "called",
+                                       "does",    "did",       "whose", "kind",   "type"};
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
+        if (strlen(list[i]) == size && memcmp(list[i], word, size) == 0) {
+            return true;
+        }
+    }
+    return size < 3 || session_words_is_function(word, size);
+}
+
+bool session_words_is_short(const base_buffer *text)
+{
+    enum { WORDS_MAX = 30 };
+    const char *word;
+    size_t at = 0, size, count = 0;
+    while (count <= WORDS_MAX && session_words_next(text->data, text->size, &at, &word, &size)) {
+        count++;
+    }
+    return count <= WORDS_MAX;
+}

@@ -23,5 +23,11 @@ bool session_words_is_capital(const char *written);
 base_status session_words_append_note(base_buffer *out, const store_episode *episode);
 /* Does lower-cased text hold the word? */
 bool session_words_hold(const base_buffer *text, const char *word, size_t length);
+/* ... or one that shares its stem ("sails", "sailing")? */
+bool session_words_hold_stem(const base_buffer *text, const char *word, size_t size);
+/* Does a word of a question ask for nothing of its own ("the current name"; function words)? */
+bool session_words_ask_nothing(const char *word, size_t size);
+/* Is a text one statement: of 30 words or fewer? */
+bool session_words_is_short(const base_buffer *text);
 
 #endif

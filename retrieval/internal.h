@@ -31,6 +31,7 @@ typedef struct retrieval_candidate {
     uint64_t id;
     float similarity, bm25, time, numbers, strength, score, relevance;
     bool has_similarity, asks;
+    bool held_then; /* what held at the one past moment that the question is about */
     store_brief brief;
     store_episode episode; /* id 0: not read */
     retrieval_time_match match;

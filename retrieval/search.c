@@ -261,15 +261,15 @@ static int id_to_item(const void *key, const void *item)
     return (*id > x->id) - (*id < x->id);
 }
 
-/* Of the chain of replacements behind a candidate, the end at as_of, unless the chain comes by
+/* Of the chain of replacements behind a candidate, the end at end_us, unless the chain comes by
  * another candidate: then end->id is 0. The first `count` candidates are sorted by id. */
-static base_status follow_chain(const retrieval *r, const retrieval_query *q, const candidates *c,
-                                size_t count, const store_brief *from, store_brief *end,
-                                base_error *err)
+static base_status follow_chain(const retrieval *r, const retrieval_query *q, int64_t end_us,
+                                const candidates *c, size_t count, const store_brief *from,
+                                store_brief *end, base_error *err)
 {
     store_brief at = *from;
     *end = (store_brief){0};
-    for (size_t steps = 0; is_replaced(&at, q->as_of_us); steps++) {
+    for (size_t steps = 0; is_replaced(&at, end_us); steps++) {
         uint64_t next = at.superseded_by;
         if (steps == CHAIN_MAX || bsearch(&next, c->items, count, sizeof *c->items, id_to_item)) {
             return BASE_OK;
@@ -283,17 +283,17 @@ static base_status follow_chain(const retrieval *r, const retrieval_query *q, co
     return BASE_OK;
 }
 
-static base_status add_successors(const retrieval *r, const retrieval_query *q, candidates *c,
-                                  base_error *err)
+static base_status add_successors(const retrieval *r, const retrieval_query *q, int64_t end_us,
+                                  candidates *c, base_error *err)
 {
     size_t count = c->count;
     for (size_t i = 0; i < count; i++) {
         store_brief end;
         base_status status = BASE_OK;
-        if (!is_replaced(&c->items[i].brief, q->as_of_us)) {
+        if (!is_replaced(&c->items[i].brief, end_us)) {
             continue;
         }
-        status = follow_chain(r, q, c, count, &c->items[i].brief, &end, err);
+        status = follow_chain(r, q, end_us, c, count, &c->items[i].brief, &end, err);
         bool added = false;
         for (size_t k = count; k < c->count && !added; k++) {
             added = c->items[k].id == end.id;
@@ -311,6 +311,28 @@ static base_status add_successors(const retrieval *r, const retrieval_query *q, 
         }
     }
     return BASE_OK;
+}
+
+/* The one moment that a question is about: --about, or the end of the only day or month that it
+ * names. BASE_TIME_MAX: none, or not a past one. */
+static int64_t asked_moment(const retrieval_query *q, const retrieval_times *named)
+{
+    const int64_t longest = 31 * BASE_DAY_US;
+    int64_t at = BASE_TIME_MAX;
+    if (q->about_us != BASE_TIME_NONE) {
+        at = q->about_us;
+    } else if (named->interval_count == 1 && named->intervals[0].from_us > INT64_MIN &&
+               named->intervals[0].to_us <= named->intervals[0].from_us + longest) {
+        at = named->intervals[0].to_us - 1;
+    }
+    return q->use_time && q->use_strength && at < q->as_of_us ? at : BASE_TIME_MAX;
+}
+
+/* Was this what held at `moment`, of a thing that changed? */
+static bool held_at(const store_brief *b, bool replaced, int64_t moment)
+{
+    return moment != BASE_TIME_MAX && (b->superseded_by != 0 || replaced) &&
+           b->observed_at_us <= moment && moment < b->superseded_at_us;
 }
 
 /* --- 2. and 3. scores ------------------------------------------------------------------------ */
@@ -369,8 +391,9 @@ static void score_one(const retrieval_query *q, const retrieval_weights *w, cand
 /* Exact similarity (a segment's may be approximate, BM25 has none) and the time term. An episode
  * that vanished meanwhile, or only repeats the query, has id 0. */
 static base_status read_candidate(const retrieval *r, const retrieval_query *q,
-                                  const retrieval_times *times, const retrieval_numbers *numbers,
-                                  const retrieval_weights *w, candidate *c, base_error *err)
+                                  const retrieval_times *times, int64_t moment,
+                                  const retrieval_numbers *numbers, const retrieval_weights *w,
+                                  candidate *c, base_error *err)
 {
     base_status status = store_get(r->s, c->id, &c->episode, err);
     if (status != BASE_OK) {
@@ -400,6 +423,11 @@ static base_status read_candidate(const retrieval *r, const retrieval_query *q,
                               &c->match);
         c->time = retrieval_time_term(w, &c->match);
     }
+    c->held_then = held_at(&c->brief, e->replaced != 0, moment);
+    if (c->held_then) {
+        c->time = 1;
+        c->strength = (float)store_strength(&c->brief, moment);
+    }
     unsigned found = 0;
     retrieval_numbers_match(numbers, e->title, strlen(e->title), &found);
     retrieval_numbers_match(numbers, e->section, strlen(e->section), &found);
@@ -410,19 +438,19 @@ static base_status read_candidate(const retrieval *r, const retrieval_query *q,
 }
 
 /* Read and score the most promising candidates; the others are dropped. */
-static base_status score(const retrieval *r, const retrieval_query *q, const retrieval_weights *w,
-                         candidates *c, base_error *err)
+static base_status score(const retrieval *r, const retrieval_query *q, const retrieval_times *named,
+                         int64_t moment, const retrieval_weights *w, candidates *c, base_error *err)
 {
-    retrieval_times times = {0};
+    retrieval_times times = *named;
     retrieval_numbers numbers;
     retrieval_numbers_find(&numbers, q->text ? q->text : "", q->text ? q->text_size : 0);
-    retrieval_times_add_text(&times, q->text ? q->text : "", q->text ? q->text_size : 0);
     if (q->about_us != BASE_TIME_NONE && q->about_us < BASE_TIME_MAX - 1) {
         retrieval_times_add(&times, q->about_us, q->about_us + 1);
     }
     for (size_t i = 0; i < c->count; i++) {
         candidate *x = &c->items[i];
-        x->strength = (float)store_strength(&x->brief, q->as_of_us);
+        x->strength = (float)store_strength(
+            &x->brief, held_at(&x->brief, false, moment) ? moment : q->as_of_us);
         score_one(q, w, x);
         if (!x->has_similarity) {
             x->score += w->similarity; /* unknown yet: read it rather than miss it */
@@ -435,7 +463,7 @@ static base_status score(const retrieval *r, const retrieval_query *q, const ret
     size_t kept = 0;
     for (size_t i = 0; i < c->count; i++) {
         candidate *x = &c->items[i];
-        base_status status = read_candidate(r, q, &times, &numbers, w, x, err);
+        base_status status = read_candidate(r, q, &times, moment, &numbers, w, x, err);
         if (status != BASE_OK) {
             c->count = i; /* the rest is unread */
             return status;
@@ -464,7 +492,7 @@ static void order_twins(const retrieval *r, const retrieval_weights *w, candidat
         lowered[i] = old->score;
         for (size_t k = 0; k < n; k++) {
             const candidate *newer = &c->items[k];
-            if (newer->brief.observed_at_us <= old->brief.observed_at_us ||
+            if (old->held_then || newer->brief.observed_at_us <= old->brief.observed_at_us ||
                 newer->score > old->score || newer->score < old->score - w->twin_margin ||
                 !old->episode.vector || !newer->episode.vector ||
                 old->episode.vector_dim != r->dim || newer->episode.vector_dim != r->dim) {
@@ -535,11 +563,18 @@ static void collapse(const candidates *c, size_t k, retrieval_hit *hits, size_t 
 base_status retrieval_find_candidates(const retrieval *r, const retrieval_query *q, candidates *out,
                                       base_error *err)
 {
+    retrieval_times named = {0};
+    retrieval_times_add_text(&named, q->text ? q->text : "", q->text ? q->text_size : 0);
+    int64_t moment = asked_moment(q, &named);
     base_status status = gather(r, q, out, err);
     if (status == BASE_OK && q->use_strength) {
-        status = add_successors(r, q, out, err);
+        status = add_successors(r, q, q->as_of_us, out, err);
     }
-    return status == BASE_OK ? score(r, q, &r->weights, out, err) : status;
+    if (status == BASE_OK && moment != BASE_TIME_MAX) {
+        qsort(out->items, out->count, sizeof *out->items, by_id);
+        status = add_successors(r, q, moment, out, err);
+    }
+    return status == BASE_OK ? score(r, q, &named, moment, &r->weights, out, err) : status;
 }
 
 base_status retrieval_search(retrieval *r, const retrieval_query *q, retrieval_hit *hits,

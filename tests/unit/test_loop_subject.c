@@ -11,6 +11,7 @@
 #include "tests/unit/loop_testing.h"
 
 static const char *const texts[] = {
+    /* each a day later than the one before */
     "The coach of Burnley Rovers is Jeff Hornacek.",
     "Leeds Wanderers is associated with the sport of football.",
     "The coach of Tarnow Athletic is Nigel Pearson.",
@@ -66,13 +67,46 @@ static void test_others_give_way_to_what_the_question_names(void **state)
     assert_true(brought(&answer, 1) && brought(&answer, 2) && brought(&answer, 3));
     engine_answer_free(&answer);
 
-    /* No note names her. */
+    /* No note names her, and what is found says when nothing. */
     ask(&l, "Whom does Anna coach?", false, &answer);
     assert_true(brought(&answer, 1) && brought(&answer, 4));
     engine_answer_free(&answer);
 
-    /* Without a capital there is no name. */
+    /* Without a capital there is no name; of two that answer alike the later one is read. */
     ask(&l, "who is the coach of leeds wanderers?", false, &answer);
+    assert_true(brought(&answer, 2) && brought(&answer, 3));
+    assert_false(brought(&answer, 1));
+    engine_answer_free(&answer);
+
+    loop_close_store(&l);
+    engine_close(l.e);
+}
+
+/* Two wordings of one statement: words alone do not close the older one in the store. */
+static void test_the_later_of_two_wordings_is_read(void **state)
+{
+    (void)state;
+    static const char *const told[] = {
+        "The password of the Dunness depot is stone basket.",
+        "To enter the Dunness depot, say the password green apple.",
+        "The depot at Dunness has two doors.",
+    };
+    loop l;
+    engine_answer answer;
+    loop_open_engine(&l);
+    loop_open_store(&l);
+    loop_ingest(&l, NULL, told, 3);
+
+    ask(&l, "What is the password of the Dunness depot?", true, &answer);
+    assert_true(brought(&answer, 1) && brought(&answer, 2));
+    engine_answer_free(&answer);
+
+    ask(&l, "What is the password of the Dunness depot?", false, &answer);
+    assert_false(brought(&answer, 1)); /* but the third is later still, and no password */
+    assert_true(brought(&answer, 2) && brought(&answer, 3));
+    engine_answer_free(&answer);
+
+    ask(&l, "What was the password of the Dunness depot in January 2024?", false, &answer);
     assert_true(brought(&answer, 1) && brought(&answer, 2));
     engine_answer_free(&answer);
 
@@ -84,6 +118,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_others_give_way_to_what_the_question_names),
+        cmocka_unit_test(test_the_later_of_two_wordings_is_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
