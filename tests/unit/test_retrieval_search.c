@@ -293,6 +293,35 @@ static void test_retrieval_strength_puts_the_newer_version_first(void **state)
     store_close(s);
 }
 
+/* Goal: what held on the day that a question names goes first and is as strong as it was then, also
+ * where the day comes from outside; the end of the chain goes first otherwise. */
+static void test_retrieval_a_past_day_asks_for_what_held_then(void **state)
+{
+    (void)state;
+    store *s = open_it(false);
+    const char *texts[] = {"The clinic opens at nine.", "The clinic opens at eight.",
+                           "The clinic opens at ten."};
+    uint64_t ids[3];
+    for (size_t i = 0; i < 3; i++) {
+        ids[i] = put(s, "hours", "Opening hours", texts[i], (int64_t)(10 + 10 * i) * DAY, 5 + i);
+    }
+    retrieval *r = open_retrieval(s);
+    retrieval_hit hits[4];
+    assert_int_equal(
+        search(r, 0, "When did the clinic open on 25 January 1970?", 60 * DAY, true, 4, hits), 3);
+    assert_int_equal(hits[0].id, ids[1]);
+    assert_float_equal(hits[0].strength, 1, 1e-6);
+    assert_int_equal(search(r, 0, "When does the clinic open?", 60 * DAY, true, 4, hits), 3);
+    assert_int_equal(hits[0].id, ids[2]);
+    /* Nothing held yet, and a year is no moment. */
+    search(r, 0, "When did the clinic open on 2 January 1970?", 60 * DAY, true, 4, hits);
+    assert_int_equal(hits[0].id, ids[2]);
+    search(r, 0, "When did the clinic open in 1970?", 800 * DAY, true, 4, hits);
+    assert_int_equal(hits[0].id, ids[2]);
+    retrieval_close(r);
+    store_close(s);
+}
+
 /* Goal: age makes what holds score less, not less relevant; what was superseded both. */
 static void test_retrieval_age_alone_leaves_relevance(void **state)
 {
@@ -697,6 +726,7 @@ int main(void)
         with_store(test_retrieval_search_fuses_vectors_and_words),
         with_store(test_retrieval_search_cuts_at_as_of),
         with_store(test_retrieval_strength_puts_the_newer_version_first),
+        with_store(test_retrieval_a_past_day_asks_for_what_held_then),
         with_store(test_retrieval_age_alone_leaves_relevance),
         with_store(test_retrieval_twins_are_ordered_by_time),
         with_store(test_retrieval_a_question_asked_before_is_no_answer),
