@@ -11,6 +11,11 @@ static const char *const function_words[] = {
     "that",  "and", "or",   "not", "no",    "yes",  "he",   "she",  "they", "his", "her",
     "their", "has", "have", "had", "which", "who",  "what", "when", "where"};
 
+static bool is_digit(char c)
+{
+    return c >= '0' && c <= '9';
+}
+
 bool session_words_is_function(const char *word, size_t size)
 {
     for (size_t i = 0; i < sizeof function_words / sizeof *function_words; i++) {
@@ -82,15 +87,19 @@ bool session_words_hold(const base_buffer *text, const char *word, size_t length
     return false;
 }
 
-/* Do two words share their stem: begin alike, but for two letters of the shorter at most ("sails",
- * "sailing"; "citizen", "citizenship"), four letters at least? */
+/* Does the word of a text share the stem of the word: do they begin alike, but for two letters of
+ * the shorter at most ("sails", "sailing"; "citizen", "citizenship"), four letters at least? A number
+ * is whole, or has more parts in the text ("2.14", "2.14.3"). */
 static bool share_stem(const char *a, size_t a_size, const char *b, size_t b_size)
 {
     size_t shorter = a_size < b_size ? a_size : b_size, same = 0;
     while (same < shorter && a[same] == b[same]) {
         same++;
     }
-    return (same == a_size && same == b_size) || (same >= 4 && same + 2 >= shorter);
+    if (same == a_size && (same == b_size || b[same] == '.')) {
+        return true;
+    }
+    return !is_digit(*a) && same >= 4 && same + 2 >= shorter;
 }
 
 bool session_words_hold_stem(const base_buffer *text, const char *word, size_t size)
@@ -115,7 +124,7 @@ bool session_words_ask_nothing(const char *word, size_t size)
             return true;
         }
     }
-    return size < 3 || session_words_is_function(word, size);
+    return !is_digit(*word) && (size < 3 || session_words_is_function(word, size));
 }
 
 bool session_words_is_short(const base_buffer *text)
