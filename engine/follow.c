@@ -1,8 +1,8 @@
 /* engine/follow.c: one memory names what the next is about.
  *
  * "In which country is the firm that employs Ada?": the first lookup finds "Ada works for Brill".
- * Then memory is asked for what the question still wants of what the last note named: the question's
- * words that no note of the chain holds, with the last note's words that are not the question's. On
+ * Then memory is asked for what the question still wants of what the last note named: the words of
+ * the question that no note of the chain holds, with the last note's words that are not of it. On
  * mquake's tuning half (54 questions of four hops) the whole chain is found so in 0.44 of them;
  * asking with question and note together, 0.04.
  *

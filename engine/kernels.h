@@ -152,9 +152,9 @@ typedef struct kernel_table {
     void (*attention_weights)(float *scores, size_t scores_stride, size_t rows, size_t slots,
                               float *sums);
     /* out[h][c] = factor_h * (start + sum_j p_hj v_j[c]), slot by slot in order, for `columns`
-     * columns from kv_offset on; start: `onto` ? out[h][c] : 0. A slot of weight 0 gives bit for bit
-     * the result of its absence (v finite). p [query_count, S] (stride p_stride), out [query_count,
-     * columns] (stride out_stride). */
+     * columns from kv_offset on; start: `onto` ? out[h][c] : 0. A slot of weight 0 gives bit for
+     * bit the result of its absence (v finite). p [query_count, S] (stride p_stride), out
+     * [query_count, columns] (stride out_stride). */
     void (*attention_values)(float *out, size_t out_stride, const float *p, size_t p_stride,
                              const float *factor, size_t query_count, const kernel_kv *kv,
                              size_t kv_offset, size_t slots, size_t columns, bool onto);

@@ -6,8 +6,8 @@
  *
  *     out[t][n] = (sum over k of a[t][k] * w[n][k]) * step_w[n] * step_a[t] + bias[n]
  *
- * limit = floor(sqrt((2^31 - 1) / K)), so that no sum overflows: 2364 for K = 384, 1182 for 1536; at
- * most 16319 = 127 * 128 + 63, so that two bytes of 7 bits hold a code (kernels_amx.c). A
+ * limit = floor(sqrt((2^31 - 1) / K)), so that no sum overflows: 2364 for K = 384, 1182 for 1536;
+ * at most 16319 = 127 * 128 + 63, so that two bytes hold a code (kernels_amx.c). A
  * value is off by half a step, 1/4728 of the largest in its row: 10 to 20 times finer than 8 bits.
  * VPMADDWD does 16 products in the time of 8 in f32, and half as many bytes are read.
  *

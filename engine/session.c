@@ -507,8 +507,8 @@ static base_status look_up_prompt(engine_session *s, const int32_t *ids,
     }
     if (!status) {
         innovation_forced(&s->innovation);
-        status = session_look_up(s, s->question, strlen(s->question), hits, hit_count, SESSION_HITS_MAX,
-                                 &(*start)->query_ms, err);
+        status = session_look_up(s, s->question, strlen(s->question), hits, hit_count,
+                                 SESSION_HITS_MAX, &(*start)->query_ms, err);
     }
     return status;
 }

@@ -1,12 +1,12 @@
-/* engine/subject.c: which of the notes that were found speak of what the question is about, and now.
+/* engine/subject.c: which of the notes that were found speak of what the question names, and now.
  *
  * "Who coaches Leeds?" finds "The coach of Burnley is Hale", too, and a small reader takes Hale
  * where nothing better is there. So where a note names most of what the question names, notes of
- * other documents that do not are left out: the reader then has a note that answers, or one by which
- * it sees that nothing does. Where no note names it, nothing is left out: it may be called otherwise.
+ * other pages that do not are left out: the reader then has a note that answers, or one by which it
+ * sees that nothing does. Where no note names it, nothing is left out: it may be called otherwise.
  *
- * And of notes that answer alike ("the password of the depot is X", "today the password of the depot
- * became Y") only the latest is read, unless the question says when.
+ * And of notes that answer alike ("the password of the depot is X", "today the password of the
+ * depot became Y") only the latest is read, unless the question says when.
  */
 #include <string.h>
 

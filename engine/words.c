@@ -87,8 +87,8 @@ bool session_words_hold(const base_buffer *text, const char *word, size_t length
     return false;
 }
 
-/* Does the word of a text share the stem of the word: do they begin alike, but for two letters of
- * the shorter at most ("sails", "sailing"; "citizen", "citizenship"), four letters at least? A number
+/* Does a word b of a text share the stem of a: do they begin alike, but for two letters of the
+ * shorter at most ("sails", "sailing"; "citizen", "citizenship"), four letters at least? A number
  * is whole, or has more parts in the text ("2.14", "2.14.3"). */
 static bool share_stem(const char *a, size_t a_size, const char *b, size_t b_size)
 {
