@@ -151,19 +151,31 @@ static bool names_a_time(const engine_session *s)
 static void choose(const engine_session *s, const names *n, const view *views,
                    const retrieval_hit *hits, size_t count, bool *keep)
 {
+    const retrieval_hit *best = NULL;
+    bool of_subject[SESSION_HITS_MAX] = {false};
+    size_t latest[SESSION_HITS_MAX];
     bool named = false, now = s->options.arm == ENGINE_ARM_FULL && !names_a_time(s);
     for (size_t i = 0; i < count; i++) {
         named = named || (2 * views[i].names > n->count && session_may_splice(s, NULL, &hits[i]));
     }
     for (size_t i = 0; i < count; i++) {
-        keep[i] = !named;
-        for (size_t j = 0; j < count && !keep[i]; j++) {
-            keep[i] = 2 * views[j].names > n->count && of_one_page(&views[i], &views[j]);
+        of_subject[i] = !named;
+        for (size_t j = 0; j < count && !of_subject[i]; j++) {
+            of_subject[i] = 2 * views[j].names > n->count && of_one_page(&views[i], &views[j]);
         }
-        for (size_t j = 0; j < count && now && keep[i]; j++) {
-            keep[i] = !session_may_splice(s, NULL, &hits[j]) ||
-                      !says_it_later(s, n, &views[j], &views[i]);
+    }
+    for (size_t i = 0; i < count; i++) {
+        latest[i] = i;
+        for (size_t j = 0; j < count && now && of_subject[i]; j++) {
+            bool later = of_subject[j] && session_may_splice(s, NULL, &hits[j]) &&
+                         says_it_later(s, n, &views[j], &views[latest[i]]);
+            latest[i] = later ? j : latest[i];
         }
+        best = best || !of_subject[i] || latest[i] != i || hits[i].asks ? best : &hits[i];
+    }
+    for (size_t i = 0; i < count; i++) { /* only what will be read itself replaces another */
+        keep[i] =
+            of_subject[i] && (latest[i] == i || !session_may_splice(s, best, &hits[latest[i]]));
     }
 }
 
