@@ -50,6 +50,7 @@ static engine_session *open_session(loop *l)
 {
     engine_session_options options;
     engine_session_defaults(&options);
+    options.no_names = true; /* as many memories as come, so that tokens leave the window */
     options.sampling.temperature = 0.8f;
     options.sampling.seed = 5;
     options.keep_writes = true;
