@@ -79,10 +79,10 @@ void core_see(const core_stream *s, size_t place, size_t window, size_t exact, c
 /* --- attention -------------------------------------------------------------------------------- */
 
 enum {
-    FAR_SLOTS = 192,   /* from here on one token's attention is worth three loops over the pool */
-    BLOCK_SLOTS = 64,  /* of scores that stay together; a multiple of every kernel's own step */
-    BLOCK_COLUMNS = 32,    /* of values: one cache line of f16 */
-    BLOCK_VALUES = 256 /* slots whose values are read by all heads before the next ones */
+    FAR_SLOTS = 192,    /* from here on one token's attention is worth three loops over the pool */
+    BLOCK_SLOTS = 64,   /* of scores that stay together; a multiple of every kernel's own step */
+    BLOCK_COLUMNS = 32, /* of values: one cache line of f16 */
+    BLOCK_VALUES = 256  /* slots whose values are read by all heads before the next ones */
 };
 
 typedef struct attend_job {
