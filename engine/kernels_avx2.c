@@ -672,20 +672,6 @@ INLINE void add_products(__m256 total[4][2], const float *q, size_t q_stride, co
     }
 }
 
-/* Ask for `columns` of the next 8 slots from `slot` on: they lie a stride apart, which the
- * hardware's own look-ahead does not follow. */
-INLINE void fetch_ahead(const void *rows, const kernel_kv *kv, size_t offset, size_t slot,
-                        size_t slots, size_t columns, const bool half)
-{
-    const size_t size = half ? 2 : 4;
-    for (size_t s = slot; s < slots && s < slot + 8; s++) {
-        const char *row = (const char *)rows + (s * kv->stride + offset) * size;
-        for (size_t at = 0; at < columns * size; at += 64) {
-            _mm_prefetch(row + at, _MM_HINT_T0);
-        }
-    }
-}
-
 /* For Q <= 4 heads; 8 slots at a time, their lane sums added together. */
 INLINE void scores_of(float *scores, size_t scores_stride, const float *q, size_t q_stride,
                       const kernel_kv *kv, size_t kv_offset, size_t slots, size_t head_size,
@@ -693,7 +679,7 @@ INLINE void scores_of(float *scores, size_t scores_stride, const float *q, size_
 {
     for (size_t first = 0; first < slots; first += 8) {
         size_t count = slots - first < 8 ? slots - first : 8;
-        fetch_ahead(kv->keys, kv, kv_offset, first + 8, slots, head_size, half);
+        kernel_fetch_ahead(kv->keys, kv, kv_offset, first + 8, 8, slots, head_size);
         __m256 sums[4][8];
         for (size_t s = 0; s < 8; s += 2) {
             size_t a = s < count ? s : 0, b = s + 1 < count ? s + 1 : 0; /* past the end: any */
@@ -770,7 +756,7 @@ INLINE void values_of(float *out, size_t out_stride, const float *p, size_t p_st
     }
     for (size_t j = 0; j < slots; j++) {
         if (j % 8 == 0) {
-            fetch_ahead(kv->values, kv, index, j + 8, slots, 8 * (size_t)V, half);
+            kernel_fetch_ahead(kv->values, kv, index, j + 8, 8, slots, 8 * (size_t)V);
         }
         __m256 weight[4];
         UNROLL

@@ -593,20 +593,6 @@ INLINE __m512 load_kv(const void *rows, size_t index, __mmask16 mask, const bool
     return load_plain(rows, index, mask, half ? KERNEL_F16 : KERNEL_F32);
 }
 
-/* Ask for `columns` of the 16 slots from `slot` on: they lie a stride apart, which the hardware's
- * own look-ahead does not follow. */
-INLINE void fetch_ahead(const void *rows, const kernel_kv *kv, size_t offset, size_t slot,
-                        size_t slots, size_t columns, const bool half)
-{
-    const size_t size = half ? 2 : 4;
-    for (size_t s = slot; s < slots && s < slot + 16; s++) {
-        const char *row = (const char *)rows + (s * kv->stride + offset) * size;
-        for (size_t at = 0; at < columns * size; at += 64) {
-            _mm_prefetch(row + at, _MM_HINT_T0);
-        }
-    }
-}
-
 /* For Q <= 4 heads; 16 slots at a time, their lane sums added together. */
 INLINE void scores_of(float *scores, size_t scores_stride, const float *q, size_t q_stride,
                       const kernel_kv *kv, size_t kv_offset, size_t slots, size_t head_size,
@@ -614,7 +600,7 @@ INLINE void scores_of(float *scores, size_t scores_stride, const float *q, size_
 {
     for (size_t first = 0; first < slots; first += 16) {
         size_t count = slots - first < 16 ? slots - first : 16;
-        fetch_ahead(kv->keys, kv, kv_offset, first + 16, slots, head_size, half);
+        kernel_fetch_ahead(kv->keys, kv, kv_offset, first + 16, 16, slots, head_size);
         __m512 sums[4][16];
         for (size_t s = 0; s < 16; s++) {
             size_t slot = first + (s < count ? s : 0); /* past the end: any slot, not stored */
@@ -696,7 +682,7 @@ INLINE void values_of(float *out, size_t out_stride, const float *p, size_t p_st
     }
     for (size_t j = 0; j < slots; j++) {
         if (j % 16 == 0) {
-            fetch_ahead(kv->values, kv, index, j + 16, slots, 16 * (size_t)C, half);
+            kernel_fetch_ahead(kv->values, kv, index, j + 16, 16, slots, 16 * (size_t)C);
         }
         __m512 weight[4];
         UNROLL

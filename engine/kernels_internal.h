@@ -87,6 +87,20 @@ static inline void kernel_row_sums(const float *rows, size_t stride, size_t coun
     }
 }
 
+/* Ask for `columns` of the `ahead` slots from `slot` on: they lie a stride apart, which the
+ * hardware's own look-ahead does not follow. */
+KERNEL_INLINE void kernel_fetch_ahead(const void *rows, const kernel_kv *kv, size_t offset,
+                                      size_t slot, size_t ahead, size_t slots, size_t columns)
+{
+    const size_t size = kv->half ? 2 : 4;
+    for (size_t s = slot; s < slots && s < slot + ahead; s++) {
+        const char *row = (const char *)rows + (s * kv->stride + offset) * size;
+        for (size_t at = 0; at < columns * size; at += 64) {
+            __builtin_prefetch(row + at);
+        }
+    }
+}
+
 /* attention_scores and attention_values of a table, from scores_of and values_columns of its file:
  * up to four heads at a time, their number and the KV type known when compiled. */
 #define KERNEL_BY_HEADS(ONE)                                                                      \
