@@ -143,6 +143,7 @@ typedef struct engine_session_options {
     const char *lived_source;
     float lived_rate;       /* share of spans that the write test aims at; 0 = the default */
     const uint64_t *oracle; /* [oracle_count] for ENGINE_ARM_ORACLE */
+    const float *oracle_strength; /* [oracle_count], in (0,1]; NULL = as they have aged */
     size_t oracle_count;
     /* Called for every piece of answer text as it is final (whole code points); may be NULL. */
     void (*on_text)(void *argument, const char *text, size_t size);

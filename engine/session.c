@@ -529,7 +529,10 @@ static base_status look_up_oracle(engine_session *s, retrieval_hit *hits, size_t
                             .score = 1.0f,
                             .relevance = 1.0f,
                             .similarity = 1.0f,
-                            .strength = (float)store_strength(&brief, s->options.as_of_us)};
+                            .strength =
+                                s->options.oracle_strength
+                                    ? s->options.oracle_strength[i]
+                                    : (float)store_strength(&brief, s->options.as_of_us)};
     }
     return session_event(s, true, 0, s->question, strlen(s->question), start, err);
 }

@@ -8,6 +8,8 @@ const char eval_arm_ablations[] =
     "model's own hidden state, as are the vectors of the store), +no-bias, +no-time, +no-bm25, "
     "+no-kv-disk (never read keys and values from disk), +no-follow (a refusal stands), "
     "+plain (prompt: notes without dates), "
+    "+rival (oracle: what the right note replaced lies beside it at strength 0.1; questions where "
+    "it replaced nothing are left out), "
     "+warm (asked twice, the second answer counts)";
 
 static bool is_word(const char *text, size_t size, const char *word)
@@ -20,10 +22,11 @@ static bool set_flag(eval_arm *arm, const char *text, size_t size)
     const struct {
         const char *name;
         bool *flag;
-    } flags[] = {
-        {"no-bias", &arm->no_bias},       {"no-time", &arm->no_time},   {"no-bm25", &arm->no_bm25},
-        {"no-kv-disk", &arm->no_kv_disk}, {"no-draft", &arm->no_draft}, {"plain", &arm->plain},
-        {"no-follow", &arm->no_follow},   {"no-names", &arm->no_names}, {"warm", &arm->warm}};
+    } flags[] = {{"no-bias", &arm->no_bias},     {"no-time", &arm->no_time},
+                 {"no-bm25", &arm->no_bm25},     {"no-kv-disk", &arm->no_kv_disk},
+                 {"no-draft", &arm->no_draft},   {"plain", &arm->plain},
+                 {"no-follow", &arm->no_follow}, {"no-names", &arm->no_names},
+                 {"warm", &arm->warm},           {"rival", &arm->rival}};
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
         if (is_word(text, size, flags[i].name)) {
             *flags[i].flag = true;
@@ -83,6 +86,9 @@ static base_status parse_arm(const char *text, size_t size, eval_arm *arm, base_
                              part, eval_arm_ablations);
         }
         end += 1 + part_size;
+    }
+    if (arm->rival && arm->arm != ENGINE_ARM_ORACLE) {
+        return base_fail(err, BASE_INVALID, "arms: '%s': +rival belongs to oracle", arm->name);
     }
     return BASE_OK;
 }

@@ -19,6 +19,7 @@
 #include "engine/engine.h"
 
 enum { EVAL_ARMS_MAX = 16, EVAL_ARM_NAME_MAX = 64 };
+#define EVAL_RIVAL_STRENGTH 0.1f
 
 /* An arm, and how it departs from its defaults: "full", "full+trigger=once+no-bias". */
 typedef struct eval_arm {
@@ -27,7 +28,8 @@ typedef struct eval_arm {
     engine_trigger trigger;
     engine_layout layout;
     bool no_bias, no_time, no_bm25, no_kv_disk, no_draft, no_follow, no_names, plain, query_hidden;
-    bool warm; /* asked twice, the second answer counts: keys and values come from disk then */
+    bool warm;  /* asked twice, the second answer counts: keys and values come from disk then */
+    bool rival; /* oracle: what the evidence replaced lies beside it at EVAL_RIVAL_STRENGTH */
 } eval_arm;
 
 /* What may follow "+" in an arm, for a help text. */

@@ -138,6 +138,7 @@ base_status eval_run_recall(eval_job *job, base_error *err);
 enum { EVAL_EVIDENCE_MAX = 16 };
 typedef struct eval_evidence {
     uint64_t ids[EVAL_EVIDENCE_MAX];
+    float strength[EVAL_EVIDENCE_MAX]; /* arm oracle+rival */
     size_t count;
     int64_t observed_us; /* BASE_TIME_NONE when count is 0 */
 } eval_evidence;

@@ -42,7 +42,7 @@ static base_status rank_of(eval_job *job, const eval_arm *arm, const eval_memory
     bool hidden = arm->query_hidden;
     size_t size = strlen(q->text), dim = hidden ? engine_hidden_dim(job->e) : encoder_dim(enc);
     float *vector = base_calloc(dim, sizeof *vector);
-    base_status status = !vector ? base_fail(err, BASE_NO_MEMORY, "no memory for a query")
+    base_status status = !vector  ? base_fail(err, BASE_NO_MEMORY, "no memory for a query")
                          : hidden ? engine_hidden_vector(job->e, q->text, size, vector, err)
                                   : encoder_encode(enc, q->text, size, vector, err);
     retrieval_query query = {.text = q->text,
@@ -131,7 +131,7 @@ static void note_question(const eval_arm *arm, const eval_question *q, eval_row 
 }
 
 static base_status open_session(eval_job *job, const eval_arm *arm, eval_memory *m,
-                                const eval_question *q, const uint64_t *ids, size_t count,
+                                const eval_question *q, const eval_evidence *known,
                                 engine_session **session, base_error *err)
 {
     engine_session_options options = job->o->session;
@@ -144,11 +144,12 @@ static base_status open_session(eval_job *job, const eval_arm *arm, eval_memory 
     options.keep_writes = arm->warm && arm->arm != ENGINE_ARM_NONE;
     options.no_uses = true;
     options.may_abstain = job->o->may_abstain && arm->arm != ENGINE_ARM_ORACLE;
-    options.oracle = ids;
-    options.oracle_count = count;
-    if (arm->arm == ENGINE_ARM_ORACLE && count > 3) { /* all hops */
+    options.oracle = known->ids;
+    options.oracle_strength = arm->rival ? known->strength : NULL;
+    options.oracle_count = known->count;
+    if (arm->arm == ENGINE_ARM_ORACLE && known->count > 3) { /* all hops */
         options.memories_max =
-            count < ENGINE_EVENT_MEMORIES_MAX ? count : ENGINE_EVENT_MEMORIES_MAX;
+            known->count < ENGINE_EVENT_MEMORIES_MAX ? known->count : ENGINE_EVENT_MEMORIES_MAX;
     }
     return *session ? engine_session_restart(*session, &options, err)
                     : engine_session_open(job->e, &options, session, err);
@@ -160,7 +161,8 @@ static base_status warm_up(eval_job *job, const eval_arm *arm, eval_memory *m,
                            const eval_question *q, engine_session **session, base_error *err)
 {
     engine_answer answer;
-    base_status status = open_session(job, arm, m, q, NULL, 0, session, err);
+    const eval_evidence none = {0};
+    base_status status = open_session(job, arm, m, q, &none, session, err);
     if (!status && (status = engine_ask(*session, q->text, 1, &answer, err)) == BASE_OK) {
         engine_answer_free(&answer);
     }
@@ -183,6 +185,26 @@ base_status eval_note_question(eval_job *job, const eval_arm *arm, eval_memory *
                : status;
 }
 
+/* What the evidence replaced joins it, weaker and therefore first (arm oracle+rival). */
+static base_status add_rivals(const eval_memory *m, eval_evidence *known, base_error *err)
+{
+    size_t right = known->count;
+    base_status status = BASE_OK;
+    for (size_t i = 0; i < right && !status; i++) {
+        store_episode episode;
+        known->strength[i] = 1.0f;
+        status = store_get(m->store, known->ids[i], &episode, err);
+        if (!status && episode.replaced && known->count < EVAL_EVIDENCE_MAX) {
+            known->strength[known->count] = EVAL_RIVAL_STRENGTH;
+            known->ids[known->count++] = episode.replaced;
+        }
+        if (!status) {
+            store_episode_free(&episode);
+        }
+    }
+    return status;
+}
+
 static base_status ask(eval_job *job, const eval_arm *arm, eval_memory *m, const eval_question *q,
                        engine_session **session, eval_row *row, engine_answer *answer,
                        base_error *err)
@@ -190,11 +212,19 @@ static base_status ask(eval_job *job, const eval_arm *arm, eval_memory *m, const
     eval_evidence known;
     *answer = (engine_answer){0};
     base_status status = eval_note_question(job, arm, m, q, &known, row, err);
+    if (!status && arm->rival) {
+        size_t right = known.count;
+        if ((status = add_rivals(m, &known, err)) == BASE_OK && known.count == right) {
+            row->answer_ms = (double)NAN;
+            row->extra = json_pack("{s:b}", "rival", 0);
+            return BASE_OK;
+        }
+    }
     if (!status && !*session) {
         status = warm_up(job, arm, m, q, session, err);
     }
     for (int time = arm->warm ? 0 : 1; time < 2 && !status; time++) {
-        if ((status = open_session(job, arm, m, q, known.ids, known.count, session, err))) {
+        if ((status = open_session(job, arm, m, q, &known, session, err))) {
             break;
         }
         double begin = base_clock_ms();

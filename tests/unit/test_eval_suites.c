@@ -253,17 +253,18 @@ static void test_arms_and_their_ablations_have_names(void **state)
     size_t count;
     base_error err = {0};
     assert_int_equal(eval_arms_parse("none,full+trigger=once+no-bias,prompt+plain,"
-                                     "full+query=hidden",
+                                     "full+query=hidden,oracle+rival",
                                      arms, &count, &err),
                      BASE_OK);
-    assert_int_equal(count, 4);
+    assert_int_equal(count, 5);
+    assert_true(arms[4].rival && !arms[3].rival);
     assert_true(arms[3].query_hidden && !arms[1].query_hidden);
     assert_int_equal(arms[1].arm, ENGINE_ARM_FULL);
     assert_int_equal(arms[1].trigger, ENGINE_TRIGGER_ONCE);
     assert_true(arms[1].no_bias && !arms[1].no_time && arms[2].plain);
     const char *const wrong[] = {"",          "full,",     "fool",           "full+",
                                  "full+fast", "full,full", "full+trigger=x", "full+layout=",
-                                 "full+query=mind"};
+                                 "full+query=mind", "full+rival"};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         err = (base_error){0};
         assert_int_equal(eval_arms_parse(wrong[i], arms, &count, &err), BASE_INVALID);
