@@ -513,7 +513,9 @@ static parts value_last(const sentence *s)
         }
         from = name_begin(s, from);
         p = (parts){.value_from = from, .value_to = to};
-        p.ok = from > 0 && is_one_value(s, from, to);
+        bool subject = to < s->count && /* "the head of Heron is": what the statement is about */
+                       is_one_of(&s->words[to], copulas, sizeof copulas / sizeof copulas[0]);
+        p.ok = from > 0 && !subject && is_one_value(s, from, to);
     }
     p.ok = p.ok && p.value_to - p.value_from <= VALUE_WORDS_MAX &&
            !names_role_of_value(s, p.value_from);
@@ -764,6 +766,18 @@ static bool value_has_figure(const sentence *s, const parts *p)
     return figure;
 }
 
+/* "The emblem of [Heron] is the thistle": what stands behind the value says something of it, so it
+ * is what the statement is about. */
+static bool says_more(const sentence *s, const parts *p)
+{
+    for (size_t i = p->value_to; i < s->count; i++) {
+        if (s->words[i].kind == CONTENT) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static parts take_apart(const sentence *s)
 {
     parts p = value_last(s);
@@ -786,9 +800,9 @@ static retrieval_slot_verdict compare_facts(const sentence *a, const sentence *b
     }
     size_t shared, other;
     count_content(a, &pa, &shared, &other);
-    if (!pa.names) { /* no name at all: only word for word, and under one title */
-        return hash_a == hash_b && shared > 1 && titles >= 0 ? RETRIEVAL_SLOT_SAME
-                                                             : RETRIEVAL_SLOT_OTHER;
+    if (!pa.names) { /* no name at all: only word for word, and not under two titles */
+        bool same = hash_a == hash_b && shared > 1 && titles >= 0 && !says_more(a, &pa);
+        return same ? RETRIEVAL_SLOT_SAME : RETRIEVAL_SLOT_OTHER;
     }
     if (pa.value_first != pb.value_first && shared == 0) {
         return RETRIEVAL_SLOT_OTHER; /* who is whose: only where both name the same role */
