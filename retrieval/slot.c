@@ -511,6 +511,11 @@ static parts value_last(const sentence *s)
         while (to < s->count && s->words[to].kind == NAME) {
             to++; /* "Columbia University": the last words of the name may be shared */
         }
+        size_t end = to;
+        while (end < s->count && s->words[end].kind == CONTENT && !s->words[end].shared) {
+            end++;
+        }
+        to = end == s->count ? end : to; /* "American football." */
         from = name_begin(s, from);
         p = (parts){.value_from = from, .value_to = to};
         bool subject = to < s->count && /* "the head of Heron is": what the statement is about */

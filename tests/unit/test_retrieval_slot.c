@@ -56,6 +56,8 @@ static void test_another_value_for_the_same_thing_is_one_slot(void **state)
         {"Northgate", "Ada Brandt is the head of Northgate Library.", "Northgate",
          "Otto Lenz is the head of Northgate Library.", SAME},
         {"", "Norway has Bergen as its capital.", "", "Norway has Oslo as its capital.", SAME},
+        {"Club", "The club plays in the league of Swiss handball.", "Club",
+         "The club plays in the league of curling.", SAME},
         {"Printer", "The colour printer stands on floor two.", "Printer",
          "The colour printer stands on floor three.", SAME},
         {"", "12. The head of Northgate Library is Ada Brandt.", "",
