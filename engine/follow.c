@@ -49,7 +49,23 @@ static base_status append_new_words(const base_buffer *text, size_t at, const ba
 typedef struct chain_text {
     base_buffer question, notes, last; /* lower-cased; notes: of all, with titles; last: its text */
     base_buffer last_written;          /* the last one's text as it is written */
+    bool statement;                    /* the last one is a note of its own */
 } chain_text;
+
+/* Is an episode all of a note, or half of it, and one statement? A passage of a longer page speaks
+ * of much, and shares words with what has nothing to do with it. */
+static base_status is_statement(const engine_session *s, const store_episode *episode,
+                                const base_buffer *text, bool *yes, base_error *err)
+{
+    enum { EPISODES_MAX = 2 };
+    uint64_t *ids = NULL;
+    size_t count = 0;
+    base_status status = store_document_episodes(s->options.store, episode->document,
+                                                 episode->version, &ids, &count, err);
+    base_free(ids);
+    *yes = !status && count <= EPISODES_MAX && session_words_is_short(text);
+    return status == BASE_NOT_FOUND ? BASE_OK : status;
+}
 
 static void free_text(chain_text *t)
 {
@@ -74,6 +90,9 @@ static base_status read_chain(const engine_session *s, chain_text *t, base_error
         if (!(status = session_words_append_note(&t->notes, &episode)) &&
             !(status = base_buffer_append(&t->last_written, episode.text, episode.text_size))) {
             status = append_lower(&t->last, episode.text, episode.text_size);
+        }
+        if (!status) {
+            status = is_statement(s, &episode, &t->last, &t->statement, err);
         }
         store_episode_free(&episode);
     }
@@ -111,10 +130,28 @@ static bool wants(const chain_text *t, const base_buffer *in)
 static bool is_name(const char *written, const char *word, size_t size)
 {
     bool digit = *written >= '0' && *written <= '9';
-    return (session_words_is_capital(written) || digit) && !session_words_is_function(word, size);
+    return (session_words_is_capital(written) || digit) && !session_words_is_function(word, size) &&
+           !session_words_is_date(word, size);
 }
 
-/* Does `text` hold what the last note brought up: a name, or the word that it ends in? */
+/* Is the word one of the first of a text: of its subject ("the rugby union was ...")? */
+static bool begins_with(const base_buffer *text, const char *word, size_t size)
+{
+    enum { SUBJECT_WORDS = 4 };
+    const char *other;
+    size_t at = 0, other_size;
+    for (int i = 0;
+         i < SUBJECT_WORDS && session_words_next(text->data, text->size, &at, &other, &other_size);
+         i++) {
+        if (other_size == size && memcmp(other, word, size) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Does `text` speak of what the last note brought up: hold a name of it, or begin with the word
+ * that it ends in? */
 static bool speaks_of(const chain_text *t, const base_buffer *text)
 {
     size_t at = base_list_number_size(t->last.data, t->last.size), size;
@@ -122,10 +159,11 @@ static bool speaks_of(const chain_text *t, const base_buffer *text)
     bool linked = false, last = false;
     while (session_words_next(t->last.data, t->last.size, &at, &word, &size)) {
         bool name = is_name(t->last_written.data + (word - t->last.data), word, size);
-        last = !session_words_is_function(word, size) &&
-               !session_words_hold(&t->question, word, size) &&
-               session_words_hold(text, word, size);
-        linked = linked || (name && last);
+        bool held = !session_words_is_function(word, size) &&
+                    !session_words_hold(&t->question, word, size) &&
+                    session_words_hold(text, word, size);
+        linked = linked || (name && held);
+        last = held && begins_with(text, word, size);
     }
     return linked || last;
 }
@@ -159,13 +197,13 @@ static base_status goes_on(const engine_session *s, const chain_text *t, uint64_
     if (status) {
         return status == BASE_NOT_FOUND ? BASE_OK : status;
     }
-    if (!(status = session_words_append_note(&text, &episode))) {
-        *yes = session_words_is_short(&text) && speaks_of(t, &text) && wants(t, &text) &&
-               !names_the_same(s, t, &text);
+    if (!(status = session_words_append_note(&text, &episode)) &&
+        !(status = is_statement(s, &episode, &text, yes, err))) {
+        *yes = *yes && speaks_of(t, &text) && wants(t, &text) && !names_the_same(s, t, &text);
     }
     store_episode_free(&episode);
     base_buffer_free(&text);
-    return status ? base_fail(err, status, "no memory for a note") : BASE_OK;
+    return status == BASE_NO_MEMORY ? base_fail(err, status, "no memory for a note") : status;
 }
 
 static bool in_chain(const engine_session *s, uint64_t episode)
@@ -189,7 +227,7 @@ static base_status follow(engine_session *s, bool refused, retrieval_hit *hit, b
     size_t count = 0;
     *found = false;
     base_status status = read_chain(s, &t, err);
-    bool leads = refused || (session_words_is_short(&t.last) && wants(&t, NULL));
+    bool leads = t.statement && (refused || wants(&t, NULL));
     if (!status && leads && !(status = follow_query(&t, &query, err)) && query.size > 0 &&
         !(status = session_event(s, refused, 0, query.data, query.size, &event, err))) {
         status = session_look_up(s, query.data, query.size, hits, &count, K, &event->query_ms, err);

@@ -4,6 +4,8 @@
  * where nothing better is there. So where a note names most of what the question names, notes of
  * other pages that do not are left out: the reader then has a note that answers, or one by which it
  * sees that nothing does. Where no note names it, nothing is left out: it may be called otherwise.
+ * Where the question names a number ("PEP 376", "the 2.14 line") and a note holds it, only such
+ * notes and what else their documents say are read.
  *
  * And of notes that answer alike ("the password of the depot is X", "today the password of the
  * depot became Y") only the latest is read, unless the question says when.
@@ -25,40 +27,75 @@ typedef struct names {
         size_t size;
     } list[NAMES_MAX];
     size_t count;
+    const char *number, *kind; /* "PEP 376", "2.14": NULL = none; kind: the word before, or NULL */
+    size_t number_size, kind_size;
 } names;
 
-/* Months and days are written like names, but say when. */
-static bool is_date_word(const char *word, size_t size)
-{
-    static const char *const list[] = {"january",  "february", "march",    "april",     "may",
-                                       "june",     "july",     "august",   "september", "october",
-                                       "november", "december", "monday",   "tuesday",   "wednesday",
-                                       "thursday", "friday",   "saturday", "sunday"};
-    for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
-        if (strlen(list[i]) == size && memcmp(list[i], word, size) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* Words of the question that begin with a capital; its first word does in any case. lower: the
- * question in small letters. */
+/* Words of the question that begin with a capital (its first word does in any case), and the first
+ * number in it that is an identifier: it has parts, or such a word before it. lower: the question
+ * in small letters. */
 static void find_names(const char *question, const base_buffer *lower, names *out)
 {
-    const char *word;
-    size_t at = 0, size;
+    const char *word, *before = NULL;
+    size_t at = 0, size, before_size = 0;
     bool first = true;
     while (out->count < NAMES_MAX &&
            session_words_next(lower->data, lower->size, &at, &word, &size)) {
-        bool capital = session_words_is_capital(question + (word - lower->data));
-        if (!first && capital && size > 1 && !session_words_is_function(word, size) &&
-            !is_date_word(word, size)) {
+        bool digit = *word >= '0' && *word <= '9', parts = memchr(word, '.', size) != NULL;
+        bool capital = session_words_is_capital(question + (word - lower->data)) &&
+                       !session_words_is_function(word, size) && !session_words_is_date(word, size);
+        if (!out->number && digit && !session_words_is_date(word, size) &&
+            (parts || (before && word == before + before_size + 1))) {
+            out->number = word;
+            out->number_size = size;
+            out->kind = parts ? NULL : before;
+            out->kind_size = before_size;
+        }
+        if (!first && capital && size > 1) {
             out->list[out->count].word = word;
             out->list[out->count++].size = size;
         }
+        before = capital ? word : NULL;
+        before_size = size;
         first = false;
     }
+}
+
+/* The parts behind `prefix` ("4.11" of "2.14.4.11") as one number that orders them. */
+static uint64_t parts_behind(const char *at, size_t size)
+{
+    enum { PARTS = 3, PART_MAX = 1 << 20 };
+    uint64_t order = 0;
+    size_t i = 0;
+    for (int part = 0; part < PARTS; part++) {
+        uint64_t value = 0;
+        i += i < size && at[i] == '.';
+        for (; i < size && at[i] >= '0' && at[i] <= '9'; i++) {
+            value = value < PART_MAX / 10 ? 10 * value + (uint64_t)(at[i] - '0') : value;
+        }
+        order = order * PART_MAX + value;
+    }
+    return order;
+}
+
+/* Does text hold the question's number, or one with more parts, behind the same word? *order: the
+ * largest such number. */
+static bool holds_number(const names *n, const base_buffer *text, uint64_t *order)
+{
+    const char *word;
+    size_t at = 0, size;
+    bool behind = n->kind == NULL, held = false;
+    *order = 0;
+    while (n->number && session_words_next(text->data, text->size, &at, &word, &size)) {
+        if (behind && size >= n->number_size && memcmp(word, n->number, n->number_size) == 0 &&
+            (size == n->number_size || word[n->number_size] == '.')) {
+            uint64_t here = parts_behind(word + n->number_size, size - n->number_size);
+            *order = here > *order ? here : *order;
+            held = true;
+        }
+        behind = !n->kind || (size == n->kind_size && memcmp(word, n->kind, size) == 0);
+    }
+    return held;
 }
 
 /* What a hit's episode says of the question. */
@@ -66,6 +103,8 @@ typedef struct view {
     size_t names;      /* of the question's that its text and title hold */
     uint64_t words;    /* bit i: the question's i-th word of content, or one of its stem */
     bool says;         /* one of these is no name */
+    bool numbered;     /* it holds the question's identifier */
+    uint64_t version;  /* the largest number of that line, as one that orders them */
     uint64_t document; /* 0: it was forgotten meanwhile */
     int64_t observed_us;
     float *vector; /* [dim], NULL = none */
@@ -91,6 +130,7 @@ static base_status look_at(const engine_session *s, uint64_t id, const base_buff
         for (size_t i = 0; i < n->count; i++) {
             out->names += session_words_hold(&text, n->list[i].word, n->list[i].size);
         }
+        out->numbered = holds_number(n, &text, &out->version);
         while (bit < 64 && session_words_next(question->data, question->size, &at, &word, &size)) {
             if (!session_words_ask_nothing(word, size)) {
                 bool held = session_words_hold_stem(&text, word, size), name = false;
@@ -125,6 +165,13 @@ static bool of_one_page(const view *a, const view *b)
     return a->document == b->document || (a->title && b->title && strcmp(a->title, b->title) == 0);
 }
 
+/* Of one line of versions the larger, else what was observed later. */
+static bool is_later(const view *newer, const view *older)
+{
+    return newer->version != older->version ? newer->version > older->version
+                                            : newer->observed_us > older->observed_us;
+}
+
 /* Do two notes answer the question alike, and `newer` is the later one? Both are one statement,
  * near each other as texts, name what the question names, and the newer one holds all of the
  * question's words that the older one does, some besides names. No verdict for the store: words
@@ -134,7 +181,7 @@ static bool says_it_later(const engine_session *s, const names *n, const view *n
 {
     return newer->is_short && older->is_short && older->says && newer->names == older->names &&
            (n->count == 0 || 2 * newer->names > n->count) && (older->words & ~newer->words) == 0 &&
-           newer->observed_us > older->observed_us && newer->vector && older->vector &&
+           is_later(newer, older) && newer->vector && older->vector &&
            kernel_get()->dot(newer->vector, older->vector, encoder_dim(s->e->encoder)) >=
                ALIKE_COSINE;
 }
@@ -152,16 +199,26 @@ static void choose(const engine_session *s, const names *n, const view *views,
                    const retrieval_hit *hits, size_t count, bool *keep)
 {
     const retrieval_hit *best = NULL;
-    bool of_subject[SESSION_HITS_MAX] = {false};
+    bool held[SESSION_HITS_MAX], of_subject[SESSION_HITS_MAX];
     size_t latest[SESSION_HITS_MAX];
-    bool named = false, now = s->options.arm == ENGINE_ARM_FULL && !names_a_time(s);
+    bool named = false, numbered = false;
+    bool now = s->options.arm == ENGINE_ARM_FULL && !names_a_time(s);
     for (size_t i = 0; i < count; i++) {
-        named = named || (2 * views[i].names > n->count && session_may_splice(s, NULL, &hits[i]));
+        numbered = numbered || (views[i].numbered && session_may_splice(s, NULL, &hits[i]));
     }
     for (size_t i = 0; i < count; i++) {
-        of_subject[i] = !named;
-        for (size_t j = 0; j < count && !of_subject[i]; j++) {
-            of_subject[i] = 2 * views[j].names > n->count && of_one_page(&views[i], &views[j]);
+        held[i] = !numbered;
+        for (size_t j = 0; j < count && !held[i]; j++) {
+            held[i] = views[j].numbered && views[i].document == views[j].document;
+        }
+        named = named ||
+                (held[i] && 2 * views[i].names > n->count && session_may_splice(s, NULL, &hits[i]));
+    }
+    for (size_t i = 0; i < count; i++) {
+        of_subject[i] = held[i] && !named;
+        for (size_t j = 0; j < count && held[i] && !of_subject[i]; j++) {
+            of_subject[i] =
+                held[j] && 2 * views[j].names > n->count && of_one_page(&views[i], &views[j]);
         }
     }
     for (size_t i = 0; i < count; i++) {

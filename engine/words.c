@@ -61,6 +61,23 @@ bool session_words_is_capital(const char *written)
     return *written >= 'A' && *written <= 'Z';
 }
 
+bool session_words_is_date(const char *word, size_t size)
+{
+    static const char *const list[] = {
+        "january",   "february",  "march",   "april",    "may",      "june",   "july",
+        "august",    "september", "october", "november", "december", "monday", "tuesday",
+        "wednesday", "thursday",  "friday",  "saturday", "sunday",   "jan",    "feb",
+        "mar",       "apr",       "jun",     "jul",      "aug",      "sep",    "sept",
+        "oct",       "nov",       "dec"};
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
+        if (strlen(list[i]) == size && memcmp(list[i], word, size) == 0) {
+            return true;
+        }
+    }
+    bool century = size == 4 && ((word[0] == '1' && word[1] >= '5') || memcmp(word, "20", 2) == 0);
+    return century && is_digit(word[1]) && is_digit(word[2]) && is_digit(word[3]);
+}
+
 base_status session_words_append_note(base_buffer *out, const store_episode *episode)
 {
     base_buffer text = {0};

@@ -19,6 +19,8 @@ bool session_words_next(const char *text, size_t size, size_t *at, const char **
 bool session_words_is_function(const char *word, size_t size);
 /* Is a word, as it is written, with a capital (ASCII)? */
 bool session_words_is_capital(const char *written);
+/* Is a lower-cased word a month, a weekday or a year? Written like a name, it says when. */
+bool session_words_is_date(const char *word, size_t size);
 /* Append an episode's text and title, lower-cased. BASE_OK or BASE_NO_MEMORY. */
 base_status session_words_append_note(base_buffer *out, const store_episode *episode);
 /* Does lower-cased text hold the word? */

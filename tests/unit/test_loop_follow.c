@@ -123,6 +123,43 @@ static void test_core(engine_core core, size_t window)
     engine_close(l.e);
 }
 
+/* A passage of a longer page leads nowhere: it shares words with much that is beside the point. */
+static void test_a_passage_of_a_page_leads_nowhere(void **state)
+{
+    (void)state;
+    static const char page[] =
+        "Ada Brill works for Tarnow Ltd.\n\n"
+        "The weather of that week was mild, and nobody recalls a thing worth a line in the paper, "
+        "let alone one that would still be talked about.\n\n"
+        "A choir sang on the square until it was dark, and the bakers gave away what was left of "
+        "their bread to whoever came by and asked for it.\n\n"
+        "Two boats were missed for a night and came back with their nets full of mackerel, which "
+        "was sold on the quay before the sun stood high.\n\n"
+        "In the school the stove was mended twice, and the children went home early on both days, "
+        "to the delight of most and the dismay of a few.\n\n";
+    const char *const told[] = {page};
+    loop l;
+    engine_answer answer;
+    loop_open_reader(&l, ENGINE_CORE_FULL, 0);
+    loop_open_store(&l);
+    loop_ingest(&l, NULL, told, 1);
+    base_error err = {0};
+    engine_session_options options;
+    engine_session_defaults(&options);
+    options.score_min = 0; /* the passage says other things, too */
+    options.memories_max = 1;
+    engine_session *s = loop_session(&l, ENGINE_ARM_FULL, &options);
+    loop_check(engine_ask(s, leading, 24, &answer, &err), &err);
+    assert_true(brought(&answer, 1));
+    for (size_t e = 0; e < answer.event_count; e++) { /* nobody asks for what it names */
+        assert_null(strstr(answer.events[e].query, "tarnow"));
+    }
+    engine_answer_free(&answer);
+    engine_session_close(s);
+    loop_close_store(&l);
+    engine_close(l.e);
+}
+
 static void test_one_note_leads_to_the_next(void **state)
 {
     (void)state;
@@ -139,6 +176,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_one_note_leads_to_the_next),
+        cmocka_unit_test(test_a_passage_of_a_page_leads_nowhere),
         cmocka_unit_test(test_in_a_bounded_window),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

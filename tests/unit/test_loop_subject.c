@@ -37,7 +37,7 @@ static void ask(loop *l, const char *question, bool no_names, engine_answer *ans
     engine_session_options options;
     engine_session_defaults(&options);
     options.no_names = no_names;
-    options.no_follow = true;
+    options.trigger = ENGINE_TRIGGER_ONCE; /* what the question itself brings */
     options.score_min = options.score_share = 0; /* whatever is found may come in */
     engine_session *s = loop_session(l, ENGINE_ARM_FULL, &options);
     loop_check(engine_ask(s, question, 8, answer, &err), &err);
@@ -114,11 +114,49 @@ static void test_the_later_of_two_wordings_is_read(void **state)
     engine_close(l.e);
 }
 
+/* A number that the question names is of its subject, and says which of its line is the latest. */
+static void test_a_number_names_what_is_asked_for(void **state)
+{
+    (void)state;
+    static const char *const told[] = {
+        "Announcing Heron 2.1.10.",       "Heron 2.1.x: 2.1.9 is out.",
+        "Heron 2.2.3 has been released.", "Ticket 512 waits for Ada Lenz.",
+        "Ticket 51 waits for Nils Dahl.",
+    };
+    loop l;
+    engine_answer answer;
+    loop_open_engine(&l);
+    loop_open_store(&l);
+    loop_ingest(&l, NULL, told, 5);
+
+    ask(&l, "What is the latest release of the Heron 2.1 line?", true, &answer);
+    assert_true(brought(&answer, 1) && brought(&answer, 2) && brought(&answer, 3));
+    engine_answer_free(&answer);
+
+    ask(&l, "What is the latest release of the Heron 2.1 line?", false, &answer);
+    assert_true(brought(&answer, 1)); /* observed before the smaller number */
+    assert_false(brought(&answer, 2) || brought(&answer, 3));
+    engine_answer_free(&answer);
+
+    ask(&l, "Ticket 51: for whom does it wait?", false, &answer);
+    assert_true(brought(&answer, 5));
+    assert_false(brought(&answer, 4));
+    engine_answer_free(&answer);
+
+    ask(&l, "Which release is Heron 7.5?", false, &answer); /* no note holds it */
+    assert_true(brought(&answer, 1) || brought(&answer, 3));
+    engine_answer_free(&answer);
+
+    loop_close_store(&l);
+    engine_close(l.e);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_others_give_way_to_what_the_question_names),
         cmocka_unit_test(test_the_later_of_two_wordings_is_read),
+        cmocka_unit_test(test_a_number_names_what_is_asked_for),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
