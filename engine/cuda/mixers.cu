@@ -1,24 +1,13 @@
 /* engine/cuda/mixers.cu: the mixers of fading layers over many tokens, and their states as the host
- * wants them. One token: mixer_step.cuh. Twins: mixer_run; fading.c.
+ * wants them. One token: mixer_step.cuh; chunks: scan.cu. Twins: mixer_run; fading.c.
  *
- * A block takes a head and walks through the tokens with the state in shared memory where it fits.
- * Before every CORE_SNAPSHOT_EVERY-th token the state is copied aside, as fading.c does.
+ * In steps: a block takes a head and walks through the tokens with the state in shared memory where
+ * it fits. Before every CORE_SNAPSHOT_EVERY-th token the state is copied aside, as fading.c does.
  */
 #include "engine/cuda/mixer_step.cuh"
 #include "engine/cuda/prefill.cuh"
 
 enum { SCAN_THREADS = 256 };
-
-struct scan_params {
-    gpu_mixer mixer;
-    const gpu_layer *layer;
-    gpu_mixer_rows rows;
-    uint32_t first, end;  /* tokens by number */
-    float *states;        /* [heads, head_state] of the layer */
-    float *snapshots;     /* [CORE_SNAPSHOTS, floats] of the layer */
-    uint16_t *out;        /* [end - first, H*P] f16, NULL = only the state moves on */
-    uint32_t state_bytes; /* of shared memory for the state; 0: it stays where it is */
-};
 
 static __device__ void copy_floats(float *to, const float *from, uint32_t count)
 {
@@ -28,17 +17,17 @@ static __device__ void copy_floats(float *to, const float *from, uint32_t count)
     __syncthreads();
 }
 
-/* Block = head. */
+/* Block = head. state_bytes: of shared memory for the state; 0: it stays where it is. */
 static __global__ void __launch_bounds__(SCAN_THREADS)
-    scan_kernel(const __grid_constant__ scan_params p)
+    scan_kernel(const __grid_constant__ gpu_scan_params p, uint32_t state_bytes)
 {
     GPU_SHARED(memory);
     const gpu_mixer &m = p.mixer;
     uint32_t h = blockIdx.x;
     float *own = p.states + (size_t)h * m.head_state;
-    float *state = p.state_bytes ? (float *)memory : own;
-    float *work = (float *)(memory + p.state_bytes);
-    if (p.state_bytes) {
+    float *state = state_bytes ? (float *)memory : own;
+    float *work = (float *)(memory + state_bytes);
+    if (state_bytes) {
         copy_floats(state, own, m.head_state);
     }
     for (uint32_t t = p.first; t < p.end; t++) {
@@ -54,28 +43,35 @@ static __global__ void __launch_bounds__(SCAN_THREADS)
         }
         __syncthreads();
     }
-    if (p.state_bytes) {
+    if (state_bytes) {
         copy_floats(own, state, m.head_state);
     }
 }
 
 /* Shared memory: the state, where that leaves room for two blocks or so, and the work space. */
-static uint32_t scan_state_bytes(const gpu_model *model)
+static uint32_t steps_state_bytes(const gpu_mixer *m, size_t shared_limit)
 {
-    size_t bytes = (size_t)model->mixer.head_state * sizeof(float);
-    return bytes + 16384 <= model->shared_limit ? (uint32_t)((bytes + 15) / 16 * 16) : 0;
+    size_t bytes = (size_t)m->head_state * sizeof(float);
+    return bytes + 16384 <= shared_limit ? (uint32_t)((bytes + 15) / 16 * 16) : 0;
 }
 
-static size_t scan_shared(const gpu_model *model)
+static size_t steps_shared(const gpu_mixer *m, size_t shared_limit)
 {
-    return scan_state_bytes(model) +
-           sizeof(float) * gpu_mixer_work(model->mixer.n, model->mixer.p, SCAN_THREADS);
+    return steps_state_bytes(m, shared_limit) +
+           sizeof(float) * gpu_mixer_work(m->n, m->p, SCAN_THREADS);
 }
 
-cudaError_t gpu_scan_prepare(const gpu_model *model)
+cudaError_t gpu_steps_prepare(const gpu_mixer *m, size_t shared_limit)
 {
     return cudaFuncSetAttribute(scan_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                (int)scan_shared(model));
+                                (int)steps_shared(m, shared_limit));
+}
+
+cudaError_t gpu_steps_launch(const gpu_scan_params *p, size_t shared_limit, cudaStream_t queue)
+{
+    return gpu_launch(false, scan_kernel, dim3(p->mixer.heads), dim3(SCAN_THREADS),
+                      steps_shared(&p->mixer, shared_limit), queue, *p,
+                      steps_state_bytes(&p->mixer, shared_limit));
 }
 
 static float *states_of(const gpu_stream *s, size_t fading)
@@ -84,22 +80,24 @@ static float *states_of(const gpu_stream *s, size_t fading)
 }
 
 base_status gpu_scan(gpu_stream *s, size_t layer, const float *batch, size_t first, size_t count,
-                     uint16_t *out, base_error *err)
+                     uint16_t *out, float *scratch, base_error *err)
 {
     const gpu_mixer *m = &s->params.mixer;
     size_t fading = s->model->host_layers[layer].fading;
     float *ring = s->params.rows + fading * s->params.mixer_kept;
-    scan_params p = {*m,
-                     s->params.layer_table + layer,
-                     {ring, batch, batch ? (uint32_t)first : UINT32_MAX},
-                     (uint32_t)first,
-                     (uint32_t)(first + count),
-                     states_of(s, fading),
-                     ring - (size_t)CORE_SNAPSHOTS * m->floats,
-                     out,
-                     scan_state_bytes(s->model)};
-    GPU_TRY(gpu_launch(false, scan_kernel, dim3(m->heads), dim3(SCAN_THREADS),
-                       scan_shared(s->model), s->queue, p));
+    gpu_scan_params p = {};
+    p.mixer = *m;
+    p.layer = s->params.layer_table + layer;
+    p.rows = {ring, batch, batch ? (uint32_t)first : UINT32_MAX};
+    p.first = (uint32_t)first;
+    p.end = (uint32_t)(first + count);
+    p.states = states_of(s, fading);
+    p.snapshots = ring - (size_t)CORE_SNAPSHOTS * m->floats;
+    p.out = out;
+    p.scratch = scratch;
+    p.chunk = gpu_chunk_size(m, s->model->shared_limit);
+    GPU_TRY(scratch ? gpu_chunks_launch(&p, s->queue)
+                    : gpu_steps_launch(&p, s->model->shared_limit, s->queue));
     /* The last rows of the batch stay: in at most two pieces, as the ring comes round. */
     size_t keep = count < (size_t)GPU_MIXER_ROWS ? count : (size_t)GPU_MIXER_ROWS;
     for (size_t t = first + count - keep, piece; batch && t < first + count; t += piece) {
@@ -170,7 +168,7 @@ static base_status rewind_to(gpu_stream *s, size_t snapshot, size_t from, size_t
     base_status status = copy_snapshot(s, snapshot, true, err);
     for (size_t i = 0; i < s->model->shape.layers && from < end && !status; i++) {
         if (s->model->host_layers[i].fading != UINT32_MAX) {
-            status = gpu_scan(s, i, NULL, from, end - from, NULL, err);
+            status = gpu_scan(s, i, NULL, from, end - from, NULL, NULL, err);
         }
     }
     return status;

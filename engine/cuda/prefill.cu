@@ -166,6 +166,7 @@ struct gpu_prefill {
     float *logits;     /* [LOGIT_ROWS, V] */
     float *mixer_rows, *mixed; /* hybrid: [batch, row] [batch, C], ... */
     uint16_t *mixer_heads;     /* ... f16 [batch, H*P], */
+    float *scan;               /* ... for the chunks of mixers (NULL: token by token), */
     uint16_t *fading;          /* f16 [batch, C], */
     float *fading_kv;          /* [batch, 2G*D] */
     /* What tokens see, of plain layers and of fading ones: device, then page-locked. */
@@ -182,6 +183,8 @@ bool gpu_prefill_takes(const core_shape *shape)
 base_status gpu_prefill_open(gpu_stream *s, base_error *err)
 {
     const core_shape *shape = &s->model->shape;
+    const gpu_mixer *m = &s->model->mixer;
+    uint32_t chunk = s->hybrid ? gpu_chunk_size(m, s->model->shared_limit) : 0;
     gpu_prefill *f = (gpu_prefill *)base_calloc(1, sizeof *f);
     if (!f) {
         return base_fail(err, BASE_NO_MEMORY, "GPU: no host memory");
@@ -207,9 +210,10 @@ base_status gpu_prefill_open(gpu_stream *s, base_error *err)
         {&f->hidden, batch, shape->feed_forward * half},
         {&f->logits, LOGIT_ROWS, shape->vocabulary * full},
         {&f->weights, (size_t)(s->program->half ? 0 : 1), largest * half},
-        {&f->mixer_rows, mixers, s->model->mixer.row * full},
+        {&f->mixer_rows, mixers, m->row * full},
         {&f->mixed, mixers, shape->channels * full},
-        {&f->mixer_heads, mixers, (size_t)s->model->mixer.heads * s->model->mixer.p * half},
+        {&f->mixer_heads, mixers, (size_t)m->heads * m->p * half},
+        {&f->scan, chunk ? gpu_chunk_floats(m, batch, chunk) : 0, full},
         {&f->fading, mixers, shape->channels * half},
         {&f->fading_kv, mixers, 2 * s->kv_width * full},
         {&f->paths[0], batch, GPU_PATHS_MAX * sizeof(gpu_path)},
@@ -231,7 +235,10 @@ base_status gpu_prefill_open(gpu_stream *s, base_error *err)
     if (!status) {
         cudaError_t code = gpu_attention_prepare();
         if (code == cudaSuccess && s->hybrid) {
-            code = gpu_scan_prepare(s->model);
+            code = gpu_steps_prepare(m, s->model->shared_limit);
+        }
+        if (code == cudaSuccess && f->scan) {
+            code = gpu_chunks_prepare(m, chunk);
         }
         status = code == cudaSuccess ? BASE_OK : gpu_fail(err, code, "shared memory of attention");
     }
@@ -369,7 +376,7 @@ static base_status fading(gpu_stream *s, size_t number, size_t qkv, size_t outpu
     base_status status;
     if ((status = products_to(s, qkv, GPU_TO_MIXER, tokens, err)) ||
         (status = gpu_scan(s, number, f->mixer_rows, s->host->run_tokens, tokens, f->mixer_heads,
-                           err)) ||
+                           f->scan, err)) ||
         (status = products_to(s, output, GPU_TO_FADING, tokens, err))) {
         return status;
     }

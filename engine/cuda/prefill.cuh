@@ -34,15 +34,46 @@ bool gpu_prefill_takes(const core_shape *shape);
 base_status gpu_prefill_run(gpu_stream *stream, const int32_t *tokens, size_t count, float *logits,
                             size_t rows, base_error *err);
 
+/* --- scan.cu ---------------------------------------------------------------------------------- */
+
+enum { GPU_CHUNKS = 16 }; /* of a head in scratch memory at once */
+
+/* The mixer of one layer over the tokens [first, end), by number. */
+struct gpu_scan_params {
+    gpu_mixer mixer;
+    const gpu_layer *layer; /* device */
+    gpu_mixer_rows rows;
+    uint32_t first, end;
+    float *states;    /* [H, head_state] */
+    float *snapshots; /* [CORE_SNAPSHOTS, floats]: states before every CORE_SNAPSHOT_EVERY-th token
+                       * of the last ones */
+    uint16_t *out;    /* [end - first, H*P] f16; NULL (steps only): the state alone moves on */
+    /* Chunks: */
+    float *scratch;              /* [gpu_chunk_floats(mixer, at least end - first, chunk)] */
+    uint32_t chunk;              /* tokens: a multiple of 16, at most 64 */
+    uint32_t fine, begin, count; /* set by gpu_chunks_launch */
+};
+
+/* Tokens of a chunk, chosen (not measured) so that a block's shared memory suffices; 0: these head
+ * sizes go in steps. */
+uint32_t gpu_chunk_size(const gpu_mixer *m, size_t shared_limit);
+/* Floats of scratch for runs of up to `tokens` tokens. */
+size_t gpu_chunk_floats(const gpu_mixer *m, size_t tokens, uint32_t chunk);
+/* Raise the kernels' shared memory limits once. */
+cudaError_t gpu_chunks_prepare(const gpu_mixer *m, uint32_t chunk);
+cudaError_t gpu_chunks_launch(const gpu_scan_params *p, cudaStream_t queue);
+
 /* --- mixers.cu -------------------------------------------------------------------------------- */
 
-/* Raise the scan's shared memory limit once. */
-cudaError_t gpu_scan_prepare(const gpu_model *model);
+/* The same token by token, for any head size and for states alone. shared_limit: bytes of shared
+ * memory a block may ask for. */
+cudaError_t gpu_steps_prepare(const gpu_mixer *m, size_t shared_limit);
+cudaError_t gpu_steps_launch(const gpu_scan_params *p, size_t shared_limit, cudaStream_t queue);
 /* Give a layer's mixer the tokens [first, first + count), by number: their rows of projections in
  * batch [count, row], or kept already when batch is NULL. out [count, H*P] f16, or NULL: only the
- * state moves on. */
+ * state moves on. scratch: for chunks of up to `count` tokens, NULL = in steps. */
 base_status gpu_scan(gpu_stream *stream, size_t layer, const float *batch, size_t first,
-                     size_t count, uint16_t *out, base_error *err);
+                     size_t count, uint16_t *out, float *scratch, base_error *err);
 /* Copy all states aside if token `number` asks for that (fading.c). */
 base_status gpu_snapshot(gpu_stream *stream, size_t number, base_error *err);
 

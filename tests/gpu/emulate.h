@@ -355,6 +355,28 @@ static inline void gpu_mma(float c[4], const uint32_t a[4], const uint32_t b[2])
     }
     emulate::meet(w.all);
 }
+/* Rounds as cvt.rna does: to the nearest, ties away from zero. */
+static inline float gpu_tf32(float x)
+{
+    return __uint_as_float((__float_as_uint(x) + 0x1000u) & ~0x1fffu);
+}
+static inline void gpu_mma_tf32(float c[4], const float a[4], const float b[2])
+{
+    emulate::warp &w = *emulate::self().group;
+    unsigned lane = emulate::self().lane, g = lane / 4, t = lane % 4;
+    memcpy(w.a[lane], a, sizeof w.a[lane]);
+    memcpy(w.b[lane], b, sizeof w.b[lane]);
+    emulate::meet(w.all);
+    for (unsigned i = 0; i < 4; i++) {
+        unsigned row = g + i / 2 * 8, column = 2 * t + i % 2;
+        for (unsigned k = 0; k < 8; k++) {
+            /* The unit reads 19 bits of each number, whatever the others are. */
+            c[i] += __uint_as_float(w.a[row % 8 * 4 + k % 4][row / 8 + k / 4 * 2] & ~0x1fffu) *
+                    __uint_as_float(w.b[column * 4 + k % 4][k / 4] & ~0x1fffu);
+        }
+    }
+    emulate::meet(w.all);
+}
 static inline void gpu_load_transposed(uint32_t b[4], const uint16_t *row)
 {
     emulate::warp &w = *emulate::self().group;

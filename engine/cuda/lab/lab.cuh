@@ -1,8 +1,13 @@
-/* engine/cuda/lab/lab.cuh: random matrices, reference and timing helpers of the lab's programs. */
+/* engine/cuda/lab/lab.cuh: what all programs of the lab need: random numbers, errors, timing.
+ *
+ * A program compares every version with the CPU first and times it then. Without a device
+ * (tests/gpu/emulate.h) it compares smaller cases and times nothing. Exit code: 0 all agree, 1 some
+ * do not, 77 no device.
+ */
 #ifndef ENGINE_CUDA_LAB_CUH
 #define ENGINE_CUDA_LAB_CUH
 
-#include "engine/cuda/decode.cuh"
+#include "engine/cuda/common.cuh"
 
 #include <math.h>
 #include <stdio.h>
@@ -10,6 +15,12 @@
 
 #include <algorithm>
 #include <vector>
+
+#if defined(GPU_EMULATE)
+static const bool lab_timed = false;
+#else
+static const bool lab_timed = true;
+#endif
 
 /* A lab program has nobody to return an error to. */
 #define LAB(call)                                                         \
@@ -25,38 +36,47 @@
         }                                                                 \
     } while (0)
 
-enum { LAB_PARTIAL = 4096 }; /* floats of partial sums in shared memory */
-
-struct lab_case {
-    const char *name;
-    kernel_format format;
-    kernel_source_type type;
-    uint32_t rows, columns;
-    double bound;
-};
-
-struct lab_set {
-    uint32_t count;                 /* different matrices */
-    gpu_matrix *programs;           /* device [count] */
-    uint8_t *packed;                /* device */
-    uint16_t *rows;                 /* device, bf16 row-major twins; NULL for coded formats */
-    float *x, *y;                   /* device */
-    size_t bytes;                   /* of one packed matrix */
-    std::vector<double> *reference; /* of matrix 0 */
-    cudaEvent_t from, to;
-};
-
-static inline uint32_t lab_x_bytes(kernel_format format, uint32_t columns)
+static inline uint32_t lab_random(uint64_t *state)
 {
-    bool coded = format == KERNEL_P4 || format == KERNEL_P8;
-    uint32_t bytes = coded ? columns * 2 + columns / 32 * (uint32_t)sizeof(float2) : columns * 4;
-    return (bytes + 127) / 128 * 128;
+    *state = *state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(*state >> 33);
 }
 
-static inline size_t lab_ring_bytes(uint32_t stages, uint32_t x_bytes)
+/* Uniform in [-1, 1). */
+static inline float lab_uniform(uint64_t *state)
 {
-    return (size_t)GPU_WARPS * stages * (GPU_SEGMENT_BYTES + sizeof(uint64_t)) + x_bytes +
-           LAB_PARTIAL * sizeof(float) + GPU_WARPS * 128;
+    return (float)lab_random(state) / 1073741824.0f - 1.0f;
+}
+
+/* |a - b| / |b|, Euclidean; NaN where a value is none. */
+static inline double lab_distance(const float *a, const float *b, size_t count)
+{
+    double difference = 0.0, norm = 0.0;
+    for (size_t i = 0; i < count; i++) {
+        double d = (double)a[i] - (double)b[i];
+        difference += d * d;
+        norm += (double)b[i] * (double)b[i];
+    }
+    return sqrt(difference / norm);
+}
+
+/* Device memory for `count` values, and a copy of them. The program ends before it is given back.
+ */
+template <typename T> static inline T *lab_device(const T *values, size_t count)
+{
+    void *to = NULL;
+    LAB(cudaMalloc(&to, count * sizeof(T)));
+    if (values) {
+        LAB(cudaMemcpy(to, values, count * sizeof(T), cudaMemcpyHostToDevice));
+    }
+    return (T *)to;
+}
+
+template <typename T> static inline std::vector<T> lab_host(const T *device, size_t count)
+{
+    std::vector<T> to(count);
+    LAB(cudaMemcpy(to.data(), device, count * sizeof(T), cudaMemcpyDeviceToHost));
+    return to;
 }
 
 static inline double lab_median(std::vector<float> &times)
@@ -65,135 +85,70 @@ static inline double lab_median(std::vector<float> &times)
     return (double)times[times.size() / 2];
 }
 
-static inline uint32_t lab_random(uint64_t *state)
+/* Seconds that `run()` takes on the queue: median of 20, by device events. 0: not timed. */
+template <typename R> static inline double lab_seconds(cudaStream_t queue, R run)
 {
-    *state = *state * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(*state >> 33);
-}
-
-/* Raw rows of a GGUF type with sane scales. */
-static inline void lab_fill(std::vector<uint8_t> &raw, kernel_source_type type, uint64_t *state)
-{
-    for (uint8_t &byte : raw) {
-        byte = (uint8_t)lab_random(state);
+    std::vector<float> times;
+    if (!lab_timed) {
+        return 0.0;
     }
-    if (type == KERNEL_SRC_BF16) {
-        for (size_t i = 1; i < raw.size(); i += 2) { /* sign, exponent near 2^-6 */
-            raw[i] = (uint8_t)((raw[i] & 0x80) | 0x3C);
-        }
-        return;
-    }
-    size_t block = type == KERNEL_SRC_Q4_1 ? 20 : 34;
-    for (size_t i = 0; i < raw.size(); i += block) {
-        uint16_t d = kernel_float_to_half(type == KERNEL_SRC_Q4_1 ? 0.004f : 0.0003f);
-        memcpy(&raw[i], &d, 2);
-        if (type == KERNEL_SRC_Q4_1) {
-            uint16_t m = kernel_float_to_half(-0.03f);
-            memcpy(&raw[i + 2], &m, 2);
+#if !defined(GPU_EMULATE)
+    cudaEvent_t from, to;
+    LAB(cudaEventCreate(&from));
+    LAB(cudaEventCreate(&to));
+    for (int r = -2; r < 20; r++) {
+        float time = 0.0f;
+        LAB(cudaEventRecord(from, queue));
+        run();
+        LAB(cudaEventRecord(to, queue));
+        LAB(cudaEventSynchronize(to));
+        LAB(cudaEventElapsedTime(&time, from, to));
+        if (r >= 0) {
+            times.push_back(time);
         }
     }
+    LAB(cudaEventDestroy(from));
+    LAB(cudaEventDestroy(to));
+#else
+    (void)queue;
+    (void)run;
+#endif
+    return lab_median(times) * 1e-3;
 }
 
-/* Matrices for four times a 60 MB cache; matrix 0 has a float64 reference. The others repeat its
- * rows, rotated. */
-static void lab_make(lab_set *set, const lab_case *c, uint32_t blocks)
+/* One line of the table: error against its bound, then time and the rate of `bytes` beside the
+ * card's copy. Returns 1 when it does not agree. */
+static inline int lab_row(const char *what, const char *version, double error, double bound,
+                          double seconds, double bytes, double copy)
 {
+    bool good = error <= bound;
+    printf("%-34s %-16s error %.1e %-4s", what, version, error, good ? "ok" : "BAD");
+    if (seconds > 0.0) {
+        printf(" %9.2f us %7.0f GB/s %5.1f %%", seconds * 1e6, bytes / seconds / 1e9,
+               100.0 * bytes / seconds / copy);
+    }
+    printf("\n");
+    fflush(stdout);
+    return good ? 0 : 1;
+}
+
+/* The card's copy rate in bytes a second, 0 where nothing is timed; ends the program where there is
+ * no device. */
+static inline double lab_begin(void)
+{
+    gpu_info info;
     base_error err = {};
-    uint64_t state = 99;
-    size_t row_bytes = kernel_source_row_bytes(c->type, c->columns);
-    std::vector<uint8_t> raw(c->rows * row_bytes);
-    lab_fill(raw, c->type, &state);
-    kernel_matrix m = {};
-    gpu_layout l;
-    if (kernel_matrix_pack(&m, c->type, raw.data(), c->rows, c->columns, true, &err) ||
-        gpu_layout_of(&m, &l, &err)) {
+    double copy = 0.0;
+    base_status status = gpu_probe(&info, &err);
+#if !defined(GPU_EMULATE)
+    status = status ? status : gpu_measure(&copy, NULL, &err);
+#endif
+    if (status) {
         fprintf(stderr, "%s\n", err.text);
-        exit(1);
+        exit(77);
     }
-    std::vector<uint8_t> packed(l.bytes);
-    if (gpu_pack(&l, &m, GPU_STACKED, 0, l.groups, packed.data(), &err)) {
-        fprintf(stderr, "%s\n", err.text);
-        exit(1);
-    }
-    std::vector<float> x(c->columns), row(c->columns);
-    for (float &v : x) {
-        v = (float)lab_random(&state) / 1073741824.0f - 1.0f;
-    }
-    set->reference = new std::vector<double>(c->rows);
-    for (uint32_t r = 0; r < c->rows; r++) {
-        double total = 0.0;
-        kernel_matrix_row(&m, r, row.data());
-        for (uint32_t k = 0; k < c->columns; k++) {
-            total += (double)row[k] * (double)x[k];
-        }
-        (*set->reference)[r] = total;
-    }
-    set->bytes = l.bytes;
-    set->count = (uint32_t)(240000000 / l.bytes + 1);
-    LAB(cudaMalloc((void **)&set->packed, set->count * l.bytes));
-    LAB(cudaMalloc((void **)&set->programs, set->count * sizeof(gpu_matrix)));
-    LAB(cudaMalloc((void **)&set->x, c->columns * sizeof(float)));
-    LAB(cudaMalloc((void **)&set->y, c->rows * sizeof(float)));
-    LAB(cudaMemcpy(set->x, x.data(), c->columns * sizeof(float), cudaMemcpyHostToDevice));
-    if (c->format == KERNEL_BF16) {
-        LAB(cudaMalloc((void **)&set->rows, set->count * raw.size()));
-    }
-    std::vector<gpu_matrix> programs(set->count);
-    for (uint32_t i = 0; i < set->count; i++) {
-        gpu_matrix *to = &programs[i];
-        memset(to, 0, sizeof *to);
-        to->data = set->packed + i * l.bytes;
-        to->groups = (uint32_t)l.groups;
-        to->group_bytes = (uint32_t)l.group_bytes;
-        to->segment_bytes = (uint32_t)l.segment_bytes;
-        to->last_bytes = (uint32_t)l.last_bytes;
-        to->segments = (uint16_t)l.segments;
-        to->segment_units = (uint16_t)l.segment_units;
-        to->last_units = (uint16_t)(l.units - (l.segments - 1) * l.segment_units);
-        to->format = (uint8_t)l.format;
-        to->last = 1;
-        to->grain = 1;
-        to->unit = l.unit;
-        to->rows = c->rows;
-        to->columns = c->columns;
-        to->split = gpu_choose_split(to, blocks);
-        LAB(cudaMemcpy(set->packed + i * l.bytes, packed.data(), l.bytes, cudaMemcpyHostToDevice));
-        if (set->rows) {
-            LAB(cudaMemcpy((uint8_t *)set->rows + i * raw.size(), raw.data(), raw.size(),
-                           cudaMemcpyHostToDevice));
-        }
-    }
-    LAB(cudaMemcpy(set->programs, programs.data(), set->count * sizeof(gpu_matrix),
-                   cudaMemcpyHostToDevice));
-    LAB(cudaEventCreate(&set->from));
-    LAB(cudaEventCreate(&set->to));
-    kernel_matrix_free(&m);
-}
-
-static double lab_error(const lab_set *set, const lab_case *c, cudaStream_t queue)
-{
-    std::vector<float> y(c->rows);
-    double difference = 0.0, norm = 0.0;
-    LAB(cudaStreamSynchronize(queue));
-    LAB(cudaMemcpy(y.data(), set->y, c->rows * sizeof(float), cudaMemcpyDeviceToHost));
-    for (uint32_t r = 0; r < c->rows; r++) {
-        double d = (double)y[r] - (*set->reference)[r];
-        difference += d * d;
-        norm += (*set->reference)[r] * (*set->reference)[r];
-    }
-    return sqrt(difference / norm);
-}
-
-static void lab_free(lab_set *set)
-{
-    LAB(cudaFree(set->packed));
-    LAB(cudaFree(set->programs));
-    LAB(cudaFree(set->rows));
-    LAB(cudaFree(set->x));
-    LAB(cudaFree(set->y));
-    LAB(cudaEventDestroy(set->from));
-    LAB(cudaEventDestroy(set->to));
-    delete set->reference;
+    printf("%s, copy %.0f GB/s\n", info.name, copy / 1e9);
+    return copy;
 }
 
 #endif

@@ -21,7 +21,7 @@
 
 #include <vector>
 
-#include "engine/cuda/lab/lab.cuh"
+#include "engine/cuda/lab/lab_matrices.cuh"
 
 struct lab_params {
     const gpu_matrix *program; /* one matrix a launch */
