@@ -52,7 +52,7 @@ typedef struct cli_options {
     const char *command; /* the whole command line */
     bool now_given;
     /* bench */
-    size_t depth, rounds;
+    size_t depth, rounds, batch;
     bool paced, no_detector;
     /* what is left: operands */
     char **operands;

@@ -126,7 +126,9 @@ static void add_row(json_t *rows, const char *what, size_t tokens, size_t depth,
 /* --- prefill and decode ----------------------------------------------------------------------- */
 
 typedef struct token_bench {
-    core_stream *stream;
+    core_stream *streams[GPU_BATCH_MAX], *stream; /* sequences, and the first of them */
+    size_t sequences;
+    core_batch *batch; /* NULL: one alone */
     innovation detector;
     bool detects, greedy; /* greedy: steps that stay on the device */
     int32_t *ids;
@@ -141,11 +143,17 @@ static base_status run_tokens(void *argument, base_error *err)
 {
     token_bench *b = argument;
     base_status status = BASE_OK;
-    size_t slots = core_slots(b->stream), gone = slots > b->depth ? slots - b->depth : 0;
-    if (b->depth == 0) {
-        core_stream_clear(b->stream); /* also what a bounded window could not take back */
-    } else {
-        core_window_remove(b->stream, slots - gone, gone);
+    for (size_t i = 0; i < b->sequences; i++) {
+        core_stream *s = b->streams[i];
+        size_t slots = core_slots(s), gone = slots > b->depth ? slots - b->depth : 0;
+        if (b->depth == 0) {
+            core_stream_clear(s); /* also what a bounded window could not take back */
+        } else {
+            core_window_remove(s, slots - gone, gone);
+        }
+    }
+    if (b->batch) {
+        return core_batch_greedy(b->batch, b->ids, b->tokens, b->steps, err);
     }
     if (b->greedy) {
         return core_greedy(b->stream, b->ids[0], b->tokens, b->steps, err);
@@ -183,7 +191,9 @@ static base_status open_tokens(const cli_options *o, engine *e, token_bench *b, 
 {
     core_stream_options options = {.window = bounded_window(o),
                                    .hybrid = is_hybrid(o, e),
-                                   .batch_max = b->pass > 64 ? b->pass : 0,
+                                   .batch_max = b->pass > 64       ? b->pass
+                                                : b->sequences > 1 ? GPU_BATCH_MAX
+                                                                   : 0,
                                    .device = engine_gpu(e),
                                    .pool = engine_pool(e)};
     bool bounded = core_options_window(engine_model(e), &options) > 0;
@@ -191,31 +201,55 @@ static base_status open_tokens(const cli_options *o, engine *e, token_bench *b, 
     innovation_options detector = {0};
     base_rng rng;
     b->vocabulary = core_model_shape(engine_model(e))->vocabulary;
-    b->ids = base_calloc(b->depth + b->tokens, sizeof *b->ids);
+    size_t ids = b->depth + b->tokens + b->sequences;
+    b->ids = base_calloc(ids, sizeof *b->ids);
     b->logits = base_calloc(b->detects ? b->pass : 1, b->vocabulary * sizeof *b->logits);
-    b->steps = base_calloc(b->tokens, sizeof *b->steps);
+    b->steps = base_calloc(b->tokens * b->sequences, sizeof *b->steps);
     if (!b->ids || !b->logits || !b->steps) {
         return base_fail(err, BASE_NO_MEMORY, "no memory for %zu tokens", b->depth + b->tokens);
     }
     base_rng_seed(&rng, 1);
-    for (size_t i = 0; i < b->depth + b->tokens; i++) {
+    for (size_t i = 0; i < ids; i++) {
         b->ids[i] = (int32_t)base_rng_below(&rng, b->vocabulary);
     }
     innovation_begin(&b->detector, &detector);
-    base_status status = core_stream_open(engine_model(e), &options, &b->stream, err);
-    return status ? status : core_run(b->stream, b->ids + b->tokens, b->depth, NULL, 0, err);
+    base_status status = BASE_OK;
+    for (size_t i = 0; i < b->sequences && !status; i++) { /* each begins with other tokens */
+        status = core_stream_open(engine_model(e), &options, &b->streams[i], err);
+        if (!status) {
+            status = core_run(b->streams[i], b->ids + b->tokens + i, b->depth, NULL, 0, err);
+        }
+    }
+    b->stream = b->streams[0];
+    return status || b->sequences == 1 ? status
+                                       : core_batch_open(b->streams, b->sequences, &b->batch, err);
 }
 
 static void close_tokens(token_bench *b)
 {
-    core_stream_close(b->stream);
+    core_batch_close(b->batch);
+    for (size_t i = 0; i < b->sequences; i++) {
+        core_stream_close(b->streams[i]);
+    }
     base_free(b->ids);
     base_free(b->logits);
     base_free(b->steps);
 }
 
-/* What a card does in a second, beside what it could: of the last row. Decode reads all weights
- * and the keys and values in sight for every token; of a prefill the projections are counted. */
+/* Weights read for one token: on a device, sequences that step together share f16 copies. */
+static double weights_read(const engine *e, const token_bench *b, bool hybrid)
+{
+    const struct gpu_model *device = engine_gpu(e);
+    if (device && b->batch) {
+        return (double)gpu_batch_weight_bytes(device, hybrid) / (double)b->sequences;
+    }
+    return (double)(device ? gpu_model_weight_bytes(device, hybrid)
+                           : core_model_weight_bytes(engine_model(e)));
+}
+
+/* What a card does in a second, beside what it could: of the last row. A step of decoding reads all
+ * weights once and for every sequence the keys and values in sight; of a prefill the projections
+ * are counted. */
 static void add_fractions(json_t *rows, const engine *e, const token_bench *b, bool hybrid,
                           bool prefill, double rate, const ceilings *top, bool print)
 {
@@ -223,20 +257,19 @@ static void add_fractions(json_t *rows, const engine *e, const token_bench *b, b
     json_t *row = json_array_get(rows, json_array_size(rows) - 1);
     size_t seen = b->depth + b->tokens / 2, window = core_window(b->stream);
     seen = window > 0 && seen > window ? window : seen;
-    double bytes = (double)gpu_model_weight_bytes(engine_gpu(e), hybrid) +
-                   (double)core_block_bytes(b->stream, seen);
+    double bytes = weights_read(e, b, hybrid) + (double)core_block_bytes(b->stream, seen);
     double weights = (double)s->layers *
                      ((double)s->channels * (double)(2 * (s->heads + s->kv_heads) * s->head_size) +
                       3.0 * (double)s->channels * (double)s->feed_forward);
     double fraction =
         prefill ? 2.0 * weights * rate / top->product_flops : bytes * rate / top->copy_bytes;
-    json_object_set_new(row, "batch", json_integer(1));
     json_object_set_new(row, "on_device", json_boolean(b->greedy || prefill));
     if (prefill) {
         json_object_set_new(row, "projection_tflop_s", json_real(2e-12 * weights * rate));
         json_object_set_new(row, "fraction_of_product", json_real(fraction));
     } else {
         json_object_set_new(row, "bytes_per_token", json_real(bytes));
+        json_object_set_new(row, "bytes_per_step", json_real(bytes * (double)b->sequences));
         json_object_set_new(row, "fraction_of_copy", json_real(fraction));
     }
     if (print) {
@@ -256,7 +289,9 @@ static base_status bench_tokens(const cli_options *o, engine *e, bool prefill, s
         prefill ? (device ? DEVICE_TOKENS : PREFILL) : (device ? DEVICE_STEPS : DECODE);
     token_bench b = {.depth = depth,
                      .tokens = cli_limit(o) ? cli_limit(o) : by_default,
+                     .sequences = !prefill && o->batch > 1 ? o->batch : 1,
                      .detects = !o->no_detector};
+    b.detects = b.detects && b.sequences == 1; /* together they take greedy steps */
     if ((window > 0 || hybrid) && depth > 0 && b.tokens > CORE_ROLLBACK) {
         b.tokens = CORE_ROLLBACK; /* as many as can be run again */
     }
@@ -266,24 +301,29 @@ static base_status bench_tokens(const cli_options *o, engine *e, bool prefill, s
     b.greedy = device && !prefill && !b.detects;
     base_status status = open_tokens(o, e, &b, err);
     if (!status) {
-        status = cli_bench_rounds(o, run_tokens, &b, (double)b.tokens, rates, &count, err);
+        double units = (double)(b.tokens * b.sequences);
+        status = cli_bench_rounds(o, run_tokens, &b, units, rates, &count, err);
     }
     if (status || count == 0) {
         close_tokens(&b);
         return status;
     }
     if (!o->json && !o->paced) {
-        double bytes = device ? (double)gpu_model_weight_bytes(engine_gpu(e), hybrid)
-                              : (double)core_model_weight_bytes(engine_model(e));
+        if (b.sequences > 1) {
+            printf("%zu sequences: ", b.sequences);
+        }
         printf("%s %zu tokens at depth %zu%s%s: %.1f tok/s (min %.1f, max %.1f)",
                prefill ? "prefill" : "decode", b.tokens, depth, window ? " (bounded window)" : "",
                b.detects ? "" : ", detector off", rates[count / 2], rates[0], rates[count - 1]);
         if (!prefill) {
-            printf("; weights read at %.1f GB/s", rates[count / 2] * bytes / 1e9);
+            printf("; weights read at %.1f GB/s",
+                   rates[count / 2] * weights_read(e, &b, hybrid) / 1e9);
         }
         printf("\n");
     }
     add_row(rows, prefill ? "prefill" : "decode", b.tokens, depth, window, b.detects, rates, count);
+    json_object_set_new(json_array_get(rows, json_array_size(rows) - 1), "batch",
+                        json_integer((json_int_t)b.sequences));
     if (device) {
         add_fractions(rows, e, &b, hybrid, prefill, rates[count / 2], top, !o->json && !o->paced);
     }
@@ -632,6 +672,9 @@ int cmd_bench(const cli_options *o)
         return cli_usage("bench: '%s' is none of prefill, decode, splice, retrieval, ingest, "
                          "encoder, limits",
                          o->operands[0]);
+    }
+    if (o->batch > 1 && (part != 1 || o->batch > GPU_BATCH_MAX)) {
+        return cli_usage("bench: --batch is for decode, and at most %d", GPU_BATCH_MAX);
     }
     if (o->paced && !parts[part].is_paced) {
         return cli_usage("bench: --paced is for prefill, decode and encoder");

@@ -93,6 +93,7 @@ static const cli_option options[] = {
      "share of questions whose evidence is left out: can it abstain?"},
     {"replay", 0, FLAG, AT(replay), NULL, "documents become known as the questions' time goes on"},
     {"depth", 0, COUNT, AT(depth), "N", "tokens that stand in the window before"},
+    {"batch", 0, COUNT, AT(batch), "N", "sequences that decode together (1 to 64; greedy steps)"},
     {"rounds", 0, COUNT, AT(rounds), "N", "rounds to take the median of (5)"},
     {"paced", 0, FLAG, AT(paced), NULL, "a round for each line of standard input"},
     {"no-detector", 0, FLAG, AT(no_detector), NULL, "without the innovation test"},
@@ -150,8 +151,8 @@ static const struct command {
     {"prime", "MODEL", "make a hybrid (-o FILE) of a Transformer",
      COMMON " out window layers mixer seed ", 1, 1, cmd_prime},
     {"bench", "prefill|decode|splice|retrieval|ingest|encoder|limits", "measure speed",
-     COMMON STORE MODEL " encoder limit depth rounds paced no-detector documents count out ", 1, 1,
-     cmd_bench},
+     COMMON STORE MODEL " encoder limit depth batch rounds paced no-detector documents count out ",
+     1, 1, cmd_bench},
     {"eval", "SUITE",
      "evaluate; or 'report DIR...': draw results, 'import FILE': another program's",
      COMMON MODEL ASKING " store documents questions arms limit out mode tokens controls "

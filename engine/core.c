@@ -569,3 +569,107 @@ base_status core_greedy(core_stream *s, int32_t token, size_t count, core_step *
     }
     return status;
 }
+
+/* --- several streams -------------------------------------------------------------------------- */
+
+struct core_batch {
+    core_stream **streams;
+    size_t count;
+    gpu_batch *gpu; /* NULL = the CPU */
+};
+
+base_status core_batch_open(core_stream *const *streams, size_t count, core_batch **out,
+                            base_error *err)
+{
+    BASE_ASSERT(count > 0);
+    core_batch *b = base_calloc(1, sizeof *b);
+    gpu_stream **device = base_calloc(count, sizeof(gpu_stream *));
+    base_status status = BASE_OK;
+    if (b) {
+        b->streams = base_calloc(count, sizeof(core_stream *));
+        b->count = count;
+    }
+    if (!b || !b->streams || !device) {
+        status = base_fail(err, BASE_NO_MEMORY, "no memory for %zu streams", count);
+    }
+    for (size_t i = 0; i < count && !status; i++) {
+        b->streams[i] = streams[i];
+        device[i] = streams[i]->gpu;
+        if (!device[i] != !device[0]) {
+            status = base_fail(err, BASE_INVALID, "some of the streams are on a device");
+        }
+    }
+    if (!status && device[0]) {
+        status = gpu_batch_open(device, count, &b->gpu, err);
+    }
+    base_free(device);
+    if (status) {
+        core_batch_close(b);
+        return status;
+    }
+    *out = b;
+    return BASE_OK;
+}
+
+void core_batch_close(core_batch *b)
+{
+    if (b) {
+        gpu_batch_close(b->gpu);
+        base_free(b->streams);
+        base_free(b);
+    }
+}
+
+/* At most GPU_BATCH_STEPS steps on the device. next [streams]: fed, and what was chosen last. */
+static base_status batch_steps(core_batch *b, int32_t *next, size_t count, core_step *steps,
+                               base_error *err)
+{
+    for (size_t i = 0; i < b->count; i++) {
+        core_stream *s = b->streams[i];
+        if (count > s->slots_max - s->places) {
+            core_slide(s);
+        }
+        enter_tokens(s, NULL, count);
+    }
+    base_status status = gpu_batch_greedy(b->gpu, next, count, steps, err);
+    for (size_t i = 0; i < b->count && !status; i++) {
+        core_stream *s = b->streams[i];
+        for (size_t t = 0; t < count; t++) {
+            s->tokens[s->places + t] = next[i];
+            next[i] = steps[t * b->count + i].token;
+        }
+        keep_tokens(s, count);
+        s->mass_rows = 0;
+    }
+    return status;
+}
+
+base_status core_batch_greedy(core_batch *b, const int32_t *tokens, size_t count, core_step *steps,
+                              base_error *err)
+{
+    base_status status = BASE_OK;
+    size_t most = GPU_BATCH_STEPS;
+    int32_t *next = base_calloc(b->count, sizeof *next);
+    core_step *own = base_calloc(count, sizeof *own); /* the CPU's, of one stream */
+    if (!next || !own) {
+        status = base_fail(err, BASE_NO_MEMORY, "no memory for %zu steps", count);
+    }
+    for (size_t i = 0; i < b->count && !status; i++) {
+        next[i] = tokens[i];
+        most = b->streams[i]->batch_max < most ? b->streams[i]->batch_max : most;
+        status = check_tokens(b->streams[i], &tokens[i], 1, count, err);
+    }
+    for (size_t i = 0; i < b->count && !b->gpu && !status; i++) {
+        status = greedy_steps(b->streams[i], tokens[i], count, own, err);
+        for (size_t t = 0; t < count; t++) {
+            steps[t * b->count + i] = own[t];
+        }
+    }
+    for (size_t done = 0, some; b->gpu && done < count && !status; done += some) {
+        some = count - done < most ? count - done : most;
+        status = batch_steps(b, next, some, steps + done * b->count, err);
+    }
+    base_free(next);
+    base_free(own);
+    return status;
+}

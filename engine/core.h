@@ -130,6 +130,21 @@ typedef struct core_step {
 base_status core_greedy(core_stream *stream, int32_t token, size_t count, core_step *steps,
                         base_error *err);
 
+/* Streams that step together: on a device weights are read once for all of them; on the CPU they
+ * take turns, which is the definition. They outlive the batch, and go on by themselves as they like
+ * between its steps. */
+typedef struct core_batch core_batch;
+/* Errors: BASE_INVALID (different models or options, or some on a device), BASE_LIMIT (more than
+ * the device takes at once), BASE_NO_MEMORY, BASE_DEVICE, BASE_UNSUPPORTED. */
+base_status core_batch_open(core_stream *const *streams, size_t count, core_batch **out,
+                            base_error *err);
+void core_batch_close(core_batch *batch);
+/* `count` greedy steps of each: tokens [streams] are fed first. steps [count, streams]. Attention
+ * mass is not watched on a device. Errors: as core_greedy; BASE_LIMIT and BASE_INVALID before
+ * anything is run; after BASE_DEVICE all of the streams are broken. */
+base_status core_batch_greedy(core_batch *batch, const int32_t *tokens, size_t count,
+                              core_step *steps, base_error *err);
+
 /* Remove slots [at, at + count); later slots move down and are rotated to their new positions. In a
  * bounded window, or with a state, at most CORE_ROLLBACK live tokens may be dropped from the end
  * before others are run: what has left does not come back. */

@@ -82,6 +82,24 @@ base_status gpu_run(gpu_stream *stream, const int32_t *tokens, size_t count, flo
 base_status gpu_greedy(gpu_stream *stream, int32_t token, size_t count, core_step *steps,
                        base_error *err);
 
+/* Several sequences that step together, so that weights are read once for all: f16 copies of them,
+ * by matrix products. */
+typedef struct gpu_batch gpu_batch;
+enum { GPU_BATCH_MAX = 64, GPU_BATCH_STEPS = 32 };
+/* Streams of one model with the same options, which outlive the batch. Errors: BASE_LIMIT (more
+ * than GPU_BATCH_MAX or batch_max), BASE_INVALID, BASE_UNSUPPORTED (heads above 128),
+ * BASE_NO_MEMORY, BASE_DEVICE. */
+base_status gpu_batch_open(gpu_stream *const *streams, size_t count, gpu_batch **out,
+                           base_error *err);
+void gpu_batch_close(gpu_batch *batch);
+/* `steps` <= GPU_BATCH_STEPS greedy steps of every stream from tokens [count] on, at host->places
+ * of each, whose books are made. out [steps, count]. Attention mass and innovations are not
+ * measured. After a failure all of the streams are broken. */
+base_status gpu_batch_greedy(gpu_batch *batch, const int32_t *tokens, size_t steps, core_step *out,
+                             base_error *err);
+/* Read by one step of a batch, with the fading layers or without. */
+size_t gpu_batch_weight_bytes(const gpu_model *model, bool hybrid);
+
 /* Ceilings of this card, measured with device events, median of several runs: bytes read plus bytes
  * written per second of a large copy; multiply-adds times two per second of an 8192^3 bf16 product
  * of random numbers. A result pointer may be NULL. */

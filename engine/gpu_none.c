@@ -142,6 +142,37 @@ base_status gpu_greedy(gpu_stream *stream, int32_t token, size_t count, core_ste
     return none(err);
 }
 
+base_status gpu_batch_open(gpu_stream *const *streams, size_t count, gpu_batch **out,
+                           base_error *err)
+{
+    (void)streams;
+    (void)count;
+    (void)out;
+    return none(err);
+}
+
+void gpu_batch_close(gpu_batch *batch)
+{
+    (void)batch;
+}
+
+base_status gpu_batch_greedy(gpu_batch *batch, const int32_t *tokens, size_t steps, core_step *out,
+                             base_error *err)
+{
+    (void)batch;
+    (void)tokens;
+    (void)steps;
+    (void)out;
+    return none(err);
+}
+
+size_t gpu_batch_weight_bytes(const gpu_model *model, bool hybrid)
+{
+    (void)model;
+    (void)hybrid;
+    return 0;
+}
+
 base_status gpu_measure(double *copy_bytes_per_s, double *product_flops, base_error *err)
 {
     (void)copy_bytes_per_s;

@@ -20,9 +20,11 @@
  * slots, so "the same bits as its absence" holds on the CPU only. Scalar twin: core_run with
  * KERNEL_ACT_F32.
  */
+#include "engine/cuda/attend.cuh"
 #include "engine/cuda/gemv.cuh"
 #include "engine/cuda/mixer_step.cuh"
 #include "engine/cuda/slots.cuh"
+#include "engine/cuda/stats.cuh"
 
 #include <math.h>
 
@@ -268,57 +270,6 @@ static __device__ void finish_phase(const gpu_decode_params &p, uint32_t index, 
 
 /* --- statistics of the logits ----------------------------------------------------------------- */
 
-static __device__ __forceinline__ gpu_stats merge(const gpu_stats &a, const gpu_stats &b)
-{
-    gpu_stats r;
-    bool first = a.largest > b.largest || (a.largest == b.largest && a.best <= b.best);
-    r.largest = first ? a.largest : b.largest;
-    r.best = first ? a.best : b.best;
-    r.total = r.weighted = 0.0f;
-    if (a.total > 0.0f) {
-        float shift = a.largest - r.largest, e = expf(shift);
-        r.total += a.total * e;
-        r.weighted += e * (a.weighted + shift * a.total);
-    }
-    if (b.total > 0.0f) {
-        float shift = b.largest - r.largest, e = expf(shift);
-        r.total += b.total * e;
-        r.weighted += e * (b.weighted + shift * b.total);
-    }
-    return r;
-}
-
-static __device__ __forceinline__ gpu_stats merge_warp(gpu_stats s)
-{
-    for (int mask = 16; mask > 0; mask >>= 1) {
-        gpu_stats o;
-        o.largest = __shfl_xor_sync(0xffffffffu, s.largest, mask);
-        o.total = __shfl_xor_sync(0xffffffffu, s.total, mask);
-        o.weighted = __shfl_xor_sync(0xffffffffu, s.weighted, mask);
-        o.best = __shfl_xor_sync(0xffffffffu, s.best, mask);
-        s = merge(s, o);
-    }
-    return s;
-}
-
-/* Valid in thread 0. */
-static __device__ gpu_stats merge_block(gpu_stats s, gpu_work &work)
-{
-    gpu_stats *shared = (gpu_stats *)work.reduce;
-    s = merge_warp(s);
-    __syncthreads();
-    if (threadIdx.x % 32 == 0) {
-        shared[threadIdx.x / 32] = s;
-    }
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        for (uint32_t w = 1; w < GPU_WARPS; w++) {
-            s = merge(s, shared[w]);
-        }
-    }
-    return s;
-}
-
 /* True in all threads of the block that arrives last of `count`; the counter is 0 again then. */
 static __device__ bool arrive_last(uint32_t *counter, uint32_t count, uint32_t *flag)
 {
@@ -348,10 +299,10 @@ static __device__ void finish_logits(const gpu_decode_params &p, uint32_t index,
             float z = gpu_partial_sum(m, work.partial, i / GPU_GROUP_ROWS, i % GPU_GROUP_ROWS);
             p.logits[row] = z;
             gpu_stats one = {z, 1.0f, 0.0f, (int32_t)row};
-            s = merge(s, one);
+            s = gpu_stats_merge(s, one);
         }
     }
-    s = merge_block(s, work);
+    s = gpu_stats_block(s, work.reduce);
     if (threadIdx.x == 0) {
         p.stats[blockIdx.x] = s;
     }
@@ -366,9 +317,9 @@ static __device__ void finish_logits(const gpu_decode_params &p, uint32_t index,
         o.total = __ldcg(from + 1);
         o.weighted = __ldcg(from + 2);
         o.best = __ldcg(&p.stats[b].best);
-        all = merge(all, o);
+        all = gpu_stats_merge(all, o);
     }
-    all = merge_block(all, work);
+    all = gpu_stats_block(all, work.reduce);
     if (threadIdx.x == 0) {
         float log_total = logf(all.total);
         *p.next_token = all.best;
@@ -381,22 +332,6 @@ static __device__ void finish_logits(const gpu_decode_params &p, uint32_t index,
 }
 
 /* --- attention -------------------------------------------------------------------------------- */
-
-static __device__ __forceinline__ void unpack8(const uint4 &raw, float v[8])
-{
-    const unsigned word[4] = {raw.x, raw.y, raw.z, raw.w};
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        float2 pair = gpu_half2_to_float2(word[i]);
-        v[2 * i] = pair.x;
-        v[2 * i + 1] = pair.y;
-    }
-}
-
-static __device__ __forceinline__ float weight_of(float m, float largest)
-{
-    return m == -INFINITY ? 0.0f : expf(m - largest);
-}
 
 /* Eight values of a query from column d on: normed where the model does that, rotated, scaled. All
  * lanes of a warp call this; `lanes` neighbouring ones hold the head. */
@@ -432,120 +367,29 @@ static __device__ __forceinline__ void load_query(const gpu_decode_params &p,
     }
 }
 
-/* Up to GPU_HEADS_AT_ONCE query heads of one KV head over the slots of a part: this warp's maximum,
- * sum and output of each, to shared [warp][head][D + 2]. `lanes` neighbouring lanes share a slot, 8
- * values each. */
+/* One part of a KV head's slots for up to GPU_HEADS_AT_ONCE query heads: every warp's maximum, sum
+ * and output to shared [warp][head][D + 2]. */
 static __device__ void attend_slots(const gpu_decode_params &p, const gpu_layer &layer,
                                     const gpu_part &part, uint32_t kv_head, uint32_t head,
                                     uint32_t head_count, float *shared, uint32_t warp,
                                     uint32_t lane)
 {
-    uint32_t begin = part.from, end = part.from + part.count;
     uint32_t plane = part.fading ? p.attention_planes + layer.fading : layer.plane;
-    uint32_t lanes = p.slot_lanes, kv_width = p.kv_heads * p.head_size;
-    uint32_t d = lane % lanes * 8, sub = lane / lanes, per_warp = 32 / lanes;
-    bool holds = d < p.head_size;
-    float q[GPU_HEADS_AT_ONCE][8], o[GPU_HEADS_AT_ONCE][8], m[GPU_HEADS_AT_ONCE],
-        l[GPU_HEADS_AT_ONCE];
+    uint32_t kv_width = p.kv_heads * p.head_size, d = lane % p.slot_lanes * 8;
+    size_t base = (size_t)plane * p.slots_max * kv_width + kv_head * p.head_size + d;
+    const gpu_slots slots = {p.rotated + base, p.values + base, p.bias,
+                             kv_width,         p.head_size,     p.slot_lanes};
+    float q[GPU_HEADS_AT_ONCE][8];
 #pragma unroll
     for (int h = 0; h < GPU_HEADS_AT_ONCE; h++) {
-        m[h] = -INFINITY;
-        l[h] = 0.0f;
 #pragma unroll
         for (int i = 0; i < 8; i++) {
-            q[h][i] = o[h][i] = 0.0f;
+            q[h][i] = 0.0f;
         }
         bool used = (uint32_t)h < head_count;
-        load_query(p, layer, part.turn, head + (used ? (uint32_t)h : 0), d, holds, q[h]);
+        load_query(p, layer, part.turn, head + (used ? (uint32_t)h : 0), d, d < p.head_size, q[h]);
     }
-    size_t base = (size_t)plane * p.slots_max * kv_width + kv_head * p.head_size + d;
-    for (uint32_t first = begin + warp * per_warp; first < end; first += GPU_WARPS * per_warp) {
-        uint32_t slot = first + sub;
-        bool present = slot < end;
-        uint4 key = make_uint4(0, 0, 0, 0), value = make_uint4(0, 0, 0, 0);
-        float bias = -INFINITY;
-        if (present) {
-            bias = p.bias[slot];
-            if (holds) {
-                key = __ldcg((const uint4 *)(p.rotated + base + (size_t)slot * kv_width));
-                value = __ldcg((const uint4 *)(p.values + base + (size_t)slot * kv_width));
-            }
-        }
-        /* Scores of all heads first, so that keys and values are not both unpacked at a time. */
-        float score[GPU_HEADS_AT_ONCE], v[8];
-        unpack8(key, v);
-#pragma unroll
-        for (int h = 0; h < GPU_HEADS_AT_ONCE; h++) {
-            score[h] = 0.0f;
-#pragma unroll
-            for (int i = 0; i < 8; i++) {
-                score[h] += q[h][i] * v[i];
-            }
-            for (uint32_t mask = lanes / 2; mask > 0; mask /= 2) {
-                score[h] += __shfl_xor_sync(0xffffffffu, score[h], (int)mask);
-            }
-        }
-        unpack8(value, v);
-#pragma unroll
-        for (int h = 0; h < GPU_HEADS_AT_ONCE; h++) {
-            float s = score[h] + bias, largest = fmaxf(m[h], s);
-            float keep = weight_of(m[h], largest), weight = weight_of(s, largest);
-            m[h] = largest;
-            l[h] = l[h] * keep + weight;
-#pragma unroll
-            for (int i = 0; i < 8; i++) {
-                o[h][i] = o[h][i] * keep + weight * v[i];
-            }
-        }
-    }
-#pragma unroll
-    for (int h = 0; h < GPU_HEADS_AT_ONCE; h++) {
-        for (uint32_t mask = lanes; mask < 32; mask *= 2) {
-            float other = __shfl_xor_sync(0xffffffffu, m[h], (int)mask);
-            float largest = fmaxf(m[h], other);
-            float mine = weight_of(m[h], largest), theirs = weight_of(other, largest);
-            l[h] = l[h] * mine + __shfl_xor_sync(0xffffffffu, l[h], (int)mask) * theirs;
-            m[h] = largest;
-#pragma unroll
-            for (int i = 0; i < 8; i++) {
-                float part = __shfl_xor_sync(0xffffffffu, o[h][i], (int)mask);
-                o[h][i] = o[h][i] * mine + part * theirs;
-            }
-        }
-        float *to = shared + (warp * GPU_HEADS_AT_ONCE + (uint32_t)h) * (p.head_size + 2);
-        if (sub == 0 && holds) {
-#pragma unroll
-            for (int i = 0; i < 8; i++) {
-                to[2 + d + (uint32_t)i] = o[h][i];
-            }
-        }
-        if (lane == 0) {
-            to[0] = m[h];
-            to[1] = l[h];
-        }
-    }
-}
-
-/* Merge `count` parts {m, l, o[D]} that stand `stride` floats apart, element i of o. cg: parts of
- * other blocks. */
-static __device__ __forceinline__ float merge_parts(const float *parts, uint32_t count,
-                                                    uint32_t stride, uint32_t i, bool cg, float *m,
-                                                    float *l)
-{
-    float largest = -INFINITY, total = 0.0f, out = 0.0f;
-    for (uint32_t s = 0; s < count; s++) {
-        const float *part = parts + (size_t)s * stride;
-        largest = fmaxf(largest, cg ? __ldcg(part) : part[0]);
-    }
-    for (uint32_t s = 0; s < count; s++) {
-        const float *part = parts + (size_t)s * stride;
-        float w = weight_of(cg ? __ldcg(part) : part[0], largest);
-        total += w * (cg ? __ldcg(part + 1) : part[1]);
-        out += w * (cg ? __ldcg(part + 2 + i) : part[2 + i]);
-    }
-    *m = largest;
-    *l = total;
-    return out;
+    gpu_attend<GPU_WARPS>(slots, part.from, part.from + part.count, q, shared, warp, lane);
 }
 
 /* The token's key and value of one KV head, as they come, enter a slot. shared [D]. Behind a
@@ -589,7 +433,8 @@ static __device__ void add_mass(const gpu_decode_params &p, const gpu_part *list
                 const float *of_head = parts + (size_t)head * (GPU_PARTS_MAX + 1) * width;
                 const float *part = of_head + (size_t)s * width;
                 const float *all = of_head + (size_t)GPU_PARTS_MAX * width;
-                sum += weight_of(__ldcg(part), __ldcg(all)) * __ldcg(part + 1) / __ldcg(all + 1);
+                sum +=
+                    gpu_weight_of(__ldcg(part), __ldcg(all)) * __ldcg(part + 1) / __ldcg(all + 1);
             }
         }
         float *to = p.mass + kv_head * CORE_OWNERS_MAX + owner;
@@ -611,8 +456,8 @@ static __device__ void attend_part(const gpu_decode_params &p, const gpu_layer &
         for (uint32_t i = threadIdx.x; i < count * p.head_size; i += GPU_THREADS) {
             uint32_t which = i / p.head_size, d = i % p.head_size;
             float m, l;
-            float out = merge_parts(shared + which * width, GPU_WARPS, GPU_HEADS_AT_ONCE * width, d,
-                                    false, &m, &l);
+            float out = gpu_merge_parts(shared + which * width, GPU_WARPS,
+                                        GPU_HEADS_AT_ONCE * width, d, false, &m, &l);
             float *to = p.partial + ((size_t)(head + which) * (GPU_PARTS_MAX + 1) + number) * width;
             to[2 + d] = out;
             if (d == 0) {
@@ -634,7 +479,7 @@ static __device__ __noinline__ void merge_heads(const gpu_decode_params &p, cons
         uint32_t h = i / p.head_size, d = i % p.head_size;
         float *of_head = parts + (size_t)h * (GPU_PARTS_MAX + 1) * width;
         float m, l;
-        float out = merge_parts(of_head, count, width, d, true, &m, &l);
+        float out = gpu_merge_parts(of_head, count, width, d, true, &m, &l);
         p.attended[(kv_head * repeat + h) * p.head_size + d] = out / l;
         if (d == 0) {
             of_head[(size_t)GPU_PARTS_MAX * width] = m;

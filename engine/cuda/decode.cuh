@@ -7,6 +7,7 @@
 #define ENGINE_CUDA_DECODE_CUH
 
 #include "engine/cuda/mixer.cuh"
+#include "engine/cuda/stats.cuh"
 
 /* Warps of one block. Every warp streams its own share of the weights. */
 #if !defined(GPU_WARPS)
@@ -14,7 +15,6 @@
 #endif
 #define GPU_THREADS (GPU_WARPS * 32)
 #define GPU_NORM_CHUNKS 2   /* C is at most GPU_THREADS * 8 * this; more costs registers */
-#define GPU_HEADS_AT_ONCE 4 /* query heads of one KV head that share a pass over the slots */
 
 /* What becomes of the rows of a product. */
 enum gpu_target {
@@ -42,13 +42,6 @@ struct gpu_matrix {
     float unit;
     uint32_t row0; /* first row's place in the phase's output */
     uint32_t rows, columns;
-};
-
-/* Merged statistics of some logits: maximum, its index, sum of e^(z-max), sum of (z-max) e^(z-max).
- * */
-struct gpu_stats {
-    float largest, total, weighted;
-    int32_t best;
 };
 
 struct gpu_decode_params {

@@ -111,21 +111,22 @@ base_status gpu_scan(gpu_stream *s, size_t layer, const float *batch, size_t fir
 }
 
 /* Every layer's states to or from copy number `number`. */
-static base_status copy_snapshot(gpu_stream *s, size_t number, bool back, base_error *err)
+static base_status copy_snapshot(gpu_stream *s, size_t number, bool back, cudaStream_t queue,
+                                 base_error *err)
 {
     size_t floats = s->params.mixer.floats, row = floats * sizeof(float);
     size_t kept = s->params.mixer_kept * sizeof(float);
     float *aside = s->params.rows - (size_t)CORE_SNAPSHOTS * floats + number * floats;
     GPU_TRY(cudaMemcpy2DAsync(back ? s->params.states : aside, back ? row : kept,
                               back ? aside : s->params.states, back ? kept : row, row,
-                              s->host->model->fading_layers, cudaMemcpyDeviceToDevice, s->queue));
+                              s->host->model->fading_layers, cudaMemcpyDeviceToDevice, queue));
     return BASE_OK;
 }
 
-base_status gpu_snapshot(gpu_stream *s, size_t number, base_error *err)
+base_status gpu_snapshot(gpu_stream *s, size_t number, cudaStream_t queue, base_error *err)
 {
     return number % CORE_SNAPSHOT_EVERY == 0
-               ? copy_snapshot(s, number / CORE_SNAPSHOT_EVERY % CORE_SNAPSHOTS, false, err)
+               ? copy_snapshot(s, number / CORE_SNAPSHOT_EVERY % CORE_SNAPSHOTS, false, queue, err)
                : BASE_OK;
 }
 
@@ -165,7 +166,7 @@ void gpu_mixers_clear(gpu_stream *s)
 static base_status rewind_to(gpu_stream *s, size_t snapshot, size_t from, size_t end,
                              base_error *err)
 {
-    base_status status = copy_snapshot(s, snapshot, true, err);
+    base_status status = copy_snapshot(s, snapshot, true, s->queue, err);
     for (size_t i = 0; i < s->model->shape.layers && from < end && !status; i++) {
         if (s->model->host_layers[i].fading != UINT32_MAX) {
             status = gpu_scan(s, i, NULL, from, end - from, NULL, NULL, err);

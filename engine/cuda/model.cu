@@ -5,6 +5,7 @@
  * Gate and up rows are interleaved by groups of 8, so that one block holds both sides of a product;
  * where their types differ, both become f16.
  */
+#include "engine/cuda/attend.cuh"
 #include "engine/cuda/prefill.cuh"
 
 #include <math.h>

@@ -79,6 +79,9 @@ struct enter_params {
     const float *bias, *q_norm, *k_norm; /* of these columns, NULL = none */
     uint16_t *keys, *rotated, *values;   /* of the plane */
     const float2 *turns;                 /* of places */
+    const gpu_sequence *list;            /* NULL, or where each token's own arrays are: */
+    const gpu_moment *now;               /* ... its place, */
+    size_t plane, turns_at; /* ... the plane's first element, the first rotation of places */
     uint32_t stride, heads, kv_heads, head_size, first_place, halves;
     float eps;
 };
@@ -90,7 +93,17 @@ static __global__ void enter_kernel(const __grid_constant__ enter_params p)
     GPU_SHARED(memory);
     uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
     uint32_t d = p.head_size, place = p.first_place + blockIdx.x, width = p.kv_heads * d;
+    uint16_t *keys = p.keys, *rotated = p.rotated, *values = p.values;
+    const float2 *turns = p.turns;
     float *head = (float *)memory + warp * d;
+    if (p.list) {
+        const gpu_sequence s = p.list[blockIdx.x];
+        place = p.now[blockIdx.x].place;
+        keys = s.keys + p.plane;
+        rotated = s.rotated + p.plane;
+        values = s.values + p.plane;
+        turns = s.turns + p.turns_at;
+    }
     size_t row = (size_t)place * width;
     for (uint32_t h = warp; h < p.heads + 2 * p.kv_heads; h += warps) {
         bool query = h < p.heads, value = h >= p.heads + p.kv_heads;
@@ -112,12 +125,12 @@ static __global__ void enter_kernel(const __grid_constant__ enter_params p)
                 if (query) {
                     from[i] = head[i];
                 } else {
-                    p.values[slot + i] = gpu_float_to_half(head[i]);
+                    values[slot + i] = gpu_float_to_half(head[i]);
                 }
             }
         } else {
-            gpu_put_key(head, d, p.halves != 0, p.turns + (size_t)place * (d / 2), p.keys + slot,
-                        p.rotated + slot, lane, 32);
+            gpu_put_key(head, d, p.halves != 0, turns + (size_t)place * (d / 2), keys + slot,
+                        rotated + slot, lane, 32);
         }
         __syncwarp();
     }
@@ -339,44 +352,54 @@ static base_status norm(gpu_stream *s, const float *x, size_t which, size_t toke
     return BASE_OK;
 }
 
-/* Keys and values enter a plane; rows [T, stride] have `heads` query heads before them. */
-static base_status enter(gpu_stream *s, const gpu_layer *layer, float *rows, size_t heads,
-                         size_t plane, size_t tokens, base_error *err)
+/* Keys and values enter a plane; rows [T, stride] have `heads` query heads before them. b: NULL, or
+ * the sequences whose tokens these are. */
+static base_status enter(gpu_stream *s, const gpu_batch *b, const gpu_layer *layer, float *rows,
+                         size_t heads, size_t plane, size_t tokens, base_error *err)
 {
     const gpu_decode_params *p = &s->params;
     size_t base = plane * s->slots_max * s->kv_width, d = p->head_size;
     enum { WARPS = 8 };
-    enter_params e = {rows,
-                      layer->qkv_bias ? layer->qkv_bias + (p->heads - heads) * d : NULL,
-                      layer->q_norm,
-                      layer->k_norm,
-                      p->keys + base,
-                      p->rotated + base,
-                      p->values + base,
-                      p->turns + s->slots_max * (d / 2),
-                      (uint32_t)(heads * d + 2 * s->kv_width),
-                      (uint32_t)heads,
-                      p->kv_heads,
-                      p->head_size,
-                      (uint32_t)s->host->places,
-                      p->halves,
-                      p->eps};
+    enter_params e = {};
+    e.rows = rows;
+    e.bias = layer->qkv_bias ? layer->qkv_bias + (p->heads - heads) * d : NULL;
+    e.q_norm = layer->q_norm;
+    e.k_norm = layer->k_norm;
+    e.turns_at = s->slots_max * (d / 2);
+    if (b) {
+        e.list = b->list;
+        e.now = b->moments + b->step * b->count;
+        e.plane = base;
+    } else {
+        e.keys = p->keys + base;
+        e.rotated = p->rotated + base;
+        e.values = p->values + base;
+        e.turns = p->turns + e.turns_at;
+        e.first_place = (uint32_t)s->host->places;
+    }
+    e.stride = (uint32_t)(heads * d + 2 * s->kv_width);
+    e.heads = (uint32_t)heads;
+    e.kv_heads = p->kv_heads;
+    e.head_size = p->head_size;
+    e.halves = p->halves;
+    e.eps = p->eps;
     GPU_TRY(gpu_launch(false, enter_kernel, dim3((unsigned)tokens), dim3(WARPS * 32),
                        WARPS * d * sizeof(float), s->queue, e));
     return BASE_OK;
 }
 
 /* The fading half: mixer, f, keys and values of f. qkv, output, gate: where these phases begin. */
-static base_status fading(gpu_stream *s, size_t number, size_t qkv, size_t output, size_t gate,
-                          size_t tokens, base_error *err)
+static base_status fading(gpu_stream *s, gpu_batch *b, size_t number, size_t qkv, size_t output,
+                          size_t gate, size_t tokens, base_error *err)
 {
     gpu_prefill *f = s->prefill;
     const gpu_layer *layer = &s->model->host_layers[number];
     uint32_t count = (uint32_t)tokens * s->params.channels;
     base_status status;
     if ((status = products_to(s, qkv, GPU_TO_MIXER, tokens, err)) ||
-        (status = gpu_scan(s, number, f->mixer_rows, s->host->run_tokens, tokens, f->mixer_heads,
-                           f->scan, err)) ||
+        (status = b ? gpu_batch_mix(b, number, f->mixer_rows, f->mixer_heads, err)
+                    : gpu_scan(s, number, f->mixer_rows, s->host->run_tokens, tokens,
+                               f->mixer_heads, f->scan, err)) ||
         (status = products_to(s, output, GPU_TO_FADING, tokens, err))) {
         return status;
     }
@@ -384,7 +407,7 @@ static base_status fading(gpu_stream *s, size_t number, size_t qkv, size_t outpu
                        f->mixed, f->normed, s->model->fading_residual, f->fading, count));
     status = products_to(s, gate, GPU_TO_FADING_KV, tokens, err);
     return status ? status
-                  : enter(s, layer, f->fading_kv, 0, s->model->attention_planes + layer->fading,
+                  : enter(s, b, layer, f->fading_kv, 0, s->model->attention_planes + layer->fading,
                           tokens, err);
 }
 
@@ -415,7 +438,8 @@ static base_status attend(gpu_stream *s, const gpu_layer *layer, bool hybrid, si
     return BASE_OK;
 }
 
-static base_status layer(gpu_stream *s, size_t number, size_t *index, size_t tokens,
+/* b: NULL, or the sequences whose tokens these are, one each. */
+static base_status layer(gpu_stream *s, gpu_batch *b, size_t number, size_t *index, size_t tokens,
                          base_error *err)
 {
     gpu_prefill *f = s->prefill;
@@ -428,9 +452,10 @@ static base_status layer(gpu_stream *s, size_t number, size_t *index, size_t tok
     *index = next_phase(s, down);
     if ((status = norm(s, f->x, 2 * number, tokens, err)) ||
         (status = products_to(s, qkv, GPU_TO_QKV, tokens, err)) ||
-        (status = enter(s, l, f->qkv, p->heads, l->plane, tokens, err)) ||
-        (hybrid && (status = fading(s, number, qkv, output, gate, tokens, err))) ||
-        (status = attend(s, l, hybrid, tokens, err)) ||
+        (status = enter(s, b, l, f->qkv, p->heads, l->plane, tokens, err)) ||
+        (hybrid && (status = fading(s, b, number, qkv, output, gate, tokens, err))) ||
+        (status = b ? gpu_batch_attend(b, l, hybrid, f->qkv, f->attended, err)
+                    : attend(s, l, hybrid, tokens, err)) ||
         (status = product(s, output, f->attended, f->x, p->channels, tokens, false, true, err)) ||
         (status = norm(s, f->x, 2 * number + 1, tokens, err)) ||
         (status = products_to(s, gate, GPU_TO_HIDDEN, tokens, err))) {
@@ -462,24 +487,29 @@ static base_status upload_paths(gpu_stream *s, size_t tokens, base_error *err)
     return BASE_OK;
 }
 
+/* f->logits [count, V] of the batch's tokens from `first` on. */
+static base_status some_logits(gpu_stream *s, size_t first, size_t count, base_error *err)
+{
+    gpu_prefill *f = s->prefill;
+    base_status status =
+        norm(s, f->x + first * s->params.channels, 2 * (size_t)s->params.layers, count, err);
+    return status ? status
+                  : product(s, s->program->count - 1, f->normed, f->logits, s->params.vocabulary,
+                            count, false, false, err);
+}
+
 /* Logits of the last `rows` tokens of the batch, LOGIT_ROWS at a time. */
 static base_status logits_of(gpu_stream *s, size_t tokens, float *logits, size_t rows,
                              base_error *err)
 {
-    gpu_prefill *f = s->prefill;
-    size_t vocabulary = s->params.vocabulary, channels = s->params.channels;
+    size_t vocabulary = s->params.vocabulary;
     for (size_t done = 0; done < rows;) {
         size_t count = rows - done < (size_t)LOGIT_ROWS ? rows - done : (size_t)LOGIT_ROWS;
-        base_status status = norm(s, f->x + (tokens - rows + done) * channels,
-                                  2 * (size_t)s->params.layers, count, err);
-        if (!status) {
-            status = product(s, s->program->count - 1, f->normed, f->logits, vocabulary, count,
-                             false, false, err);
-        }
+        base_status status = some_logits(s, tokens - rows + done, count, err);
         if (status) {
             return status;
         }
-        GPU_TRY(cudaMemcpyAsync(logits + done * vocabulary, f->logits,
+        GPU_TRY(cudaMemcpyAsync(logits + done * vocabulary, s->prefill->logits,
                                 count * vocabulary * sizeof(float), cudaMemcpyDeviceToHost,
                                 s->queue));
         GPU_TRY(cudaStreamSynchronize(s->queue));
@@ -488,27 +518,50 @@ static base_status logits_of(gpu_stream *s, size_t tokens, float *logits, size_t
     return BASE_OK;
 }
 
-base_status gpu_prefill_run(gpu_stream *s, const int32_t *tokens, size_t count, float *logits,
-                            size_t rows, base_error *err)
+/* f->x of `count` tokens in f->tokens, through all layers. tokens: host, NULL = they are there. */
+static base_status all_layers(gpu_stream *s, gpu_batch *b, const int32_t *tokens, size_t count,
+                              base_error *err)
 {
     gpu_prefill *f = s->prefill;
+    base_status status = BASE_OK;
     size_t index = 0;
-    base_status status = upload_paths(s, count, err);
-    if (status) {
-        return status;
+    if (tokens) {
+        GPU_TRY(cudaMemcpyAsync(f->tokens, tokens, count * sizeof *tokens, cudaMemcpyHostToDevice,
+                                s->queue));
     }
-    GPU_TRY(cudaMemcpyAsync(f->tokens, tokens, count * sizeof *tokens, cudaMemcpyHostToDevice,
-                            s->queue));
     GPU_TRY(gpu_launch(false, embed_kernel, dim3((unsigned)count), dim3(256), 0, s->queue,
                        s->params.embedding, f->tokens, f->x, s->params.channels));
     for (size_t i = 0; i < s->params.layers && !status; i++) {
-        status = layer(s, i, &index, count, err);
+        status = layer(s, b, i, &index, count, err);
+    }
+    return status;
+}
+
+base_status gpu_prefill_run(gpu_stream *s, const int32_t *tokens, size_t count, float *logits,
+                            size_t rows, base_error *err)
+{
+    base_status status = upload_paths(s, count, err);
+    if (!status) {
+        status = all_layers(s, NULL, tokens, count, err);
     }
     if (!status && logits && rows > 0) {
         status = logits_of(s, count, logits, rows, err);
     }
     if (!status) {
         GPU_TRY(cudaStreamSynchronize(s->queue)); /* the tables above are used again */
+    }
+    return status;
+}
+
+base_status gpu_prefill_step(gpu_stream *lead, gpu_batch *b, const int32_t *tokens, base_error *err)
+{
+    gpu_prefill *f = lead->prefill;
+    base_status status = all_layers(lead, b, tokens, b->count, err);
+    for (size_t done = 0, count; done < b->count && !status; done += count) {
+        count = b->count - done < (size_t)LOGIT_ROWS ? b->count - done : (size_t)LOGIT_ROWS;
+        if (!(status = some_logits(lead, done, count, err))) {
+            status = gpu_batch_choose(b, f->logits, done, count, f->tokens, err);
+        }
     }
     return status;
 }

@@ -34,6 +34,49 @@ bool gpu_prefill_takes(const core_shape *shape);
 base_status gpu_prefill_run(gpu_stream *stream, const int32_t *tokens, size_t count, float *logits,
                             size_t rows, base_error *err);
 
+/* One token of each of the batch's sequences, at b->step; tokens: host [b->count], NULL = what the
+ * step before chose. Queues the work. */
+base_status gpu_prefill_step(gpu_stream *lead, struct gpu_batch *b, const int32_t *tokens,
+                             base_error *err);
+
+/* --- batch.cu --------------------------------------------------------------------------------- */
+
+/* Where one sequence's memory lies: device pointers, as in gpu_decode_params. */
+struct gpu_sequence {
+    uint16_t *keys, *rotated, *values;
+    const float *bias;
+    const float2 *turns;
+    float *states, *rows;
+};
+
+/* One sequence in one step: its token's place and number, and where its parts are, of plain and of
+ * fading layers. */
+struct gpu_moment {
+    uint32_t place, number;
+    uint32_t part_at[2], part_count[2];
+};
+
+struct gpu_batch {
+    gpu_stream *streams[GPU_BATCH_MAX]; /* the first lends its queue and scratch */
+    size_t count, step;
+    gpu_arena arena;
+    gpu_sequence *list;                 /* device [count] */
+    gpu_moment *moments, *host_moments; /* device, page-locked [GPU_BATCH_STEPS, count] */
+    gpu_part *parts, *host_parts;       /* device, page-locked */
+    float *partial;                     /* device [count, H, GPU_PARTS_MAX, D + 2] */
+    core_step *results;                 /* page-locked [GPU_BATCH_STEPS, count] */
+};
+
+/* out [count, H*D] f16 from q [count, (H + 2G)*D]: attention in one layer. */
+base_status gpu_batch_attend(gpu_batch *b, const gpu_layer *layer, bool hybrid, const float *q,
+                             uint16_t *out, base_error *err);
+/* out [count, H*P] f16 from rows [count, row]: the mixers of layer `number`. */
+base_status gpu_batch_mix(gpu_batch *b, size_t number, const float *rows, uint16_t *out,
+                          base_error *err);
+/* Tokens and statistics of the sequences [first, first + count) from logits [count, V]. */
+base_status gpu_batch_choose(gpu_batch *b, const float *logits, size_t first, size_t count,
+                             int32_t *tokens, base_error *err);
+
 /* --- scan.cu ---------------------------------------------------------------------------------- */
 
 enum { GPU_CHUNKS = 16 }; /* of a head in scratch memory at once */
@@ -75,7 +118,7 @@ cudaError_t gpu_steps_launch(const gpu_scan_params *p, size_t shared_limit, cuda
 base_status gpu_scan(gpu_stream *stream, size_t layer, const float *batch, size_t first,
                      size_t count, uint16_t *out, float *scratch, base_error *err);
 /* Copy all states aside if token `number` asks for that (fading.c). */
-base_status gpu_snapshot(gpu_stream *stream, size_t number, base_error *err);
+base_status gpu_snapshot(gpu_stream *stream, size_t number, cudaStream_t queue, base_error *err);
 
 /* --- attention.cu ----------------------------------------------------------------------------- */
 

@@ -319,7 +319,7 @@ static base_status step(gpu_stream *s, const steps *all, size_t t, const sight *
     p->barrier_base = s->passed;
     p->result = all->results ? &s->results[slot] : NULL;
     p->mass = all->mass ? s->mass + slot * group_floats : NULL;
-    base_status status = s->hybrid ? gpu_snapshot(s, p->number, err) : BASE_OK;
+    base_status status = s->hybrid ? gpu_snapshot(s, p->number, s->queue, err) : BASE_OK;
     if (status) {
         return status;
     }

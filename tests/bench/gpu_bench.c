@@ -4,9 +4,10 @@
  *
  * Per model (of a hybrid: with its fading layers): greedy decode at an almost empty and at a long
  * window (tokens/s, bytes of weights and of keys and values that a step reads, fraction of the
- * measured copy bandwidth), decode with the host in every step, prefill, and the time that
- * inserting 64 slots adds to the next step. Medians of several runs after a warm-up; the host's
- * clock around work that ends in a synchronisation. Exit code 77 without a device.
+ * measured copy bandwidth), decode with the host in every step, several sequences together
+ * (tokens/s of all), prefill, and the time that inserting 64 slots adds to the next step. Medians
+ * of several runs after a warm-up; the host's clock around work that ends in a synchronisation.
+ * Exit code 77 without a device.
  */
 #include <math.h>
 #include <stdio.h>
@@ -132,6 +133,50 @@ static void bench_decode(bench *b, size_t slots, size_t steps)
     base_free(out);
 }
 
+/* Greedy steps of several sequences, each with `slots` tokens before. */
+static void bench_batch(bench *b, const core_model *core, size_t sequences, size_t slots,
+                        size_t steps)
+{
+    base_error err = {0};
+    core_stream_options options = {.slots_max = slots + (RUNS + 1) * steps,
+                                   .batch_max = GPU_BATCH_MAX,
+                                   .hybrid = b->hybrid,
+                                   .device = b->model};
+    core_stream *streams[GPU_BATCH_MAX], *own = b->stream;
+    core_step *out = base_calloc(steps * sequences, sizeof *out);
+    core_batch *batch = NULL;
+    int32_t tokens[GPU_BATCH_MAX];
+    double times[RUNS];
+    char what[64];
+    must(out ? BASE_OK : base_fail(&err, BASE_NO_MEMORY, "steps"), &err);
+    for (size_t i = 0; i < sequences; i++) {
+        must(core_stream_open(core, &options, &streams[i], &err), &err);
+        b->stream = streams[i];
+        fill(b, slots);
+        tokens[i] = (int32_t)base_rng_below(&b->rng, b->shape.vocabulary);
+    }
+    b->stream = own;
+    must(core_batch_open(streams, sequences, &batch, &err), &err);
+    for (size_t r = 0; r <= RUNS; r++) {
+        double start = now_s();
+        must(core_batch_greedy(batch, tokens, steps, out, &err), &err);
+        if (r > 0) {
+            times[r - 1] = (now_s() - start) / (double)steps;
+        }
+    }
+    double step = median(times, RUNS);
+    size_t seen = slots + (RUNS / 2 + 1) * steps, window = core_window(streams[0]);
+    double kv = (double)core_block_bytes(streams[0], window && seen > window ? window : seen);
+    double bytes = (double)gpu_batch_weight_bytes(b->model, b->hybrid) + kv * (double)sequences;
+    snprintf(what, sizeof what, "decode, %zu together, window %zu", sequences, slots);
+    row(b, what, (double)sequences / step, "tokens/s", bytes / step / b->top->copy);
+    core_batch_close(batch);
+    for (size_t i = 0; i < sequences; i++) {
+        core_stream_close(streams[i]);
+    }
+    base_free(out);
+}
+
 static void bench_prefill(bench *b, size_t count)
 {
     base_error err = {0};
@@ -216,6 +261,9 @@ static void bench_model(const char *path, size_t steps, size_t prefill, const ce
     row(&b, "load: CPU form to device", now_s() - loaded, "s", 0.0);
     bench_decode(&b, 64, steps);
     bench_decode(&b, 2048, steps);
+    for (size_t n = 2; n <= GPU_BATCH_MAX; n *= n < 4 ? 2 : 4) { /* 2, 4, 16, 64 */
+        bench_batch(&b, core, n, 64, 64);
+    }
     bench_prefill(&b, prefill);
     bench_splice(&b, 512);
     core_stream_close(b.stream);

@@ -185,26 +185,27 @@ static double run_both(pair *p, size_t count)
     return error;
 }
 
-/* Greedy steps on the device; on the CPU the same tokens are fed and every choice and statistic is
- * compared. A choice may differ where the CPU's two best logits are closer than the bound allows
- * them to be told apart. */
-static void compare_greedy(check *c, pair *p, const char *name, size_t count, double bound)
+typedef struct agreement {
+    size_t same, unexplained;
+    double worst; /* of the statistics, in nats */
+} agreement;
+
+/* steps [count], `stride` apart: the CPU is fed with the same tokens, and every choice and
+ * statistic is compared. A choice may differ where the CPU's two best logits are closer than the
+ * bound allows them to be told apart. */
+static void check_steps(pair *p, core_stream *cpu, int32_t token, const core_step *steps,
+                        size_t stride, size_t count, double bound, agreement *out)
 {
     base_error err = {0};
-    core_step *steps = base_calloc(count, sizeof *steps);
     float *logits = base_calloc(p->vocabulary, sizeof *logits);
-    int32_t token;
-    size_t same = 0, unexplained = 0;
-    double worst = 0.0;
-    draw(p, &token, 1);
-    must(steps && logits ? BASE_OK : base_fail(&err, BASE_NO_MEMORY, "steps"), &err);
-    must(core_greedy(p->gpu, token, count, steps, &err), &err);
+    must(logits ? BASE_OK : base_fail(&err, BASE_NO_MEMORY, "logits"), &err);
     for (size_t i = 0; i < count; i++) {
-        must(core_run(p->cpu, &token, 1, logits, 1, &err), &err);
+        const core_step *step = &steps[i * stride];
+        must(core_run(cpu, &token, 1, logits, 1, &err), &err);
         float lse, entropy;
         size_t best;
         kernel_get()->logit_stats(logits, p->vocabulary, &lse, &entropy, &best);
-        token = steps[i].token;
+        token = step->token;
         bool inside = token >= 0 && (size_t)token < p->vocabulary;
         double gap = inside ? (double)logits[best] - (double)logits[token] : INFINITY;
         double deviation = 0.0;
@@ -212,22 +213,118 @@ static void compare_greedy(check *c, pair *p, const char *name, size_t count, do
             deviation += (double)logits[v] * (double)logits[v];
         }
         deviation = sqrt(deviation / (double)p->vocabulary);
-        same += (size_t)token == best;
-        unexplained += !(gap <= 10.0 * bound * deviation);
-        double a = fabs((double)steps[i].entropy_nats - (double)entropy);
-        double b = fabs((double)steps[i].surprise_nats - ((double)lse - (double)logits[best]));
-        worst = fmax(worst, fmax(a, b));
-        worst = a + b >= 0.0 ? worst : INFINITY; /* NaN */
+        out->same += (size_t)token == best;
+        out->unexplained += !(gap <= 10.0 * bound * deviation);
+        double a = fabs((double)step->entropy_nats - (double)entropy);
+        double b = fabs((double)step->surprise_nats - ((double)lse - (double)logits[best]));
+        out->worst = fmax(out->worst, fmax(a, b));
+        out->worst = a + b >= 0.0 ? out->worst : INFINITY; /* NaN */
         if (!inside) {
             break;
         }
     }
-    /* Statistics move by at most a few times the largest change of a logit. */
-    report(c, unexplained == 0 && worst <= 50.0 * bound, name,
-           "greedy %zu of %zu the same, %zu unexplained, statistics within %.1e nats", same, count,
-           unexplained, worst);
-    base_free(steps);
     base_free(logits);
+}
+
+static void compare_greedy(check *c, pair *p, const char *name, size_t count, double bound)
+{
+    base_error err = {0};
+    core_step *steps = base_calloc(count, sizeof *steps);
+    agreement all = {0};
+    int32_t token;
+    draw(p, &token, 1);
+    must(steps ? BASE_OK : base_fail(&err, BASE_NO_MEMORY, "steps"), &err);
+    must(core_greedy(p->gpu, token, count, steps, &err), &err);
+    check_steps(p, p->cpu, token, steps, 1, count, bound, &all);
+    /* Statistics move by at most a few times the largest change of a logit. */
+    report(c, all.unexplained == 0 && all.worst <= 50.0 * bound, name,
+           "greedy %zu of %zu the same, %zu unexplained, statistics within %.1e nats", all.same,
+           count, all.unexplained, all.worst);
+    base_free(steps);
+}
+
+/* Sequences of different lengths, one with a memory, that step together; each against the CPU
+ * alone. Then they go on by themselves, and some of them together again. */
+static void compare_batch(check *c, const char *path, const char *name,
+                          const core_stream_options *wanted, double bound)
+{
+    enum { SEQUENCES = 5, STEPS = GPU_BATCH_STEPS + 3, AGAIN = 3 };
+    static const size_t lengths[SEQUENCES] = {1, 40, 3, 17, 64};
+    base_error err = {0};
+    core_stream_options options = *wanted;
+    core_stream *cpu[SEQUENCES], *gpu[SEQUENCES];
+    core_step steps[STEPS * SEQUENCES];
+    core_batch *batch = NULL;
+    agreement all = {0};
+    int32_t tokens[SEQUENCES];
+    pair p;
+    open_pair(&p, path, wanted, 11);
+    core_stream *own_cpu = p.cpu, *own_gpu = p.gpu;
+    options.activations = KERNEL_ACT_F32;
+    options.pool = p.pool;
+    for (size_t i = 0; i < SEQUENCES; i++) {
+        options.device = NULL;
+        must(core_stream_open(p.core, &options, &cpu[i], &err), &err);
+        options.device = p.device;
+        must(core_stream_open(p.core, &options, &gpu[i], &err), &err);
+        p.cpu = cpu[i];
+        p.gpu = gpu[i];
+        (void)run_both(&p, lengths[i]);
+        if (i == 3) { /* 5 slots as a memory, 4 from the end */
+            uint8_t *block = base_alloc(core_block_bytes(p.cpu, 5));
+            must(block ? BASE_OK : base_fail(&err, BASE_NO_MEMORY, "block"), &err);
+            core_block_read(p.cpu, 6, 5, block);
+            must(core_window_insert(p.cpu, 13, 5, block, -0.3F, 1, &err), &err);
+            must(core_window_insert(p.gpu, 13, 5, block, -0.3F, 1, &err), &err);
+            base_free(block);
+        }
+    }
+    draw(&p, tokens, SEQUENCES);
+    must(core_batch_open(gpu, SEQUENCES, &batch, &err), &err);
+    must(core_batch_greedy(batch, tokens, STEPS, steps, &err), &err);
+    for (size_t i = 0; i < SEQUENCES; i++) {
+        check_steps(&p, cpu[i], tokens[i], steps + i, SEQUENCES, STEPS, bound, &all);
+    }
+    report(c, all.unexplained == 0 && all.worst <= 50.0 * bound, name,
+           "%d together: %zu of %d the same, %zu unexplained, within %.1e nats", SEQUENCES,
+           all.same, STEPS * SEQUENCES, all.unexplained, all.worst);
+    core_batch_close(batch);
+    double error = 0.0;
+    for (size_t i = 0; i < SEQUENCES; i++) {
+        p.cpu = cpu[i];
+        p.gpu = gpu[i];
+        double here = run_both(&p, 2);
+        error = here <= error ? error : here;
+        core_window_remove(p.cpu, core_slots(p.cpu) - 20, 20);
+        core_window_remove(p.gpu, core_slots(p.gpu) - 20, 20);
+    }
+    all = (agreement){0};
+    must(core_batch_open(gpu + 1, 2, &batch, &err), &err);
+    must(core_batch_greedy(batch, tokens, AGAIN, steps, &err), &err);
+    for (size_t i = 0; i < 2; i++) {
+        check_steps(&p, cpu[1 + i], tokens[i], steps + i, 2, AGAIN, bound, &all);
+    }
+    report(c, error <= 3.0 * bound && all.unexplained == 0 && all.worst <= 50.0 * bound, name,
+           "each on by itself %.1e; 20 away, 2 together: %zu of %d the same", error, all.same,
+           2 * AGAIN);
+    core_batch_close(batch);
+    gpu_stream *one = p.gpu->gpu, *many[GPU_BATCH_MAX + 1];
+    gpu_batch *none = NULL;
+    for (size_t i = 0; i <= GPU_BATCH_MAX; i++) {
+        many[i] = one;
+    }
+    core_stream *mixed[2] = {gpu[0], cpu[0]};
+    report(c,
+           gpu_batch_open(many, GPU_BATCH_MAX + 1, &none, NULL) == BASE_LIMIT &&
+               core_batch_open(mixed, 2, &batch, NULL) == BASE_INVALID,
+           name, "too many, and mixed ones, are refused");
+    for (size_t i = 0; i < SEQUENCES; i++) {
+        core_stream_close(gpu[i]);
+        core_stream_close(cpu[i]);
+    }
+    p.cpu = own_cpu;
+    p.gpu = own_gpu;
+    close_pair(&p);
 }
 
 /* Remove, insert and bias on both sides, then run on. */
@@ -463,6 +560,8 @@ static void run_golden(check *c, const char *only)
         const core_stream_options window = {.slots_max = 40, .window = 16, .batch_max = 40};
         compare_bounded(c, path, list[i].name, &window, GOLDEN);
         compare_model(c, path, list[i].name, GOLDEN);
+        const core_stream_options some = {.slots_max = 120, .hybrid = true, .batch_max = 64};
+        compare_batch(c, path, list[i].name, &some, GOLDEN + TILES);
     }
 }
 
@@ -477,6 +576,10 @@ static void run_cases(check *c, const char *only)
         snprintf(path, sizeof path, "%s/eidetic-gpu-parity-%zu.gguf", c->work, i);
         must(synthetic_write(path, &cases[i].shape, 100 + i, &err), &err);
         compare_model(c, path, cases[i].name, cases[i].bound);
+        if (cases[i].shape.type == KERNEL_SRC_Q8_0) {
+            const core_stream_options some = {.slots_max = 120, .batch_max = 64};
+            compare_batch(c, path, cases[i].name, &some, cases[i].bound + TILES);
+        }
         remove(path);
     }
 }
@@ -511,6 +614,7 @@ static void run_primed(check *c, const char *only)
         char plain[512], hybrid[512], name[64];
         const prime_options options = {.window = 12, .layer_count = 2, .mixer = (mixer_kind)kind};
         const core_stream_options wanted = {.slots_max = 512, .hybrid = true, .batch_max = 160};
+        const core_stream_options some = {.slots_max = 120, .hybrid = true, .batch_max = 64};
         snprintf(name, sizeof name, "primed %s", mixer_name((mixer_kind)kind));
         if (only && !strstr(name, only)) {
             continue;
@@ -520,6 +624,7 @@ static void run_primed(check *c, const char *only)
         must(synthetic_write(plain, &shape, 200, &err), &err);
         must(prime_model(plain, hybrid, &options, &err), &err);
         compare_bounded(c, hybrid, name, &wanted, GOLDEN);
+        compare_batch(c, hybrid, name, &some, GOLDEN + TILES);
         remove(plain);
         remove(hybrid);
     }

@@ -259,6 +259,41 @@ static void test_a_state_that_does_not_belong_here_is_refused_by_name(void **sta
     core_stream_close(other_core);
 }
 
+static void test_streams_that_step_together_do_what_each_does_alone(void **state)
+{
+    (void)state;
+    enum { STREAMS = 3, STEPS = 40 };
+    core_stream *together[STREAMS], *alone;
+    core_step steps[STEPS][STREAMS], own[STEPS];
+    core_batch *batch = NULL;
+    int32_t first[STREAMS];
+    base_error err = {0};
+    for (size_t i = 0; i < STREAMS; i++) {
+        first[i] = random_ids[50 + i];
+        together[i] = open_stream(0, true, pool);
+        golden_run(together[i], random_ids, 3 * i, 64, NULL);
+    }
+    assert_int_equal(core_batch_open(together, STREAMS, &batch, &err), BASE_OK);
+    assert_int_equal(core_batch_greedy(batch, first, STEPS, steps[0], &err), BASE_OK);
+    for (size_t i = 0; i < STREAMS; i++) {
+        alone = open_stream(0, true, pool);
+        golden_run(alone, random_ids, 3 * i, 64, NULL);
+        assert_int_equal(core_greedy(alone, first[i], STEPS, own, &err), BASE_OK);
+        for (size_t t = 0; t < STEPS; t++) {
+            assert_memory_equal(&own[t], &steps[t][i], sizeof own[t]);
+        }
+        assert_int_equal(core_slots(alone), core_slots(together[i]));
+        core_stream_close(alone);
+    }
+    first[1] = V;
+    assert_int_equal(core_batch_greedy(batch, first, STEPS, steps[0], &err), BASE_INVALID);
+    assert_int_equal(core_slots(together[0]), STEPS); /* nothing was run */
+    core_batch_close(batch);
+    for (size_t i = 0; i < STREAMS; i++) {
+        core_stream_close(together[i]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -269,6 +304,7 @@ int main(void)
         cmocka_unit_test(test_memories_stand_among_fading_tokens),
         cmocka_unit_test(test_a_restored_state_continues_with_the_same_bits),
         cmocka_unit_test(test_a_state_that_does_not_belong_here_is_refused_by_name),
+        cmocka_unit_test(test_streams_that_step_together_do_what_each_does_alone),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
