@@ -2,12 +2,16 @@
 # engine/cuda/device_check.sh: everything that needs a GPU, in one go, in a bare checkout: build with nvcc and gcc alone,
 # compare with the CPU, look for races, time. OUT=folder for the logs (default: build-device); MODEL=file.gguf adds a real
 # model; PARTS="a b" joins pieces of one first. The table comes last. Exit code 0 only when every check agreed.
+# EMULATE=1 goes through the same steps without nvcc and without a GPU, on the emulation (tests/gpu/emulate.h) and a tiny
+# model: minutes; its times mean nothing.
 set -u
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit
 OUT=${OUT:-build-device}
 BUILD=${BUILD:-build-device}
 ARCH=${ARCH:-sm_90}
+EMULATE=${EMULATE:-}
 LIMIT=${LIMIT:-540}
+[ -z "$EMULATE" ] || LIMIT=3600
 mkdir -p "$OUT" "$BUILD/o"
 SECONDS=0
 bad=0
@@ -28,30 +32,38 @@ step() { # step NAME SECONDS COMMAND...: runs with a limit, keeps the log, notes
 }
 
 build() {
-    local c="-std=c11 -O2 -g -Wall -Wextra -ffp-contract=off -D_POSIX_C_SOURCE=200809L -D_DEFAULT_SOURCE -I."
-    local cu="-arch=$ARCH -std=c++17 -O3 -lineinfo -Xptxas -v -Xcompiler -Wall,-Wextra -I."
-    local f jobs=()
+    local c="gcc -std=c11 -O2 -g -Wall -Wextra -ffp-contract=off -D_POSIX_C_SOURCE=200809L -D_DEFAULT_SOURCE -I."
+    local cu="nvcc -arch=$ARCH -std=c++17 -O3 -lineinfo -Xptxas -v -Xcompiler -Wall,-Wextra -I."
+    local link="nvcc -arch=$ARCH" libraries="-lcublas -lcublasLt -lpthread -lm"
+    if [ -n "$EMULATE" ]; then
+        cu="g++ -xc++ -std=c++17 -O2 -Wall -Wextra -Wno-unknown-pragmas -include tests/gpu/emulate.h -DGPU_WARPS=4 -I."
+        link=g++ libraries="-lpthread -lm"
+    fi
+    local o="$BUILD/o" f main shared
     for f in base/{status,mem,cpu,thread,hash,file,rng,log}.c \
-        engine/{gguf,model,model_fading,model_recurrent,adapter,prime,quant,core,window,paths,fading,mixer,state}.c \
+        engine/{gguf,gguf_keys,model,model_fading,model_recurrent,adapter,prime,quant,core,window,paths,fading,mixer,state}.c \
         engine/{kernels,kernels_scalar,kernels_state,gpu_pack,gpu_paths}.c \
-        tests/gpu/{synthetic,parity,make_model}.c tests/bench/gpu_bench.c; do
-        gcc $c -c "$f" -o "$BUILD/o/$(basename "$f").o" & jobs+=($!)
+        tests/gpu/{no_folder,synthetic,parity,make_model}.c tests/bench/gpu_bench.c; do
+        echo "$c -c $f -o $o/$(basename "$f").o"
+    done >"$BUILD/commands"
+    {
+        echo "$c -mavx2 -mfma -mf16c -c engine/kernels_avx2.c -o $o/kernels_avx2.c.o"
+        echo "$c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx2 -mfma -mf16c" \
+            "-c engine/kernels_avx512.c -o $o/kernels_avx512.c.o"
+        for f in engine/cuda/*.cu engine/cuda/lab/*.cu; do
+            echo "$cu -c $f -o $o/$(basename "$f").o"
+        done
+    } >>"$BUILD/commands"
+    tr '\n' '\0' <"$BUILD/commands" | xargs -0 -P "$(nproc)" -I{} sh -c '{}' || return 1
+    shared=
+    for f in "$o"/*.o; do
+        case $f in */parity.c.o | */make_model.c.o | */gpu_bench.c.o | */lab_*) ;; *) shared="$shared $f" ;; esac
     done
-    gcc $c -mavx2 -mfma -mf16c -c engine/kernels_avx2.c -o "$BUILD/o/kernels_avx2.c.o" & jobs+=($!)
-    gcc $c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx2 -mfma -mf16c \
-        -c engine/kernels_avx512.c -o "$BUILD/o/kernels_avx512.c.o" & jobs+=($!)
-    for f in engine/cuda/*.cu engine/cuda/lab/*.cu; do
-        nvcc $cu -c "$f" -o "$BUILD/o/$(basename "$f").o" & jobs+=($!)
-    done
-    for f in "${jobs[@]}"; do wait "$f" || return 1; done
-    local o="$BUILD/o" shared main
-    shared=$(ls "$o"/*.o | grep -vE '/(parity|make_model|gpu_bench|lab_[a-z]+)\.cu?\.o$')
     for main in parity.c make_model.c gpu_bench.c; do
-        nvcc -arch="$ARCH" -o "$BUILD/${main%.c}" "$o/$main.o" $shared -lcublas -lcublasLt -lpthread -lm || return 1
+        $link -o "$BUILD/${main%.c}" "$o/$main.o" $shared $libraries || return 1
     done
     for f in "$o"/lab_*.cu.o; do
-        [ -e "$f" ] || continue
-        nvcc -arch="$ARCH" -o "$BUILD/$(basename "${f%.cu.o}")" "$f" $shared -lcublas -lcublasLt -lpthread -lm || return 1
+        $link -o "$BUILD/$(basename "${f%.cu.o}")" "$f" $shared $libraries || return 1
     done
 }
 
@@ -59,8 +71,8 @@ build() {
 (nvidia-smi -L; nvidia-smi --query-gpu=driver_version,clocks.max.sm,clocks.max.mem,power.limit --format=csv,noheader
  nvcc --version | tail -2; nproc; git rev-parse --short HEAD) >"$OUT/machine.txt" 2>&1
 export -f build
-export BUILD ARCH
-if ! step build 200 bash -c build; then
+export BUILD ARCH EMULATE
+if ! step build $((EMULATE ? 1200 : 200)) bash -c build; then
     tail -40 "$OUT/build.log"
     exit 1
 fi
@@ -69,31 +81,41 @@ models=()
 if [ -n "${PARTS:-}" ]; then
     cat $PARTS >"$BUILD/model.gguf" && MODEL="$BUILD/model.gguf"
 fi
-step parity 120 "$BUILD/parity" --work "$BUILD"
+if [ -n "$EMULATE" ]; then
+    step parity 300 "$BUILD/parity" --work "$BUILD" --tokens 8 --only q8_0
+else
+    step parity 120 "$BUILD/parity" --work "$BUILD"
+fi
 if [ -n "${MODEL:-}" ] && [ -e "$MODEL" ]; then
     step parity_real 90 "$BUILD/parity" --tokens 140 "$MODEL" && models+=("$MODEL")
 fi
-if command -v compute-sanitizer >/dev/null; then
+if [ -z "$EMULATE" ] && command -v compute-sanitizer >/dev/null; then
     step memcheck 60 compute-sanitizer --tool memcheck --error-exitcode 9 "$BUILD/parity" --tokens 8 --work "$BUILD" --only SmolLM2
     step racecheck 60 compute-sanitizer --tool racecheck --error-exitcode 9 "$BUILD/parity" --tokens 8 --work "$BUILD" --only q8_0
     step memcheck_hybrid 60 compute-sanitizer --tool memcheck --error-exitcode 9 "$BUILD/parity" --tokens 8 --only hybrid_gdn
     step racecheck_hybrid 60 compute-sanitizer --tool racecheck --error-exitcode 9 "$BUILD/parity" --tokens 8 --only hybrid_gdn
     step synccheck 40 compute-sanitizer --tool synccheck --error-exitcode 9 "$BUILD/parity" --tokens 8 --work "$BUILD" --only bf16
 fi
-for name in 1b-bf16 1b-q4_1; do
-    step "make_$name" 40 "$BUILD/make_model" $name "$BUILD/$name.gguf" && models+=("$BUILD/$name.gguf")
+names="1b-bf16 1b-q4_1" hybrid=1b-q4_1 bench=() again="1b-q4_1 1b-bf16"
+if [ -n "$EMULATE" ]; then
+    names=tiny hybrid=tiny bench=(--steps 4 --prefill 70 --together 2) again=tiny
+fi
+for name in $names; do
+    step "make_$name" 40 "$BUILD/make_model" "$name" "$BUILD/$name.gguf" && models+=("$BUILD/$name.gguf")
 done
 # What a fading layer costs: every second layer of the same model, beside the model without.
-step make_1b-hybrid 60 "$BUILD/make_model" gdn "$BUILD/1b-q4_1.gguf" "$BUILD/1b-q4_1-gdn.gguf" && models+=("$BUILD/1b-q4_1-gdn.gguf")
-step bench 150 "$BUILD/gpu_bench" --json "$OUT/bench.json" "${models[@]}"
+step make_hybrid 60 "$BUILD/make_model" gdn "$BUILD/$hybrid.gguf" "$BUILD/$hybrid-gdn.gguf" && models+=("$BUILD/$hybrid-gdn.gguf")
+step bench $((EMULATE ? 1200 : 150)) "$BUILD/gpu_bench" --json "$OUT/bench.json" "${bench[@]}" "${models[@]}"
 for lab in "$BUILD"/lab_*; do
     [ -x "$lab" ] && step "$(basename "$lab")" 60 "$lab"
 done
-step parity_1b 120 "$BUILD/parity" --tokens 16 "$BUILD/1b-q4_1.gguf" "$BUILD/1b-bf16.gguf"
+for name in $again; do
+    step "parity_$name" 60 "$BUILD/parity" --tokens 16 "$BUILD/$name.gguf"
+done
 rm -f "$BUILD"/*.gguf
 
-echo "=== resources"; grep -B1 -A1 -E "decode_kernel|attention_kernel|scan_kernel" "$OUT/resources.txt" | grep -E "entry|spill|Used" | cut -c1-110
-echo "=== lab"; tail -n 30 "$OUT"/lab_*.log 2>/dev/null
+echo "=== resources"; grep -E "entry|spill|Used" "$OUT/resources.txt" | sed 's/.*info *: *//' | cut -c1-110
+echo "=== lab"; tail -n 60 "$OUT"/lab_*.log 2>/dev/null
 echo "=== failures"; grep -h "^FAIL" "$OUT"/parity*.log | head -40
 tail -n 3 "$OUT"/*check.log 2>/dev/null
 tail -n 1 "$OUT"/parity*.log

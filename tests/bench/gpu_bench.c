@@ -1,6 +1,6 @@
 /* tests/bench/gpu_bench.c: how fast is the model on the device, against what the card can do?
  *
- *   gpu_bench [--json FILE] [--steps N] [--prefill N] MODEL.gguf ...
+ *   gpu_bench [--json FILE] [--steps N] [--prefill N] [--together N] MODEL.gguf ...
  *
  * Per model (of a hybrid: with its fading layers): greedy decode at an almost empty and at a long
  * window (tokens/s, bytes of weights and of keys and values that a step reads, fraction of the
@@ -238,8 +238,8 @@ static void bench_splice(bench *b, size_t slots)
     base_free(block);
 }
 
-static void bench_model(const char *path, size_t steps, size_t prefill, const ceilings *top,
-                        FILE *json, bool first)
+static void bench_model(const char *path, size_t steps, size_t prefill, size_t together,
+                        const ceilings *top, FILE *json, bool first)
 {
     base_error err = {0};
     core_model *core = NULL;
@@ -261,7 +261,7 @@ static void bench_model(const char *path, size_t steps, size_t prefill, const ce
     row(&b, "load: CPU form to device", now_s() - loaded, "s", 0.0);
     bench_decode(&b, 64, steps);
     bench_decode(&b, 2048, steps);
-    for (size_t n = 2; n <= GPU_BATCH_MAX; n *= n < 4 ? 2 : 4) { /* 2, 4, 16, 64 */
+    for (size_t n = 2; n <= together; n *= n < 4 ? 2 : 4) { /* 2, 4, 16, 64 */
         bench_batch(&b, core, n, 64, 64);
     }
     bench_prefill(&b, prefill);
@@ -277,7 +277,7 @@ int main(int argc, char **argv)
     gpu_info info;
     ceilings top = {0};
     FILE *json = NULL;
-    size_t steps = 256, prefill = 2048;
+    size_t steps = 256, prefill = 2048, together = GPU_BATCH_MAX;
     int at = 1;
     for (; at + 1 < argc && argv[at][0] == '-'; at += 2) {
         if (strcmp(argv[at], "--json") == 0) {
@@ -286,13 +286,16 @@ int main(int argc, char **argv)
             steps = (size_t)strtoul(argv[at + 1], NULL, 10);
         } else if (strcmp(argv[at], "--prefill") == 0) {
             prefill = (size_t)strtoul(argv[at + 1], NULL, 10);
+        } else if (strcmp(argv[at], "--together") == 0) {
+            together = (size_t)strtoul(argv[at + 1], NULL, 10);
         } else {
             break;
         }
     }
-    if (at >= argc || argv[at][0] == '-' || steps == 0 || prefill == 0) {
-        fprintf(stderr,
-                "usage: gpu_bench [--json FILE] [--steps N] [--prefill N] MODEL.gguf ...\n");
+    if (at >= argc || argv[at][0] == '-' || steps == 0 || prefill == 0 ||
+        together > GPU_BATCH_MAX) {
+        fprintf(stderr, "usage: gpu_bench [--json FILE] [--steps N] [--prefill N] [--together N] "
+                        "MODEL.gguf ...\n");
         return 2;
     }
     if (gpu_probe(&info, &err)) {
@@ -309,7 +312,7 @@ int main(int argc, char **argv)
     }
     bool first = true;
     for (; at < argc; at++) {
-        bench_model(argv[at], steps, prefill, &top, json, first);
+        bench_model(argv[at], steps, prefill, together, &top, json, first);
         first = false;
     }
     if (json) {

@@ -7,10 +7,9 @@
  *   production path)
  *   3' ring     P4 and P8 weights with 16-bit integer activations
  *
- * Each version is compared with a float64 sum on the CPU, then timed with device events over enough
- * different matrices to exceed the second-level cache four times, in one graph-free queue of
- * launches; the median of 20. Fraction: bytes of weights per second over the bytes per second of a
- * large copy. README.md holds the table and the choice.
+ * Each version is compared with a float64 sum on the CPU, then timed over enough different matrices
+ * to exceed the second-level cache four times, in one graph-free queue of launches. Fraction: bytes
+ * of weights per second over the bytes per second of a large copy. README.md holds the table.
  */
 #include "engine/cuda/gemv.cuh"
 #include "engine/cuda/prefill.cuh"
@@ -160,29 +159,18 @@ static int run(const lab_case *c, lab_set *set, uint32_t blocks, double copy, cu
             p.rows = set->rows;
             LAB(launch((version)v, &p, blocks, queue));
             double error = lab_error(set, c, queue);
-            std::vector<float> times;
-            for (int r = -1; r < 20; r++) {
-                LAB(cudaEventRecord(set->from, queue));
+            double seconds = lab_seconds(queue, [&]() {
                 for (uint32_t i = 0; i < set->count; i++) {
                     p.program = set->programs + i;
                     p.rows = set->rows + (size_t)i * c->rows * c->columns;
                     LAB(launch((version)v, &p, blocks, queue));
                 }
-                LAB(cudaEventRecord(set->to, queue));
-                LAB(cudaEventSynchronize(set->to));
-                float time = 0.0f;
-                LAB(cudaEventElapsedTime(&time, set->from, set->to));
-                if (r >= 0) {
-                    times.push_back(time / (float)set->count);
-                }
-            }
-            double time = lab_median(times) * 1e-3;
-            double bytes = (double)set->bytes;
-            printf("%-6s %6u x %-6u %-9s stages %u  error %.1e %-4s %8.2f us %7.0f GB/s %5.1f %%\n",
-                   c->name, c->rows, c->columns, names[v], v == RING ? stages : 0, error,
-                   error <= c->bound ? "ok" : "BAD", time * 1e6, bytes / time / 1e9,
-                   100.0 * bytes / time / copy);
-            bad += !(error <= c->bound);
+            });
+            char what[64], name[32];
+            snprintf(what, sizeof what, "%s %u x %u", c->name, c->rows, c->columns);
+            snprintf(name, sizeof name, v == RING ? "%s, %u stages" : "%s", names[v], stages);
+            bad += lab_row(what, name, error, c->bound, seconds / set->count, (double)set->bytes,
+                           copy);
         }
     }
     return bad;
@@ -191,18 +179,14 @@ static int run(const lab_case *c, lab_set *set, uint32_t blocks, double copy, cu
 int main()
 {
     gpu_info info;
-    base_error err = {};
-    double copy = 0.0;
-    if (gpu_probe(&info, &err) || gpu_measure(&copy, NULL, &err)) {
-        fprintf(stderr, "%s\n", err.text);
-        return 77;
-    }
-    printf("%s, copy %.0f GB/s\n", info.name, copy / 1e9);
+    double copy = lab_begin();
+    int bad = 0;
     cudaStream_t queue;
+    (void)gpu_probe(&info, NULL);
     LAB(cudaStreamCreateWithFlags(&queue, cudaStreamNonBlocking));
     /* f32 sums of K products in another order: K^(1/2) 2^-24; coded activations: 2^-16 of a block's
      * largest. */
-    const lab_case cases[] = {
+    const lab_case large[] = {
         {"bf16", KERNEL_BF16, KERNEL_SRC_BF16, 3072, 2048, 1e-5},
         {"bf16", KERNEL_BF16, KERNEL_SRC_BF16, 16384, 2048, 1e-5},
         {"bf16", KERNEL_BF16, KERNEL_SRC_BF16, 2048, 8192, 1e-5},
@@ -210,7 +194,15 @@ int main()
         {"q4_1", KERNEL_P4, KERNEL_SRC_Q4_1, 2048, 8192, 2e-4},
         {"q8_0", KERNEL_P8, KERNEL_SRC_Q8_0, 16384, 2048, 2e-4},
     };
-    int bad = 0;
+    const lab_case small[] = {
+        {"bf16", KERNEL_BF16, KERNEL_SRC_BF16, 96, 256, 1e-5},
+        {"q4_1", KERNEL_P4, KERNEL_SRC_Q4_1, 64, 1024, 2e-4},
+        {"q8_0", KERNEL_P8, KERNEL_SRC_Q8_0, 96, 256, 2e-4},
+    };
+    std::vector<lab_case> cases(small, small + 3);
+    if (lab_timed) {
+        cases.assign(large, large + 6);
+    }
     for (const lab_case &c : cases) {
         lab_set set = {};
         lab_make(&set, &c, (uint32_t)info.multiprocessors);
