@@ -65,7 +65,8 @@ static __device__ __forceinline__ uint32_t load_query(const gpu_attention_params
                           (v.y * t1.x + sign * w.y * t1.y) * p.scale);
 }
 
-template <int D>
+/* MATRICES: keys come by ldmatrix, two steps at once, else by 32-bit loads. */
+template <int D, bool MATRICES>
 static __global__ void __launch_bounds__(WARPS * 32)
     attention_kernel(const __grid_constant__ gpu_attention_params p)
 {
@@ -134,7 +135,16 @@ static __global__ void __launch_bounds__(WARPS * 32)
             for (int n = 0; n < TILE / 8; n++) {
                 s[n][0] = s[n][1] = s[n][2] = s[n][3] = 0.0f;
 #pragma unroll
-                for (int k = 0; k < D / 16; k++) {
+                for (int k = 0; MATRICES && k < D / 16; k += 2) {
+                    /* Lane i: row i % 8, columns 8 * (i / 8) on from this step's. */
+                    uint32_t b[4];
+                    gpu_load_matrices(b, k_tile + ((uint32_t)n * 8 + lane % 8) * stride + k * 16 +
+                                             lane / 8 * 8);
+                    gpu_mma(s[n], q[k], b);
+                    gpu_mma(s[n], q[k + 1], b + 2);
+                }
+#pragma unroll
+                for (int k = 0; !MATRICES && k < D / 16; k++) {
                     const uint16_t *at = k_tile + ((uint32_t)n * 8 + g) * stride + k * 16 + t4 * 2;
                     uint32_t b[2] = {*(const uint32_t *)at, *(const uint32_t *)(at + 8)};
                     gpu_mma(s[n], q[k], b);
@@ -218,34 +228,43 @@ static __global__ void __launch_bounds__(WARPS * 32)
     }
 }
 
-cudaError_t gpu_attention_prepare(void)
+template <int D, bool MATRICES> static cudaError_t prepare()
 {
-    cudaError_t code = cudaFuncSetAttribute(
-        attention_kernel<64>, cudaFuncAttributeMaxDynamicSharedMemorySize, tile_sizes<64>::bytes);
-    if (code == cudaSuccess) {
-        code =
-            cudaFuncSetAttribute(attention_kernel<96>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                 tile_sizes<96>::bytes);
-    }
-    if (code == cudaSuccess) {
-        code =
-            cudaFuncSetAttribute(attention_kernel<128>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                 tile_sizes<128>::bytes);
-    }
-    return code;
+    return cudaFuncSetAttribute(attention_kernel<D, MATRICES>,
+                                cudaFuncAttributeMaxDynamicSharedMemorySize, tile_sizes<D>::bytes);
 }
 
-template <int D> static cudaError_t launch(const gpu_attention_params *p, cudaStream_t queue)
+template <bool MATRICES> static cudaError_t prepare_all()
+{
+    cudaError_t code = prepare<64, MATRICES>();
+    code = code == cudaSuccess ? prepare<96, MATRICES>() : code;
+    return code == cudaSuccess ? prepare<128, MATRICES>() : code;
+}
+
+cudaError_t gpu_attention_prepare(void)
+{
+    cudaError_t code = prepare_all<false>();
+    return code == cudaSuccess ? prepare_all<true>() : code;
+}
+
+template <int D, bool MATRICES>
+static cudaError_t launch(const gpu_attention_params *p, cudaStream_t queue)
 {
     dim3 grid((p->tokens + TILE - 1) / TILE, p->heads);
-    return gpu_launch(false, attention_kernel<D>, grid, dim3(WARPS * 32),
+    return gpu_launch(false, attention_kernel<D, MATRICES>, grid, dim3(WARPS * 32),
                       (size_t)tile_sizes<D>::bytes, queue, *p);
 }
 
-cudaError_t gpu_attention_launch(const gpu_attention_params *p, cudaStream_t queue)
+template <bool MATRICES>
+static cudaError_t launch_size(const gpu_attention_params *p, cudaStream_t queue)
 {
-    return p->head_size <= 32   ? launch<32>(p, queue)
-           : p->head_size <= 64 ? launch<64>(p, queue)
-           : p->head_size <= 96 ? launch<96>(p, queue)
-                                : launch<128>(p, queue);
+    return p->head_size <= 32   ? launch<32, MATRICES>(p, queue)
+           : p->head_size <= 64 ? launch<64, MATRICES>(p, queue)
+           : p->head_size <= 96 ? launch<96, MATRICES>(p, queue)
+                                : launch<128, MATRICES>(p, queue);
+}
+
+cudaError_t gpu_attention_launch(const gpu_attention_params *p, bool matrices, cudaStream_t queue)
+{
+    return matrices ? launch_size<true>(p, queue) : launch_size<false>(p, queue);
 }

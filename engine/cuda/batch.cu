@@ -19,21 +19,8 @@ enum { ATTEND_WARPS = 4, MIX_THREADS = 256, STATS_THREADS = 512 };
 
 /* --- attention -------------------------------------------------------------------------------- */
 
-struct attend_params {
-    const gpu_sequence *list;
-    const gpu_moment *now;
-    const gpu_part *parts;
-    const float *q;    /* [N, q_stride], as normed */
-    float *partial;    /* [N, H, GPU_PARTS_MAX, D + 2] */
-    uint16_t *out;     /* [N, H*D] */
-    size_t own, other; /* first element of the layer's plane, and of its fading one */
-    uint32_t hybrid;   /* which of the moment's parts */
-    uint32_t q_stride, heads, kv_heads, head_size, slots_max, lanes, halves;
-    float scale;
-};
-
 /* Eight values of a query from column d on, rotated and scaled. */
-static __device__ __forceinline__ void load_query(const attend_params &p, const float2 *turns,
+static __device__ __forceinline__ void load_query(const gpu_parts_params &p, const float2 *turns,
                                                   const float *head, uint32_t d, float q[8])
 {
     for (uint32_t i = 0; i < 8; i++) {
@@ -47,7 +34,7 @@ static __device__ __forceinline__ void load_query(const attend_params &p, const 
 
 /* Block (part, KV head, sequence): the query heads of a KV head over one part. */
 static __global__ void __launch_bounds__(ATTEND_WARPS * 32, 4)
-    attend_kernel(const __grid_constant__ attend_params p)
+    attend_kernel(const __grid_constant__ gpu_parts_params p)
 {
     GPU_SHARED(memory);
     float *shared = (float *)memory; /* [warps, GPU_HEADS_AT_ONCE, D + 2] */
@@ -98,7 +85,7 @@ static __global__ void __launch_bounds__(ATTEND_WARPS * 32, 4)
 }
 
 /* Block (head, sequence), thread = a value. */
-static __global__ void merge_kernel(const __grid_constant__ attend_params p)
+static __global__ void merge_kernel(const __grid_constant__ gpu_parts_params p)
 {
     uint32_t h = blockIdx.x, n = blockIdx.y, width = p.head_size + 2;
     const float *parts = p.partial + ((size_t)n * p.heads + h) * GPU_PARTS_MAX * width;
@@ -109,57 +96,55 @@ static __global__ void merge_kernel(const __grid_constant__ attend_params p)
     }
 }
 
+cudaError_t gpu_parts_launch(const gpu_parts_params *p, uint32_t count, uint32_t most,
+                             cudaStream_t queue)
+{
+    cudaError_t code = gpu_launch(
+        false, attend_kernel, dim3(most, p->kv_heads, count), dim3(ATTEND_WARPS * 32),
+        sizeof(float) * ATTEND_WARPS * GPU_HEADS_AT_ONCE * (p->head_size + 2), queue, *p);
+    return code != cudaSuccess ? code
+                               : gpu_launch(false, merge_kernel, dim3(p->heads, count),
+                                            dim3((p->head_size + 31) / 32 * 32), 0, queue, *p);
+}
+
 base_status gpu_batch_attend(gpu_batch *b, const gpu_layer *layer, bool hybrid, const float *q,
                              uint16_t *out, base_error *err)
 {
     const gpu_stream *s = b->streams[0];
     const gpu_decode_params *p = &s->params;
     size_t plane = s->slots_max * s->kv_width, fading = s->model->attention_planes + layer->fading;
-    attend_params a = {b->list,
-                       b->moments + b->step * b->count,
-                       b->parts,
-                       q,
-                       b->partial,
-                       out,
-                       layer->plane * plane,
-                       hybrid ? fading * plane : 0,
-                       hybrid,
-                       (uint32_t)(p->heads * p->head_size + 2 * s->kv_width),
-                       p->heads,
-                       p->kv_heads,
-                       p->head_size,
-                       p->slots_max,
-                       p->slot_lanes,
-                       p->halves,
-                       p->scale};
-    uint32_t count = (uint32_t)b->count, most = 0;
+    gpu_parts_params a = {b->list,
+                          b->moments + b->step * b->count,
+                          b->parts,
+                          q,
+                          b->partial,
+                          out,
+                          layer->plane * plane,
+                          hybrid ? fading * plane : 0,
+                          hybrid,
+                          (uint32_t)(p->heads * p->head_size + 2 * s->kv_width),
+                          p->heads,
+                          p->kv_heads,
+                          p->head_size,
+                          p->slots_max,
+                          p->slot_lanes,
+                          p->halves,
+                          p->scale};
+    uint32_t most = 0;
     for (size_t i = 0; i < b->count; i++) {
         uint32_t here = b->host_moments[b->step * b->count + i].part_count[hybrid];
         most = here > most ? here : most;
     }
-    GPU_TRY(gpu_launch(
-        false, attend_kernel, dim3(most, p->kv_heads, count), dim3(ATTEND_WARPS * 32),
-        sizeof(float) * ATTEND_WARPS * GPU_HEADS_AT_ONCE * (p->head_size + 2), s->queue, a));
-    GPU_TRY(gpu_launch(false, merge_kernel, dim3(p->heads, count),
-                       dim3((p->head_size + 31) / 32 * 32), 0, s->queue, a));
+    GPU_TRY(gpu_parts_launch(&a, (uint32_t)b->count, most, s->queue));
     return BASE_OK;
 }
 
 /* --- mixers ----------------------------------------------------------------------------------- */
 
-struct mix_params {
-    gpu_mixer mixer;
-    const gpu_layer *layer;
-    const gpu_sequence *list;
-    const gpu_moment *now;
-    const float *rows;   /* [N, row] */
-    uint16_t *out;       /* [N, H*P] */
-    size_t states, kept; /* where the layer's begin in a sequence's */
-};
-
 /* Block (head, sequence): the state moves on by one token; the first head's block keeps the row. */
-static __global__ void __launch_bounds__(MIX_THREADS)
-    mix_kernel(const __grid_constant__ mix_params p)
+template <int THREADS>
+static __global__ void __launch_bounds__(THREADS)
+    mix_kernel(const __grid_constant__ gpu_mix_params p)
 {
     GPU_SHARED(memory);
     const gpu_mixer &m = p.mixer;
@@ -179,22 +164,32 @@ static __global__ void __launch_bounds__(MIX_THREADS)
     }
 }
 
+cudaError_t gpu_mix_launch(const gpu_mix_params *p, uint32_t count, uint32_t threads,
+                           cudaStream_t queue)
+{
+    dim3 grid(p->mixer.heads, count);
+    size_t shared = sizeof(float) * gpu_mixer_work(p->mixer.n, p->mixer.p, threads);
+    return threads == 128 ? gpu_launch(false, mix_kernel<128>, grid, dim3(128), shared, queue, *p)
+           : threads == 256
+               ? gpu_launch(false, mix_kernel<256>, grid, dim3(256), shared, queue, *p)
+               : gpu_launch(false, mix_kernel<512>, grid, dim3(512), shared, queue, *p);
+}
+
 base_status gpu_batch_mix(gpu_batch *b, size_t number, const float *rows, uint16_t *out,
                           base_error *err)
 {
     const gpu_stream *s = b->streams[0];
     const gpu_mixer *m = &s->params.mixer;
     size_t fading = s->model->host_layers[number].fading;
-    mix_params p = {*m,
-                    s->params.layer_table + number,
-                    b->list,
-                    b->moments + b->step * b->count,
-                    rows,
-                    out,
-                    fading * m->floats,
-                    fading * s->params.mixer_kept};
-    GPU_TRY(gpu_launch(false, mix_kernel, dim3(m->heads, (unsigned)b->count), dim3(MIX_THREADS),
-                       sizeof(float) * gpu_mixer_work(m->n, m->p, MIX_THREADS), s->queue, p));
+    gpu_mix_params p = {*m,
+                        s->params.layer_table + number,
+                        b->list,
+                        b->moments + b->step * b->count,
+                        rows,
+                        out,
+                        fading * m->floats,
+                        fading * s->params.mixer_kept};
+    GPU_TRY(gpu_mix_launch(&p, (uint32_t)b->count, MIX_THREADS, s->queue));
     return BASE_OK;
 }
 

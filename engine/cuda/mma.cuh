@@ -49,6 +49,15 @@ static __device__ __forceinline__ void gpu_load_transposed(uint32_t b[4], const 
                  : "memory");
 }
 
+/* The same not transposed: b[j] of a lane holds elements (g, 2t) and (g, 2t+1) of matrix j. */
+static __device__ __forceinline__ void gpu_load_matrices(uint32_t b[4], const uint16_t *row)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(b[0]), "=r"(b[1]), "=r"(b[2]), "=r"(b[3])
+                 : "r"(gpu_shared_address(row))
+                 : "memory");
+}
+
 /* 16 bytes to shared memory in the background; zeros when not valid (the source must still be an
  * address). */
 static __device__ __forceinline__ void gpu_copy16(void *to, const void *from, bool valid)

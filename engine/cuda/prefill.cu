@@ -14,6 +14,9 @@
 #include <math.h>
 
 enum { LOGIT_ROWS = 32, HEAD_MAX = 128 };
+/* Not measured (lab/lab_tiles.cu): ldmatrix is a quarter of the loads, but at heads of 64 it takes
+ * 132 registers in place of 128: room for three blocks on a multiprocessor, not four. */
+static const bool KEYS_BY_MATRICES = false;
 
 static __device__ __forceinline__ float cut(float v)
 {
@@ -434,7 +437,7 @@ static base_status attend(gpu_stream *s, const gpu_layer *layer, bool hybrid, si
                               p->head_size,
                               p->halves,
                               p->scale};
-    GPU_TRY(gpu_attention_launch(&a, s->queue));
+    GPU_TRY(gpu_attention_launch(&a, KEYS_BY_MATRICES, s->queue));
     return BASE_OK;
 }
 

@@ -67,6 +67,37 @@ struct gpu_batch {
     core_step *results;                 /* page-locked [GPU_BATCH_STEPS, count] */
 };
 
+/* Attention of one token of each sequence over its parts, and their merging. */
+struct gpu_parts_params {
+    const gpu_sequence *list;
+    const gpu_moment *now;
+    const gpu_part *parts;
+    const float *q;    /* [N, q_stride], as normed */
+    float *partial;    /* [N, H, GPU_PARTS_MAX, D + 2] */
+    uint16_t *out;     /* [N, H*D] */
+    size_t own, other; /* first element of the layer's plane, and of its fading one */
+    uint32_t hybrid;   /* which of the moment's parts */
+    uint32_t q_stride, heads, kv_heads, head_size, slots_max, lanes, halves;
+    float scale;
+};
+/* most: the largest number of parts that a sequence has. */
+cudaError_t gpu_parts_launch(const gpu_parts_params *p, uint32_t count, uint32_t most,
+                             cudaStream_t queue);
+
+/* One token of each sequence through a layer's mixers. */
+struct gpu_mix_params {
+    gpu_mixer mixer;
+    const gpu_layer *layer;
+    const gpu_sequence *list;
+    const gpu_moment *now;
+    const float *rows;   /* [N, row] */
+    uint16_t *out;       /* [N, H*P] */
+    size_t states, kept; /* where the layer's begin in a sequence's */
+};
+/* threads a head: 128, 256 or 512. */
+cudaError_t gpu_mix_launch(const gpu_mix_params *p, uint32_t count, uint32_t threads,
+                           cudaStream_t queue);
+
 /* out [count, H*D] f16 from q [count, (H + 2G)*D]: attention in one layer. */
 base_status gpu_batch_attend(gpu_batch *b, const gpu_layer *layer, bool hybrid, const float *q,
                              uint16_t *out, base_error *err);
@@ -135,6 +166,7 @@ struct gpu_attention_params {
     float scale;
 };
 cudaError_t gpu_attention_prepare(void);
-cudaError_t gpu_attention_launch(const gpu_attention_params *p, cudaStream_t queue);
+/* matrices: keys go to the tensor cores by ldmatrix, else by 32-bit loads; the same bits. */
+cudaError_t gpu_attention_launch(const gpu_attention_params *p, bool matrices, cudaStream_t queue);
 
 #endif

@@ -43,15 +43,8 @@ base_status gpu_angles(gpu_stream *s, base_error *err)
     return BASE_OK;
 }
 
-struct rotate_params {
-    const uint16_t *keys;
-    uint16_t *rotated;
-    const float2 *turns; /* of places */
-    uint32_t slots_max, from, kv_width, head_size, halves;
-};
-
 /* Block (place - from, plane); a thread rotates pairs. */
-static __global__ void rotate_kernel(rotate_params p)
+static __global__ void rotate_kernel(gpu_rotate_params p)
 {
     uint32_t place = p.from + blockIdx.x, half = p.head_size / 2;
     size_t row = ((size_t)blockIdx.y * p.slots_max + place) * p.kv_width;
@@ -67,19 +60,26 @@ static __global__ void rotate_kernel(rotate_params p)
     }
 }
 
+cudaError_t gpu_rotate_launch(const gpu_rotate_params *p, uint32_t count, uint32_t planes,
+                              cudaStream_t queue)
+{
+    uint32_t threads = (p->kv_width / 2 + 31) / 32 * 32;
+    return gpu_launch(false, rotate_kernel, dim3(count, planes),
+                      dim3(threads < 256 ? threads : 256), 0, queue, *p);
+}
+
 static base_status rotate(gpu_stream *s, size_t from, size_t to, base_error *err)
 {
     base_status status = gpu_stream_follow(s, to, err);
     if (status) {
         return status;
     }
-    size_t half = s->model->shape.head_size / 2, threads = (s->kv_width / 2 + 31) / 32 * 32;
-    rotate_params p = {s->params.keys,         s->params.rotated, s->turns + s->slots_max * half,
-                       (uint32_t)s->slots_max, (uint32_t)from,    (uint32_t)s->kv_width,
-                       s->params.head_size,    s->params.halves};
-    dim3 grid((unsigned)(to - from), (unsigned)s->planes);
-    GPU_TRY(gpu_launch(false, rotate_kernel, grid, dim3((unsigned)(threads < 256 ? threads : 256)),
-                       0, s->queue, p));
+    size_t half = s->model->shape.head_size / 2;
+    gpu_rotate_params p = {
+        s->params.keys,         s->params.rotated, s->turns + s->slots_max * half,
+        (uint32_t)s->slots_max, (uint32_t)from,    (uint32_t)s->kv_width,
+        s->params.head_size,    s->params.halves};
+    GPU_TRY(gpu_rotate_launch(&p, (uint32_t)(to - from), (uint32_t)s->planes, s->queue));
     return BASE_OK;
 }
 
@@ -93,16 +93,8 @@ void gpu_rows_rotate(gpu_stream *s, size_t from, size_t to)
 
 /* --- moving ----------------------------------------------------------------------------------- */
 
-struct rows_params {
-    uint16_t *arrays[3];              /* [planes, slots_max, width]: keys, values, rotated keys */
-    uint16_t *packed;                 /* [planes, arrays, packed_slots, width] */
-    uint32_t slots_max, width, at;    /* place of the first row */
-    uint32_t packed_slots, packed_at; /* rows of a packed array, and the first of them */
-    uint32_t into;                    /* from packed into the window, else out of it */
-};
-
 /* Block (row, plane, array): 16 bytes a thread at a time. */
-static __global__ void rows_kernel(const __grid_constant__ rows_params p)
+static __global__ void rows_kernel(const __grid_constant__ gpu_rows_params p)
 {
     uint16_t *place =
         p.arrays[blockIdx.z] + ((size_t)blockIdx.y * p.slots_max + p.at + blockIdx.x) * p.width;
@@ -115,22 +107,27 @@ static __global__ void rows_kernel(const __grid_constant__ rows_params p)
     }
 }
 
+cudaError_t gpu_rows_launch(const gpu_rows_params *p, uint32_t count, uint32_t planes,
+                            uint32_t arrays, cudaStream_t queue)
+{
+    uint32_t threads = (p->width / 8 + 31) / 32 * 32;
+    return gpu_launch(false, rows_kernel, dim3(count, planes, arrays),
+                      dim3(threads < 256 ? threads : 256), 0, queue, *p);
+}
+
 static base_status copy_rows(gpu_stream *s, size_t planes, unsigned arrays, size_t at, size_t count,
                              void *packed, size_t packed_slots, size_t packed_at, bool into,
                              base_error *err)
 {
-    rows_params p = {{s->params.keys, s->params.values, s->params.rotated},
-                     (uint16_t *)packed,
-                     (uint32_t)s->slots_max,
-                     (uint32_t)s->kv_width,
-                     (uint32_t)at,
-                     (uint32_t)packed_slots,
-                     (uint32_t)packed_at,
-                     into};
-    dim3 grid((unsigned)count, (unsigned)planes, arrays);
-    size_t threads = (s->kv_width / 8 + 31) / 32 * 32;
-    GPU_TRY(gpu_launch(false, rows_kernel, grid, dim3((unsigned)(threads < 256 ? threads : 256)), 0,
-                       s->queue, p));
+    gpu_rows_params p = {{s->params.keys, s->params.values, s->params.rotated},
+                         (uint16_t *)packed,
+                         (uint32_t)s->slots_max,
+                         (uint32_t)s->kv_width,
+                         (uint32_t)at,
+                         (uint32_t)packed_slots,
+                         (uint32_t)packed_at,
+                         into};
+    GPU_TRY(gpu_rows_launch(&p, (uint32_t)count, (uint32_t)planes, arrays, s->queue));
     return BASE_OK;
 }
 

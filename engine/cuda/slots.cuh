@@ -1,4 +1,5 @@
-/* engine/cuda/slots.cuh: a key enters its slot. Twin: core_kv_enter and rotate_key in window.c. */
+/* engine/cuda/slots.cuh: a key enters its slot; rows that move and are rotated (rows.cu). Twin:
+ * core_kv_enter and rotate_key in window.c. */
 #ifndef ENGINE_CUDA_SLOTS_CUH
 #define ENGINE_CUDA_SLOTS_CUH
 
@@ -29,5 +30,26 @@ static __device__ __forceinline__ void gpu_put_key(const float *key, uint32_t he
         rotated[pair.y] = gpu_float_to_half(x * turn[i].y + y * turn[i].x);
     }
 }
+
+/* Keys of places [from, ...) to their rotated form. */
+struct gpu_rotate_params {
+    const uint16_t *keys;
+    uint16_t *rotated;   /* [planes, slots_max, kv_width] */
+    const float2 *turns; /* of places */
+    uint32_t slots_max, from, kv_width, head_size, halves;
+};
+cudaError_t gpu_rotate_launch(const gpu_rotate_params *p, uint32_t count, uint32_t planes,
+                              cudaStream_t queue);
+
+/* Rows between the window and packed memory. */
+struct gpu_rows_params {
+    uint16_t *arrays[3];              /* [planes, slots_max, width]: keys, values, rotated keys */
+    uint16_t *packed;                 /* [planes, arrays, packed_slots, width] */
+    uint32_t slots_max, width, at;    /* place of the first row */
+    uint32_t packed_slots, packed_at; /* rows of a packed array, and the first of them */
+    uint32_t into;                    /* from packed into the window, else out of it */
+};
+cudaError_t gpu_rows_launch(const gpu_rows_params *p, uint32_t count, uint32_t planes,
+                            uint32_t arrays, cudaStream_t queue);
 
 #endif

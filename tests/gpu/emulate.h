@@ -394,6 +394,21 @@ static inline void gpu_load_transposed(uint32_t b[4], const uint16_t *row)
     }
     emulate::meet(w.all);
 }
+static inline void gpu_load_matrices(uint32_t b[4], const uint16_t *row)
+{
+    emulate::warp &w = *emulate::self().group;
+    unsigned lane = emulate::self().lane, g = lane / 4, t = lane % 4;
+    if ((uintptr_t)row % 16 != 0) {
+        fprintf(stderr, "emulation: ldmatrix row is not aligned to 16\n");
+        abort();
+    }
+    w.slot[lane] = (uint64_t)(uintptr_t)row;
+    emulate::meet(w.all);
+    for (unsigned j = 0; j < 4; j++) {
+        memcpy(&b[j], (const uint16_t *)(uintptr_t)w.slot[8 * j + g] + 2 * t, sizeof b[j]);
+    }
+    emulate::meet(w.all);
+}
 /* Copies land when their group is waited for, not before. */
 static inline void gpu_copy16(void *to, const void *from, bool valid)
 {

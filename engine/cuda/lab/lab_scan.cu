@@ -7,119 +7,42 @@
  * Compared with mixer_run: outputs (f16), the state behind the last token, and the states before
  * every CORE_SNAPSHOT_EVERY-th of the last tokens. Bytes: rows read, outputs written.
  */
-#include "engine/cuda/lab/lab.cuh"
-#include "engine/cuda/prefill.cuh"
+#include "engine/cuda/lab/lab_mixers.cuh"
 
 struct scan_case {
     const char *name;
-    mixer_kind kind;
-    size_t heads, kv_heads, key_size, value_size;
-    size_t before,
-        tokens;  /* the first `before` ones on the CPU, with whose state the device begins */
-    bool normed; /* queries and keys normed under the convolution */
+    lab_mixer_shape shape;
+    size_t before, tokens; /* the first `before` on the CPU, with whose state the device begins */
 };
 
 static const scan_case small_cases[] = {
-    {"gdn 2 x 64, 37 + 330 tokens", MIXER_GDN, 2, 1, 64, 64, 37, 330, false},
-    {"gdn 2 x 8, 150 tokens", MIXER_GDN, 2, 2, 8, 8, 0, 150, false},
-    {"gdn 1 x 128 x 24, 16 + 65 tokens", MIXER_GDN, 1, 1, 128, 24, 16, 65, false},
-    {"gka 2 x 64, 37 + 150 tokens", MIXER_GKA, 2, 1, 64, 64, 37, 150, false},
-    {"gka 2 x 16, 1 + 5 tokens", MIXER_GKA, 2, 1, 16, 16, 1, 5, false},
-    {"gka 1 x 136, 100 tokens", MIXER_GKA, 1, 1, 136, 136, 0, 100, false},
-    {"mamba2 2 x 64, 37 + 215 tokens", MIXER_MAMBA2, 2, 1, 64, 64, 37, 215, true},
-    {"mamba2 2 x 8 x 40, 3 + 90 tokens", MIXER_MAMBA2, 2, 2, 8, 40, 3, 90, true},
+    {"gdn 2 x 64, 37 + 330 tokens", {MIXER_GDN, 2, 1, 64, 64, false}, 37, 330},
+    {"gdn 2 x 8, 150 tokens", {MIXER_GDN, 2, 2, 8, 8, false}, 0, 150},
+    {"gdn 1 x 128 x 24, 16 + 65 tokens", {MIXER_GDN, 1, 1, 128, 24, false}, 16, 65},
+    {"gka 2 x 64, 37 + 150 tokens", {MIXER_GKA, 2, 1, 64, 64, false}, 37, 150},
+    {"gka 2 x 16, 1 + 5 tokens", {MIXER_GKA, 2, 1, 16, 16, false}, 1, 5},
+    {"gka 1 x 136, 100 tokens", {MIXER_GKA, 1, 1, 136, 136, false}, 0, 100},
+    {"mamba2 2 x 64, 37 + 215 tokens", {MIXER_MAMBA2, 2, 1, 64, 64, true}, 37, 215},
+    {"mamba2 2 x 8 x 40, 3 + 90 tokens", {MIXER_MAMBA2, 2, 2, 8, 40, true}, 3, 90},
 };
 /* A layer of the 1B shape, and of one of 8B. */
 static const scan_case large_cases[] = {
-    {"gdn 32 x 64, 2048 tokens", MIXER_GDN, 32, 8, 64, 64, 32, 2048, false},
-    {"gdn 32 x 128, 2048 tokens", MIXER_GDN, 32, 8, 128, 128, 0, 2048, false},
-    {"gka 32 x 64, 2048 tokens", MIXER_GKA, 32, 8, 64, 64, 32, 2048, false},
-    {"gka 32 x 128, 512 tokens", MIXER_GKA, 32, 8, 128, 128, 0, 512, false},
-    {"mamba2 32 x 64, 2048 tokens", MIXER_MAMBA2, 32, 8, 64, 64, 32, 2048, true},
-    {"mamba2 32 x 128, 2048 tokens", MIXER_MAMBA2, 32, 8, 128, 128, 0, 2048, true},
+    {"gdn 32 x 64, 2048 tokens", {MIXER_GDN, 32, 8, 64, 64, false}, 32, 2048},
+    {"gdn 32 x 128, 2048 tokens", {MIXER_GDN, 32, 8, 128, 128, false}, 0, 2048},
+    {"gka 32 x 64, 2048 tokens", {MIXER_GKA, 32, 8, 64, 64, false}, 32, 2048},
+    {"gka 32 x 128, 512 tokens", {MIXER_GKA, 32, 8, 128, 128, false}, 0, 512},
+    {"mamba2 32 x 64, 2048 tokens", {MIXER_MAMBA2, 32, 8, 64, 64, true}, 32, 2048},
+    {"mamba2 32 x 128, 2048 tokens", {MIXER_MAMBA2, 32, 8, 128, 128, true}, 0, 2048},
 };
 
-/* A mixer with random weights, on both sides. */
-struct model {
-    mixer m;
-    gpu_mixer device;
-    gpu_layer layer; /* pointers to device memory */
-    std::vector<std::vector<float>> weights;
-};
-
-static const float *draw(model *to, size_t count, float low, float high, uint64_t *seed,
-                         const float **device)
-{
-    std::vector<float> values(count);
-    for (float &v : values) {
-        v = low + (high - low) * 0.5f * (lab_uniform(seed) + 1.0f);
-    }
-    *device = lab_device(values.data(), count);
-    to->weights.push_back(values);
-    return to->weights.back().data();
-}
-
-static void make(model *to, const scan_case *c, uint64_t *seed)
-{
-    mixer *m = &to->m;
-    gpu_layer *l = &to->layer;
-    to->weights.reserve(16); /* vectors stay where they are */
-    m->kind = c->kind;
-    m->heads = c->heads;
-    m->q_heads = c->kind == MIXER_MAMBA2 ? c->kv_heads : c->heads;
-    m->k_heads = m->v_heads = c->kv_heads;
-    m->key_size = c->key_size;
-    m->value_size = m->norm_group = m->norm_weights = c->value_size;
-    m->kernel = 4;
-    m->norm_eps = 1e-6f;
-    m->ridge = 0.02f;
-    m->iterations = 30;
-    size_t width = mixer_conv_width(m);
-    m->conv = draw(to, width * m->kernel, -0.6f, 0.6f, seed, &l->conv);
-    m->conv_bias = draw(to, width, -0.2f, 0.2f, seed, &l->conv_bias);
-    m->a = draw(to, m->heads, -1.5f, -0.02f, seed, &l->a);
-    m->dt_bias = draw(to, m->heads, -3.0f, 0.0f, seed, &l->dt_bias);
-    m->norm = draw(to, m->norm_weights, 0.75f, 1.25f, seed, &l->norm);
-    m->gate = draw(to, m->heads, 0.5f, 1.5f, seed, &l->gate);
-    if (c->kind == MIXER_MAMBA2) {
-        m->skip = draw(to, m->heads, 0.5f, 1.5f, seed, &l->skip);
-    } else {
-        m->beta_bias = draw(to, m->heads, -1.0f, 1.0f, seed, &l->beta_bias);
-    }
-    if (c->kind == MIXER_GKA) {
-        m->alpha_bias = draw(to, m->heads, -1.0f, 1.0f, seed, &l->alpha_bias);
-    }
-    if (c->normed) {
-        m->q_norm = draw(to, m->key_size, 0.75f, 1.25f, seed, &l->conv_q_norm);
-        m->k_norm = draw(to, m->key_size, 0.75f, 1.25f, seed, &l->conv_k_norm);
-    }
-    gpu_mixer *d = &to->device;
-    d->kind = (uint32_t)m->kind;
-    d->heads = (uint32_t)m->heads;
-    d->q_heads = (uint32_t)m->q_heads;
-    d->k_heads = (uint32_t)m->k_heads;
-    d->v_heads = (uint32_t)m->v_heads;
-    d->n = (uint32_t)m->key_size;
-    d->p = (uint32_t)m->value_size;
-    d->kernel = (uint32_t)m->kernel;
-    d->norm_weights = (uint32_t)m->norm_weights;
-    d->iterations = (uint32_t)m->iterations;
-    d->row = (uint32_t)mixer_row(m);
-    d->conv_width = (uint32_t)width;
-    d->head_state = d->n * (d->p + (m->kind == MIXER_GKA ? d->n : 0));
-    d->floats = d->heads * d->head_state;
-    d->eps = m->norm_eps;
-    d->ridge = m->ridge;
-}
-
-/* What mixer_run says: states before each token of `marks`, then behind the last. */
+/* What mixer_run says: states before the first token and behind the last, and copies aside. */
 struct expected {
     std::vector<float> start, end, out; /* [floats] [floats] [tokens, H*P] */
     std::vector<float> snapshots;       /* [CORE_SNAPSHOTS, floats] */
     std::vector<bool> due;              /* [CORE_SNAPSHOTS] */
 };
 
-static void run_on_cpu(const model *on, const scan_case *c, const std::vector<float> &rows,
+static void run_on_cpu(const lab_mixer *on, const scan_case *c, const std::vector<float> &rows,
                        base_pool *pool, expected *to)
 {
     const mixer *m = &on->m;
@@ -149,8 +72,8 @@ static int run(const scan_case *c, base_pool *pool, double copy, cudaStream_t qu
 {
     static const uint32_t versions[] = {0, 16, 32, 64}; /* 0: steps */
     uint64_t seed = 7;
-    model on = {};
-    make(&on, c, &seed);
+    lab_mixer on = {};
+    lab_make_mixer(&on, &c->shape, &seed);
     size_t all = c->before + c->tokens, row = on.device.row, width = mixer_out_width(&on.m);
     std::vector<float> rows(all * row);
     for (float &v : rows) {
