@@ -68,9 +68,13 @@ void gpu_mixers_rewind(gpu_stream *stream, size_t snapshot, size_t from, size_t 
 void gpu_mixers_read(gpu_stream *stream, float *states, float *before);
 void gpu_mixers_write(gpu_stream *stream, const float *states, const float *before);
 /* What the mixers' states did not predict of the last token run singly (mixer.h): [fading layers,
- * H]. For GDN a by-product of its step, for Mamba2 one more read of the state; for GKA it would be
- * a second solve, and is not measured: 1. Errors: BASE_DEVICE. */
+ * H]. For GDN a by-product of its step, for Mamba2 one more read of the state; for GKA a second
+ * solve, which is done while gpu_mixers_watch is on, else it is 1. Errors: BASE_DEVICE. */
 base_status gpu_mixers_innovation(gpu_stream *stream, float *innovation, base_error *err);
+
+/* Off at first. On: GKA's step has twice as many dependent passes over its covariance (60 for 30
+ * iterations), which a step waits for where attention is shorter. */
+void gpu_mixers_watch(gpu_stream *stream, bool on);
 
 /* Run `count` <= batch_max tokens at host->places, whose books (owner, bias, tokens, views) are
  * made; logits: host [rows, V] of the last rows. mass: NULL, or [count, CORE_OWNERS_MAX]: share of

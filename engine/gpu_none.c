@@ -120,6 +120,12 @@ base_status gpu_mixers_innovation(gpu_stream *stream, float *innovation, base_er
     return none(err);
 }
 
+void gpu_mixers_watch(gpu_stream *stream, bool on)
+{
+    (void)stream;
+    (void)on;
+}
+
 base_status gpu_run(gpu_stream *stream, const int32_t *tokens, size_t count, float *logits,
                     size_t rows, float *mass, base_error *err)
 {

@@ -78,6 +78,7 @@ struct gpu_decode_params {
     uint32_t attention_planes;
     uint32_t halves;       /* rotation of pairs (i, i + D/2), else of neighbours */
     uint32_t residual;     /* f = u + mixer(u) */
+    uint32_t measures;     /* also what costs a second solve (gpu_mixers_watch) */
     uint32_t barrier_base; /* barriers passed by earlier launches */
     int32_t token;         /* -1: *next_token */
     uint32_t stages, want_logits;

@@ -224,6 +224,11 @@ void gpu_mixers_write(gpu_stream *s, const float *states, const float *before)
     }
 }
 
+void gpu_mixers_watch(gpu_stream *s, bool on)
+{
+    s->params.measures = on;
+}
+
 static base_status read_innovation(gpu_stream *s, float *innovation, base_error *err)
 {
     GPU_TRY(cudaMemcpyAsync(innovation, s->params.innovation,
