@@ -72,23 +72,71 @@ static __device__ __forceinline__ float2 gpu_half2_to_float2(unsigned bits)
     return __half22float2(pair);
 }
 
-/* --- bulk copies from device memory to shared memory, counted by an mbarrier (PTX ISA 8.0, sm_90)
- * ------------ */
+/* --- copies from device memory to shared memory, counted by an mbarrier ----------------------- */
 
 static __device__ __forceinline__ uint32_t gpu_shared_address(const void *p)
 {
     return (uint32_t)__cvta_generic_to_shared(p);
 }
-/* One arrival completes a phase, together with the bytes announced to it. */
+/* 16 bytes to shared memory in the background; zeros when not valid (the source must still be an
+ * address). */
+static __device__ __forceinline__ void gpu_copy16(void *to, const void *from, bool valid)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(gpu_shared_address(to)),
+                 "l"(__cvta_generic_to_global(from)), "r"(valid ? 16 : 0)
+                 : "memory");
+}
+
+/* Bulk copies, issued by one lane (PTX ISA 8.0), are for compute capability 9.0 and newer. Before,
+ * all lanes of a warp copy 16 bytes at a time and each arrives when its own have landed. */
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+#define GPU_WARP_COPIES 1
+#endif
+
+/* A phase is complete with the one arrival and the bytes announced to it, or with 32 arrivals. */
 static __device__ __forceinline__ void gpu_mbarrier_init(uint64_t *barrier)
 {
+#if defined(GPU_WARP_COPIES)
+    asm volatile("mbarrier.init.shared.b64 [%0], 32;" ::"r"(gpu_shared_address(barrier))
+                 : "memory");
+#else
     asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(gpu_shared_address(barrier))
                  : "memory");
+#endif
 }
 static __device__ __forceinline__ void gpu_mbarrier_init_fence()
 {
+#if !defined(GPU_WARP_COPIES)
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+#endif
 }
+
+#if defined(GPU_WARP_COPIES)
+
+/* This lane arrives when all the copies that it issued have landed. */
+static __device__ __forceinline__ void gpu_mbarrier_arrive_copies(uint64_t *barrier)
+{
+    asm volatile(
+        "cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(gpu_shared_address(barrier))
+        : "memory");
+}
+/* Wait until the phase of this parity has completed. */
+static __device__ __forceinline__ void gpu_mbarrier_wait(uint64_t *barrier, uint32_t parity)
+{
+    asm volatile("{\n"
+                 ".reg .pred done;\n"
+                 "again:\n"
+                 "mbarrier.test_wait.parity.shared.b64 done, [%0], %1;\n"
+                 "@done bra.uni finished;\n"
+                 "bra.uni again;\n"
+                 "finished:\n"
+                 "}\n" ::"r"(gpu_shared_address(barrier)),
+                 "r"(parity)
+                 : "memory");
+}
+
+#else
+
 static __device__ __forceinline__ void gpu_mbarrier_expect(uint64_t *barrier, uint32_t bytes)
 {
     asm volatile(
@@ -120,6 +168,8 @@ static __device__ __forceinline__ void gpu_mbarrier_wait(uint64_t *barrier, uint
                  "r"(parity)
                  : "memory");
 }
+
+#endif
 
 /* --- counters between blocks ------------------------------------------------------------------ */
 

@@ -35,9 +35,9 @@ base_status gpu_probe(gpu_info *info, base_error *err)
     info->compute_major = properties.major;
     info->compute_minor = properties.minor;
     info->multiprocessors = properties.multiProcessorCount;
-    if (properties.major < 9 || !properties.cooperativeLaunch) {
+    if (properties.major < 8 || !properties.cooperativeLaunch) {
         return base_fail(err, BASE_DEVICE,
-                         "GPU %s has compute capability %d.%d; 9.0 or newer is needed", info->name,
+                         "GPU %s has compute capability %d.%d; 8.0 or newer is needed", info->name,
                          properties.major, properties.minor);
     }
     GPU_TRY(cudaMemGetInfo(&info->memory_free, &total));

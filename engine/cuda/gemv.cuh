@@ -4,7 +4,8 @@
  * Every warp owns `stages` pieces of shared memory. It walks through the segments of its share of
  * all matrices of the token in a fixed order and keeps that many bulk copies in flight, across the
  * borders of matrices, layers and grid barriers: weights do not depend on activations, so memory is
- * read while blocks wait for each other.
+ * read while blocks wait for each other. Before compute capability 9.0 the lanes of a warp copy 16
+ * bytes each, in place of one bulk copy.
  *
  * Activations. F32, F16 and BF16 weights multiply f32 activations. P4 and P8 weights multiply
  * 16-bit integers: per 32 columns x ~ s * (256*hi + lo), s = max|x| / 32512, |error| <= s/2, so
@@ -242,19 +243,39 @@ struct gpu_ring {
     uint32_t stages, at, parity;
     gpu_cursor *next; /* shared memory, lane 0 only: in registers it would cost 20 */
 
-    /* Lane 0: fetch the next segment into stage s, which nobody reads any more. */
-    __device__ __forceinline__ void fetch(uint32_t s, uint32_t warp)
+    /* Lane 0: where the next segment is, and its size; 0 behind the last. */
+    __device__ __forceinline__ uint32_t take(const uint8_t **from, uint32_t warp)
     {
         if (next->done()) {
-            return;
+            return 0;
         }
         const gpu_matrix &m = next->m;
         uint32_t bytes = next->segment + 1u == m.segments ? m.last_bytes : m.segment_bytes;
-        const uint8_t *from =
+        *from =
             m.data + (size_t)next->group * m.group_bytes + (size_t)next->segment * m.segment_bytes;
-        gpu_mbarrier_expect(&barrier[s], bytes);
-        gpu_bulk_load(stage + s * GPU_STAGE_BYTES, from, bytes, &barrier[s]);
         next->advance(warp);
+        return bytes;
+    }
+    /* All lanes: fetch the next segment into stage s, which nobody reads any more. */
+    __device__ __forceinline__ void fetch(uint32_t s, uint32_t warp, uint32_t lane)
+    {
+        const uint8_t *from = NULL;
+        uint32_t bytes = lane == 0 ? take(&from, warp) : 0;
+#if defined(GPU_WARP_COPIES)
+        bytes = __shfl_sync(0xffffffffu, bytes, 0);
+        from = (const uint8_t *)__shfl_sync(0xffffffffu, (unsigned long long)from, 0);
+        for (uint32_t at = lane * 16; at < bytes; at += 32 * 16) {
+            gpu_copy16(stage + s * GPU_STAGE_BYTES + at, from + at, true);
+        }
+        if (bytes > 0) {
+            gpu_mbarrier_arrive_copies(&barrier[s]);
+        }
+#else
+        if (bytes > 0) {
+            gpu_mbarrier_expect(&barrier[s], bytes);
+            gpu_bulk_load(stage + s * GPU_STAGE_BYTES, from, bytes, &barrier[s]);
+        }
+#endif
     }
     /* All lanes: begin to stream. */
     __device__ __forceinline__ void open(const gpu_matrix *program, uint32_t program_count,
@@ -270,9 +291,10 @@ struct gpu_ring {
             }
             gpu_mbarrier_init_fence();
             next->enter(warp);
-            for (uint32_t s = 0; s < stages; s++) {
-                fetch(s, warp);
-            }
+        }
+        __syncwarp();
+        for (uint32_t s = 0; s < stages; s++) {
+            fetch(s, warp, lane);
         }
         __syncwarp();
     }
@@ -284,9 +306,7 @@ struct gpu_ring {
     __device__ __forceinline__ void release(uint32_t warp, uint32_t lane)
     {
         __syncwarp();
-        if (lane == 0) {
-            fetch(at, warp);
-        }
+        fetch(at, warp, lane);
         if (++at == stages) {
             at = 0;
             parity ^= 1;

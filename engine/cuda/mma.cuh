@@ -58,14 +58,6 @@ static __device__ __forceinline__ void gpu_load_matrices(uint32_t b[4], const ui
                  : "memory");
 }
 
-/* 16 bytes to shared memory in the background; zeros when not valid (the source must still be an
- * address). */
-static __device__ __forceinline__ void gpu_copy16(void *to, const void *from, bool valid)
-{
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(gpu_shared_address(to)),
-                 "l"(__cvta_generic_to_global(from)), "r"(valid ? 16 : 0)
-                 : "memory");
-}
 static __device__ __forceinline__ void gpu_copy_commit()
 {
     asm volatile("cp.async.commit_group;" ::: "memory");

@@ -25,6 +25,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -126,6 +127,7 @@ struct block {
     std::vector<warp> warps;
     meeting all;
     std::vector<copy> copies;
+    std::map<uint64_t *, unsigned> arrived; /* of a warp's lanes (GPU_WARP_COPIES) */
     std::vector<uint8_t> shared;
 };
 struct fiber {
@@ -440,11 +442,47 @@ static inline uint32_t gpu_pack_half2(float low, float high)
     return (uint32_t)kernel_float_to_half(low) | (uint32_t)kernel_float_to_half(high) << 16;
 }
 
+/* Low half of a barrier: completed phases; high half: bytes still to come. */
 static inline void gpu_mbarrier_init(uint64_t *barrier)
 {
-    *barrier = 0; /* low half: completed phases; high half: bytes still to come */
+    *barrier = 0;
 }
 static inline void gpu_mbarrier_init_fence() {}
+namespace emulate
+{
+inline void announce(uint64_t *barrier, void *to, const void *from, uint32_t bytes)
+{
+    now->noise = now->noise * 1664525u + 1013904223u;
+    self().home->copies.push_back({to, from, bytes, barrier, now->noise >> 24 & 3u});
+}
+/* Something has landed or somebody has arrived: is the phase complete? */
+inline void look(uint64_t *barrier)
+{
+#if defined(GPU_WARP_COPIES)
+    unsigned &arrived = self().home->arrived[barrier];
+    if (arrived < WARP || *barrier >> 32 != 0) {
+        return;
+    }
+    arrived = 0;
+#endif
+    if (*barrier >> 32 == 0) {
+        *barrier = (uint32_t)*barrier + 1u;
+    }
+}
+} /* namespace emulate */
+#if defined(GPU_WARP_COPIES)
+static inline void gpu_mbarrier_arrive_copies(uint64_t *barrier)
+{
+    emulate::fiber &f = emulate::self();
+    for (const emulate::copy16 &c : f.copies) {
+        *barrier += (uint64_t)16 << 32;
+        emulate::announce(barrier, c.to, c.from, 16);
+    }
+    f.copies.clear();
+    f.home->arrived[barrier]++;
+    emulate::look(barrier);
+}
+#else
 static inline void gpu_mbarrier_expect(uint64_t *barrier, uint32_t bytes)
 {
     *barrier += (uint64_t)bytes << 32;
@@ -456,10 +494,9 @@ static inline void gpu_bulk_load(void *to, const void *from, uint32_t bytes, uin
         abort();
     }
     memset(to, 0xA5, bytes);
-    emulate::now->noise = emulate::now->noise * 1664525u + 1013904223u;
-    emulate::self().home->copies.push_back(
-        {to, from, bytes, barrier, emulate::now->noise >> 24 & 3u});
+    emulate::announce(barrier, to, from, bytes);
 }
+#endif
 static inline void gpu_mbarrier_wait(uint64_t *barrier, uint32_t parity)
 {
     while (((uint32_t)*barrier & 1u) == parity) {
@@ -471,9 +508,9 @@ static inline void gpu_mbarrier_wait(uint64_t *barrier, uint32_t parity)
                 continue;
             }
             memcpy(c.to, c.from, c.bytes);
-            uint64_t left = (*barrier >> 32) - c.bytes;
-            *barrier = left << 32 | ((uint32_t)*barrier + (left == 0 ? 1u : 0u));
+            *barrier -= (uint64_t)c.bytes << 32;
             copies.erase(copies.begin() + (ptrdiff_t)i);
+            emulate::look(barrier);
             moved = true;
             break;
         }
