@@ -88,6 +88,7 @@ else
 fi
 if [ -n "${MODEL:-}" ] && [ -e "$MODEL" ]; then
     step parity_real 90 "$BUILD/parity" --tokens 140 "$MODEL" && models+=("$MODEL")
+    step parity_greedy 90 "$BUILD/parity" --greedy 1000 "$MODEL"
 fi
 if [ -z "$EMULATE" ] && command -v compute-sanitizer >/dev/null; then
     step memcheck 60 compute-sanitizer --tool memcheck --error-exitcode 9 "$BUILD/parity" --tokens 8 --work "$BUILD" --only SmolLM2
@@ -116,6 +117,7 @@ rm -f "$BUILD"/*.gguf
 
 echo "=== resources"; grep -E "entry|spill|Used" "$OUT/resources.txt" | sed 's/.*info *: *//' | cut -c1-110
 echo "=== lab"; tail -n 60 "$OUT"/lab_*.log 2>/dev/null
+echo "=== greedy"; grep -h "greedy" "$OUT"/parity*.log | tail -n 12
 echo "=== failures"; grep -h "^FAIL" "$OUT"/parity*.log | head -40
 tail -n 3 "$OUT"/*check.log 2>/dev/null
 tail -n 1 "$OUT"/parity*.log

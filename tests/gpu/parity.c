@@ -1,6 +1,6 @@
 /* tests/gpu/parity.c: is the model on the device the same function as on the CPU?
  *
- *   parity [--tokens N] [--work DIR] [--golden DIR] [--only NAME] [MODEL.gguf ...]
+ *   parity [--tokens N] [--greedy N] [--work DIR] [--golden DIR] [--only NAME] [MODEL.gguf ...]
  *
  * Both sides run behind the same interface, core.h. Reference: the CPU with 32-bit activations and
  * f16 keys and values. Compared by |gpu - cpu| /
@@ -543,6 +543,19 @@ static void compare_model(check *c, const char *path, const char *name, double b
     close_pair(&p);
 }
 
+/* A long greedy run alone: how far do both sides choose the same? */
+static void compare_long(check *c, const char *path, size_t count, double bound)
+{
+    const core_stream_options options = {.slots_max = count + 64, .hybrid = true};
+    char name[96];
+    pair p;
+    open_pair(&p, path, &options, 13);
+    snprintf(name, sizeof name, "%.40s, %zu steps", path, count);
+    (void)run_both(&p, 16);
+    compare_greedy(c, &p, name, count, bound);
+    close_pair(&p);
+}
+
 /* Small models with biases, norms of heads, rotation of halves, and the three mixers. */
 static void run_golden(check *c, const char *only)
 {
@@ -644,11 +657,15 @@ int main(int argc, char **argv)
     const char *only = NULL;
     base_error err = {0};
     gpu_info info;
+    size_t greedy = 0;
     int at = 1;
     for (; at < argc && argv[at][0] == '-'; at++) {
         if (strcmp(argv[at], "--tokens") == 0 && at + 1 < argc) {
             long tokens = strtol(argv[++at], NULL, 10);
             c.tokens = tokens < 4 ? 4 : tokens > 140 ? 140 : (size_t)tokens;
+        } else if (strcmp(argv[at], "--greedy") == 0 && at + 1 < argc) {
+            long steps = strtol(argv[++at], NULL, 10);
+            greedy = steps < 0 ? 0 : (size_t)steps;
         } else if (strcmp(argv[at], "--work") == 0 && at + 1 < argc) {
             c.work = argv[++at];
         } else if (strcmp(argv[at], "--golden") == 0 && at + 1 < argc) {
@@ -656,8 +673,8 @@ int main(int argc, char **argv)
         } else if (strcmp(argv[at], "--only") == 0 && at + 1 < argc) {
             only = argv[++at];
         } else {
-            fprintf(stderr, "usage: parity [--tokens N] [--work DIR] [--golden DIR] [--only NAME] "
-                            "[MODEL.gguf ...]\n");
+            fprintf(stderr, "usage: parity [--tokens N] [--greedy N] [--work DIR] [--golden DIR] "
+                            "[--only NAME] [MODEL.gguf ...]\n");
             return 2;
         }
     }
@@ -673,7 +690,11 @@ int main(int argc, char **argv)
         run_refused(&c, only);
     }
     for (; at < argc; at++) {
-        compare_model(&c, argv[at], argv[at], ROUNDED_SCALES);
+        if (greedy > 0) {
+            compare_long(&c, argv[at], greedy, ROUNDED_SCALES);
+        } else {
+            compare_model(&c, argv[at], argv[at], ROUNDED_SCALES);
+        }
     }
     printf("%d agree, %d do not\n", c.passed, c.failed);
     return c.failed > 0;
