@@ -227,6 +227,41 @@ static void test_a_lost_device_ends_the_answer_and_leaves_the_store(void **state
     close_asking(&l, s);
 }
 
+static void test_a_device_lost_under_a_batch_breaks_its_streams_only(void **state)
+{
+    (void)state;
+    loop l = {0};
+    base_error err = {0};
+    core_stream *streams[3];
+    core_step steps[8 * 2];
+    core_batch *batch = NULL;
+    const int32_t tokens[] = {1, 2, 3};
+    open_engine(&l, ENGINE_CORE_HYBRID, ENGINE_DEVICE_CUDA);
+    const core_stream_options options = {
+        .slots_max = 64, .batch_max = 32, .hybrid = true, .device = engine_gpu(l.e)};
+    for (size_t i = 0; i < 3; i++) {
+        loop_check(core_stream_open(engine_model(l.e), &options, &streams[i], &err), &err);
+        loop_check(core_run(streams[i], tokens, 3, NULL, 0, &err), &err);
+    }
+    loop_check(core_batch_open(streams, 2, &batch, &err), &err);
+    loop_check(core_batch_greedy(batch, tokens, 4, steps, &err), &err);
+    setenv("GPU_EMULATE_LOST_AFTER", "50", 1);
+    assert_int_equal(core_batch_greedy(batch, tokens, 8, steps, &err), BASE_DEVICE);
+    assert_non_null(strstr(err.text, "GPU: "));
+    unsetenv("GPU_EMULATE_LOST_AFTER");
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(core_slots(streams[i]), 3 + 4); /* what was kept before */
+        assert_int_equal(core_run(streams[i], tokens, 1, NULL, 0, &err), BASE_DEVICE);
+    }
+    assert_int_equal(core_batch_greedy(batch, tokens, 1, steps, &err), BASE_DEVICE);
+    loop_check(core_run(streams[2], tokens, 1, NULL, 0, &err), &err);
+    core_batch_close(batch);
+    for (size_t i = 0; i < 3; i++) {
+        core_stream_close(streams[i]);
+    }
+    engine_close(l.e);
+}
+
 static void test_what_a_device_cannot_do_is_refused_by_name(void **state)
 {
     (void)state;
@@ -248,6 +283,7 @@ int main(void)
         cmocka_unit_test(test_generate_says_the_same_with_every_core),
         cmocka_unit_test(test_ask_splices_the_same_memories),
         cmocka_unit_test(test_a_lost_device_ends_the_answer_and_leaves_the_store),
+        cmocka_unit_test(test_a_device_lost_under_a_batch_breaks_its_streams_only),
         cmocka_unit_test(test_what_a_device_cannot_do_is_refused_by_name),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
