@@ -96,6 +96,25 @@ static __global__ void merge_kernel(const __grid_constant__ gpu_parts_params p)
     }
 }
 
+/* One sequence: the share of attention that each owner's slots got in this layer, summed over
+ * heads; thread = owner. After attend_kernel. */
+static __global__ void mass_kernel(const __grid_constant__ gpu_parts_params p, float *mass)
+{
+    uint32_t owner = threadIdx.x, width = p.head_size + 2, count = p.now->part_count[p.hybrid];
+    const gpu_part *list = p.parts + p.now->part_at[p.hybrid];
+    float sum = 0.0f;
+    for (uint32_t h = 0; owner > 0 && h < p.heads; h++) {
+        const float *parts = p.partial + (size_t)h * GPU_PARTS_MAX * width;
+        float m, l;
+        (void)gpu_merge_parts(parts, count, width, 0, false, &m, &l);
+        for (uint32_t i = 0; i < count; i++) {
+            const float *part = parts + (size_t)i * width;
+            sum += list[i].owner == owner ? gpu_weight_of(part[0], m) * part[1] / l : 0.0f;
+        }
+    }
+    mass[owner] += sum;
+}
+
 cudaError_t gpu_parts_launch(const gpu_parts_params *p, uint32_t count, uint32_t most,
                              cudaStream_t queue)
 {
@@ -112,7 +131,8 @@ base_status gpu_batch_attend(gpu_batch *b, const gpu_layer *layer, bool hybrid, 
 {
     const gpu_stream *s = b->streams[0];
     const gpu_decode_params *p = &s->params;
-    size_t plane = s->slots_max * s->kv_width, fading = s->model->attention_planes + layer->fading;
+    size_t plane = s->slots_max * s->kv_width,
+           fading = s->model->attention_planes + layer->fading_plane;
     gpu_parts_params a = {b->list,
                           b->moments + b->step * b->count,
                           b->parts,
@@ -136,6 +156,10 @@ base_status gpu_batch_attend(gpu_batch *b, const gpu_layer *layer, bool hybrid, 
         most = here > most ? here : most;
     }
     GPU_TRY(gpu_parts_launch(&a, (uint32_t)b->count, most, s->queue));
+    if (b->mass) {
+        GPU_TRY(gpu_launch(false, mass_kernel, dim3(1), dim3(CORE_OWNERS_MAX), 0, s->queue, a,
+                           b->mass));
+    }
     return BASE_OK;
 }
 
@@ -153,7 +177,7 @@ static __global__ void __launch_bounds__(THREADS)
     float *work = (float *)memory, *ring = s.rows + p.kept;
     const gpu_mixer_rows rows = {ring, p.rows + (size_t)n * m.row, number};
     float *state = s.states + p.states + (size_t)h * m.head_state;
-    (void)gpu_mixer_token(m, *p.layer, h, rows, number, state, false, work);
+    (void)gpu_mixer_token<true>(m, *p.layer, h, rows, number, state, false, work);
     const float *o = gpu_mixer_space_of(m, work).o;
     for (uint32_t j = threadIdx.x; j < m.p; j += blockDim.x) {
         p.out[((size_t)n * m.heads + h) * m.p + j] = gpu_float_to_half(o[j]);
@@ -334,8 +358,7 @@ size_t gpu_batch_weight_bytes(const gpu_model *model, bool hybrid)
 
 /* --- steps ------------------------------------------------------------------------------------ */
 
-/* What every sequence sees in every step, and where it stands, goes to the device. */
-static base_status upload_moments(gpu_batch *b, size_t steps, base_error *err)
+base_status gpu_batch_moments(gpu_batch *b, size_t first, size_t steps, base_error *err)
 {
     const gpu_stream *lead = b->streams[0];
     enum { BLOCKS = 4 }; /* of attention on a multiprocessor at once */
@@ -345,13 +368,13 @@ static base_status upload_moments(gpu_batch *b, size_t steps, base_error *err)
             const core_stream *host = b->streams[i]->host;
             gpu_moment *to = &b->host_moments[t * b->count + i];
             *to = {};
-            to->place = (uint32_t)(host->places + t);
-            to->number = (uint32_t)(host->run_tokens + t);
+            to->place = (uint32_t)(host->places + first + t);
+            to->number = (uint32_t)(host->run_tokens + first + t);
             for (size_t hybrid = 0; hybrid < (lead->hybrid ? 2U : 1U); hybrid++) {
                 const core_views *views = hybrid ? host->fading_views : host->views;
                 to->part_at[hybrid] = (uint32_t)used;
-                to->part_count[hybrid] =
-                    (uint32_t)gpu_parts(host, &views[t], goal ? goal : 1, b->host_parts + used);
+                to->part_count[hybrid] = (uint32_t)gpu_parts(host, &views[first + t],
+                                                             goal ? goal : 1, b->host_parts + used);
                 used += to->part_count[hybrid];
             }
         }
@@ -376,15 +399,15 @@ static base_status run_steps(gpu_batch *b, const int32_t *tokens, size_t steps, 
         }
     }
     if (!status) {
-        status = upload_moments(b, steps, err);
+        status = gpu_batch_moments(b, 0, steps, err);
     }
     for (b->step = 0; b->step < steps && !status; b->step++) {
-        for (size_t i = 0; lead->hybrid && i < b->count && !status; i++) {
+        for (size_t i = 0; lead->mixing && i < b->count && !status; i++) {
             status = gpu_snapshot(b->streams[i], b->host_moments[b->step * b->count + i].number,
                                   lead->queue, err);
         }
         if (!status) {
-            status = gpu_prefill_step(lead, b, b->step ? NULL : tokens, err);
+            status = gpu_prefill_step(lead, b, b->step ? NULL : tokens, true, NULL, err);
         }
     }
     if (status) {

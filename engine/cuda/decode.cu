@@ -500,8 +500,8 @@ static __device__ __noinline__ void mixer_head(const gpu_decode_params &p, uint3
     const gpu_mixer &m = p.mixer;
     gpu_mixer_rows rows = {p.rows + (size_t)layer.fading * p.mixer_kept, NULL, UINT32_MAX};
     float *state = p.states + (size_t)layer.fading * m.floats + (size_t)h * m.head_state;
-    float novelty = gpu_mixer_token(m, layer, h, rows, p.number, state,
-                                    m.kind != MIXER_GKA || p.measures, work);
+    float novelty = gpu_mixer_token<false>(m, layer, h, rows, p.number, state,
+                                           m.kind != MIXER_GKA || p.measures, work);
     const float *o = gpu_mixer_space_of(m, work).o;
     for (uint32_t j = threadIdx.x; j < m.p; j += GPU_THREADS) {
         p.mixer_heads[h * m.p + j] = o[j];

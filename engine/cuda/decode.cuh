@@ -14,12 +14,13 @@
 #define GPU_WARPS 16
 #endif
 #define GPU_THREADS (GPU_WARPS * 32)
-#define GPU_NORM_CHUNKS 2   /* C is at most GPU_THREADS * 8 * this; more costs registers */
+#define GPU_NORM_CHUNKS 2 /* C is at most GPU_THREADS * 8 * this; more costs registers */
 
 /* What becomes of the rows of a product. */
 enum gpu_target {
     GPU_TO_QKV,       /* queries, keys, values as they come */
     GPU_TO_MIXER,     /* the token's row of projections (mixer.h) */
+    GPU_TO_RECURRENT, /* the same of a layer without attention (not in the decode kernel) */
     GPU_TO_RESIDUAL,  /* added to the residual stream */
     GPU_TO_FADING,    /* f = mixer(u), or u + mixer(u) */
     GPU_TO_HIDDEN,    /* gate and up rows -> silu(gate) * up */

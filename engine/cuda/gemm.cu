@@ -15,7 +15,8 @@ base_status gpu_gemm_open(void **handle, cudaStream_t, base_error *)
 void gpu_gemm_close(void *) {}
 
 base_status gpu_gemm(void *, const uint16_t *w, const uint16_t *x, void *out, size_t n, size_t k,
-                     size_t tokens, size_t out_stride, bool out_half, bool add, base_error *)
+                     size_t tokens, size_t out_stride, bool out_half, bool add, float scale,
+                     base_error *)
 {
     for (size_t t = 0; t < tokens; t++) {
         for (size_t r = 0; r < n; r++) {
@@ -23,6 +24,7 @@ base_status gpu_gemm(void *, const uint16_t *w, const uint16_t *x, void *out, si
             for (size_t c = 0; c < k; c++) {
                 total += kernel_half_to_float(w[r * k + c]) * kernel_half_to_float(x[t * k + c]);
             }
+            total *= scale;
             if (out_half) {
                 ((uint16_t *)out)[t * out_stride + r] = kernel_float_to_half(total);
             } else {
@@ -70,11 +72,11 @@ void gpu_gemm_close(void *handle)
 
 base_status gpu_gemm(void *handle, const uint16_t *w, const uint16_t *x, void *out, size_t n,
                      size_t k, size_t tokens, size_t out_stride, bool out_half, bool add,
-                     base_error *err)
+                     float scale, base_error *err)
 {
-    const float one = 1.0f, beta = add ? 1.0f : 0.0f;
+    const float beta = add ? 1.0f : 0.0f;
     cublasStatus_t code = cublasGemmEx(
-        (cublasHandle_t)handle, CUBLAS_OP_T, CUBLAS_OP_N, (int)n, (int)tokens, (int)k, &one, w,
+        (cublasHandle_t)handle, CUBLAS_OP_T, CUBLAS_OP_N, (int)n, (int)tokens, (int)k, &scale, w,
         CUDA_R_16F, (int)k, x, CUDA_R_16F, (int)k, &beta, out, out_half ? CUDA_R_16F : CUDA_R_32F,
         (int)out_stride, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
     return code == CUBLAS_STATUS_SUCCESS ? BASE_OK : fail(err, code, "a matrix product");

@@ -29,6 +29,10 @@ struct gpu_model {
     gpu_info info;
     bool hybrid; /* has fading layers: programs[1] runs them, programs[0] does not */
     bool rope_halves, fading_residual;
+    /* Recurrent layers or Granite's factors: single tokens too are matrix products (batch.cu). */
+    bool by_products;
+    float embedding_scale, residual_scale, query_scale, logit_scale;
+    size_t mixer_layers;
     size_t attention_planes, program_max;
     gpu_mixer mixer;
     size_t blocks;       /* of the decode kernel: multiprocessors */
@@ -55,6 +59,7 @@ struct gpu_stream {
     cudaStream_t queue, copies; /* kernels; uploads of blocks beside them */
     cudaEvent_t staged[GPU_STAGES], used[GPU_STAGES];
     bool queue_open, copies_open, hybrid;
+    bool mixing; /* has states: of fading or of recurrent layers */
     size_t events_open, next_stage;
     base_error broken; /* of the first failure; code 0 = none */
     size_t slots_max, planes, batch_max, kv_width;
@@ -72,6 +77,7 @@ struct gpu_stream {
     uint8_t *staging[GPU_STAGES], *landing[GPU_STAGES]; /* page-locked; device: blocks */
     size_t stage_bytes;
     struct gpu_prefill *prefill; /* NULL: every token goes through the decode kernel */
+    gpu_batch *alone;            /* where the model is by_products: this sequence by itself */
 };
 
 /* Keep the first failure: from then on the stream is broken. Returns status. */

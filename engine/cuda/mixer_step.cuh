@@ -234,7 +234,9 @@ static __device__ float gpu_step_mamba2(const gpu_mixer &m, float decay, float d
     return novelty;
 }
 
-/* Norm, gate, and the head's factor: s.o is the head's output. */
+/* Norm, gate, and the head's factor: s.o is the head's output. GROUPED: norms may be of several
+ * heads (Mamba2), and are the caller's then. */
+template <bool GROUPED>
 static __device__ void gpu_mixer_finish(const gpu_mixer &m, const gpu_layer &w, uint32_t h,
                                         const float *row, const gpu_mixer_space &s)
 {
@@ -245,6 +247,9 @@ static __device__ void gpu_mixer_finish(const gpu_mixer &m, const gpu_layer &w, 
         s.o[j] *= g * gpu_sigmoid(g);
     }
     __syncthreads();
+    if (GROUPED && m.norm_group != m.p) {
+        return;
+    }
     float squares = gpu_block_squares(s.o, m.p, s.reduce);
     float factor = 1.0f / sqrtf(squares / (float)m.p + m.eps);
     for (uint32_t j = threadIdx.x; j < m.p; j += blockDim.x) {
@@ -278,6 +283,7 @@ static __device__ __forceinline__ gpu_mixer_space gpu_mixer_space_of(const gpu_m
 
 /* Token t of head h: the state moves on; returns what it did not predict (measured, or GDN). The
  * head's output [p] is at gpu_mixer_space_of(m, work).o. All threads of the block call this. */
+template <bool GROUPED>
 static __device__ __forceinline__ float gpu_mixer_token(const gpu_mixer &m, const gpu_layer &w,
                                                         uint32_t h, const gpu_mixer_rows &rows,
                                                         uint32_t t, float *state, bool measured,
@@ -301,7 +307,7 @@ static __device__ __forceinline__ float gpu_mixer_token(const gpu_mixer &m, cons
             novelty = gpu_step_gka(m, decay, beta + 1e-6f, alpha, state, measured, s);
         }
     }
-    gpu_mixer_finish(m, w, h, row, s);
+    gpu_mixer_finish<GROUPED>(m, w, h, row, s);
     return novelty;
 }
 

@@ -36,7 +36,7 @@ static __global__ void __launch_bounds__(SCAN_THREADS)
             copy_floats(p.snapshots + number * m.floats + (size_t)h * m.head_state, state,
                         m.head_state);
         }
-        (void)gpu_mixer_token(m, *p.layer, h, p.rows, t, state, false, work);
+        (void)gpu_mixer_token<true>(m, *p.layer, h, p.rows, t, state, false, work);
         const float *o = gpu_mixer_space_of(m, work).o;
         for (uint32_t j = threadIdx.x; p.out && j < m.p; j += blockDim.x) {
             p.out[(size_t)(t - p.first) * m.heads * m.p + h * m.p + j] = gpu_float_to_half(o[j]);
@@ -119,7 +119,7 @@ static base_status copy_snapshot(gpu_stream *s, size_t number, bool back, cudaSt
     float *aside = s->params.rows - (size_t)CORE_SNAPSHOTS * floats + number * floats;
     GPU_TRY(cudaMemcpy2DAsync(back ? s->params.states : aside, back ? row : kept,
                               back ? aside : s->params.states, back ? kept : row, row,
-                              s->host->model->fading_layers, cudaMemcpyDeviceToDevice, queue));
+                              s->model->mixer_layers, cudaMemcpyDeviceToDevice, queue));
     return BASE_OK;
 }
 
@@ -140,12 +140,12 @@ static float *before_of(const gpu_stream *s)
 
 static size_t states_bytes(const gpu_stream *s)
 {
-    return s->host->model->fading_layers * s->params.mixer.floats * sizeof(float);
+    return s->model->mixer_layers * s->params.mixer.floats * sizeof(float);
 }
 
 static size_t before_bytes(const gpu_stream *s)
 {
-    return s->host->model->fading_layers * s->params.mixer_kept * sizeof(float);
+    return s->model->mixer_layers * s->params.mixer_kept * sizeof(float);
 }
 
 static base_status clear(gpu_stream *s, base_error *err)
@@ -241,5 +241,8 @@ static base_status read_innovation(gpu_stream *s, float *innovation, base_error 
 base_status gpu_mixers_innovation(gpu_stream *s, float *innovation, base_error *err)
 {
     base_status status = gpu_stream_usable(s, err);
+    if (!status && s->alone) {
+        return base_fail(err, BASE_UNSUPPORTED, "GPU: innovations of models with recurrent layers");
+    }
     return status ? status : gpu_stream_check(s, read_innovation(s, innovation, err), err);
 }

@@ -232,25 +232,21 @@ static base_status plan_shared(gpu_model *model, const gpu_program *program, bas
 
 /* --- the model -------------------------------------------------------------------------------- */
 
+/* Does it have what the decode kernel does not know? */
+static bool by_products(const core_model *core)
+{
+    return core->mixer_layers > core->fading_layers || !core->rotates ||
+           core->embedding_scale != 1.0f || core->residual_scale != 1.0f ||
+           core->query_scale != 1.0f || core->logit_scale != 1.0f;
+}
+
 static base_status check_shape(const core_model *core, base_error *err)
 {
     const core_shape *s = &core->shape;
-    if (core->mixer_layers > core->fading_layers) {
-        return base_fail(
-            err, BASE_UNSUPPORTED,
-            "GPU: %s has recurrent layers without attention, which run on the CPU only",
-            core->architecture);
-    }
-    if (!core->rotates || core->embedding_scale != 1.0f || core->residual_scale != 1.0f ||
-        core->query_scale != 1.0f || core->logit_scale != 1.0f) {
-        return base_fail(
-            err, BASE_UNSUPPORTED,
-            "GPU: %s has factors or layers without rotation, which run on the CPU only",
-            core->architecture);
-    }
-    if (s->head_size % 8 != 0 || s->head_size > 256) {
+    size_t most = by_products(core) ? 128 : 256;
+    if (core->attention_planes > 0 && (s->head_size % 8 != 0 || s->head_size > most)) {
         return base_fail(err, BASE_UNSUPPORTED,
-                         "GPU: heads of %zu values (multiples of 8 up to 256)", s->head_size);
+                         "GPU: heads of %zu values (multiples of 8 up to %zu)", s->head_size, most);
     }
     if (s->channels % 8 != 0 || s->feed_forward % 8 != 0 ||
         s->channels > GPU_THREADS * 8 * GPU_NORM_CHUNKS) {
@@ -270,7 +266,9 @@ static base_status upload_norms(gpu_model *model, const core_model *core, base_e
     }
     for (size_t i = 0; i < model->shape.layers; i++) {
         memcpy(host + 2 * i * c, core->layers[i].attention_norm, c * sizeof(float));
-        memcpy(host + (2 * i + 1) * c, core->layers[i].feed_forward_norm, c * sizeof(float));
+        if (core->layers[i].feed_forward_norm) {
+            memcpy(host + (2 * i + 1) * c, core->layers[i].feed_forward_norm, c * sizeof(float));
+        }
     }
     memcpy(host + (rows - 1) * c, core->output_norm, c * sizeof(float));
     base_status status =
@@ -349,6 +347,7 @@ static void keep_mixer(gpu_layer *to, const core_fading *f, vectors *v)
     const mixer *m = &f->mixer;
     size_t width = mixer_conv_width(m);
     to->fading = (uint32_t)f->index;
+    to->fading_plane = (uint32_t)f->plane;
     to->conv = keep_vector(v, m->conv, width * m->kernel);
     to->conv_bias = keep_vector(v, m->conv_bias, width);
     to->a = keep_vector(v, m->a, m->heads);
@@ -417,9 +416,10 @@ static base_status upload_layers(gpu_model *model, const core_model *core, base_
         if (from->fading) {
             keep_mixer(to, from->fading, &v);
         }
+        to->recurrent = from->recurrent;
         place_vectors(to, (const float *)device);
         plain[i] = *to;
-        plain[i].fading = UINT32_MAX;
+        plain[i].fading = from->recurrent ? to->fading : UINT32_MAX;
     }
     model->layers = (gpu_layer *)table;
     model->plain_layers = model->layers + s->layers;
@@ -441,9 +441,42 @@ static base_status upload_layers(gpu_model *model, const core_model *core, base_
 
 /* --- the programs ----------------------------------------------------------------------------- */
 
+static base_status add_feed_forward(loader *l, const core_layer *layer, base_error *err)
+{
+    base_status status = add_gate_up(l, &layer->gate_up, err);
+    if (!status) {
+        end_phase(l);
+        status = add_linear(l, &layer->down, false, GPU_TO_RESIDUAL, 0, err);
+    }
+    if (!status) {
+        end_phase(l);
+    }
+    return status;
+}
+
+/* A mixer in place of attention; mamba2's layers end there. */
+static base_status add_recurrent(loader *l, const core_layer *layer, base_error *err)
+{
+    const core_fading *f = layer->fading;
+    size_t width = mixer_conv_width(&f->mixer);
+    base_status status = add_linear(l, &f->qkv, false, GPU_TO_RECURRENT, 0, err);
+    if (status || (status = add_linear(l, &f->gates, false, GPU_TO_RECURRENT, width, err))) {
+        return status;
+    }
+    end_phase(l);
+    if ((status = add_linear(l, &f->output, false, GPU_TO_RESIDUAL, 0, err))) {
+        return status;
+    }
+    end_phase(l);
+    return layer->feed_forward_norm ? add_feed_forward(l, layer, err) : BASE_OK;
+}
+
 static base_status add_layer(loader *l, const core_model *core, const core_layer *layer,
                              base_error *err)
 {
+    if (layer->recurrent) {
+        return add_recurrent(l, layer, err);
+    }
     const core_shape *s = &core->shape;
     const core_fading *f = layer->fading;
     size_t q_width = s->heads * s->head_size;
@@ -561,6 +594,7 @@ static void set_mixer(gpu_model *model, const core_model *core)
             to->p = (uint32_t)m->value_size;
             to->kernel = (uint32_t)m->kernel;
             to->norm_weights = (uint32_t)m->norm_weights;
+            to->norm_group = (uint32_t)m->norm_group;
             to->iterations = (uint32_t)m->iterations;
             to->row = (uint32_t)mixer_row(m);
             to->conv_width = (uint32_t)mixer_conv_width(m);
@@ -607,7 +641,8 @@ static base_status load(loader *l, const core_model *core, base_error *err)
         }
     }
     if ((status = upload_norms(model, core, err)) || (status = upload_layers(model, core, err)) ||
-        (status = plan_shared(model, all, err)) || (status = unpack_all(model, all, err))) {
+        (!model->by_products && (status = plan_shared(model, all, err))) ||
+        (status = unpack_all(model, all, err))) {
         return status;
     }
     return model->hybrid && all->half ? share_half(all, plain, err) : BASE_OK;
@@ -636,6 +671,12 @@ base_status gpu_model_create(const core_model *core, gpu_model **out, base_error
     model->fading_residual = core->fading_residual;
     model->rope_halves = core->rope_halves;
     model->attention_planes = core->attention_planes;
+    model->by_products = by_products(core);
+    model->embedding_scale = core->embedding_scale;
+    model->residual_scale = core->residual_scale;
+    model->query_scale = core->query_scale;
+    model->logit_scale = core->logit_scale;
+    model->mixer_layers = core->mixer_layers;
     model->program_max = core->shape.layers * 20 + 2;
     model->host_layers = (gpu_layer *)base_calloc(core->shape.layers, sizeof *model->host_layers);
     bool room = model->host_layers != NULL;
@@ -649,7 +690,10 @@ base_status gpu_model_create(const core_model *core, gpu_model **out, base_error
     } else if (!room || !model->frequencies) {
         status = base_fail(err, BASE_NO_MEMORY, "GPU: no host memory");
     } else if (!(status = base_pool_create(0, &l.pool, err))) {
-        memcpy(model->frequencies, core->frequencies, half * sizeof(float));
+        memset(model->frequencies, 0, half * sizeof(float)); /* rotations by nothing */
+        if (core->rotates) {
+            memcpy(model->frequencies, core->frequencies, half * sizeof(float));
+        }
         status = load(&l, core, err);
     }
     base_pool_free(l.pool);
@@ -677,5 +721,6 @@ void gpu_model_close(gpu_model *model)
 
 size_t gpu_model_weight_bytes(const gpu_model *model, bool hybrid)
 {
-    return model->programs[hybrid && model->hybrid].weight_bytes;
+    return model->by_products ? gpu_batch_weight_bytes(model, hybrid)
+                              : model->programs[hybrid && model->hybrid].weight_bytes;
 }

@@ -50,12 +50,12 @@ cudaError_t gpu_unpack_half(const gpu_matrix *m, uint16_t *to, cudaStream_t queu
 
 /* Block = one token. */
 static __global__ void embed_kernel(const gpu_matrix *embedding, const int32_t *tokens, float *x,
-                                    uint32_t channels)
+                                    uint32_t channels, float scale)
 {
     const gpu_matrix m = *embedding;
     uint32_t token = (uint32_t)tokens[blockIdx.x];
     for (uint32_t c = threadIdx.x; c < channels; c += blockDim.x) {
-        x[(size_t)blockIdx.x * channels + c] = gpu_weight_at(m, token, c);
+        x[(size_t)blockIdx.x * channels + c] = scale * gpu_weight_at(m, token, c);
     }
 }
 
@@ -139,6 +139,24 @@ static __global__ void enter_kernel(const __grid_constant__ enter_params p)
     }
 }
 
+/* Mamba2's norm over several heads: x [T, width] f16 in place. Block (group, token). */
+static __global__ void group_norm_kernel(uint16_t *x, const float *weight, uint32_t group,
+                                         float eps)
+{
+    GPU_SHARED(memory);
+    uint16_t *values = x + ((size_t)blockIdx.y * gridDim.x + blockIdx.x) * group;
+    float squares = 0.0f;
+    for (uint32_t c = threadIdx.x; c < group; c += blockDim.x) {
+        float v = gpu_half_to_float(values[c]);
+        squares += v * v;
+    }
+    float factor = 1.0f / sqrtf(gpu_block_sum(squares, (float *)memory) / (float)group + eps);
+    for (uint32_t c = threadIdx.x; c < group; c += blockDim.x) {
+        float v = gpu_half_to_float(values[c]) * factor * weight[blockIdx.x * group + c];
+        values[c] = gpu_float_to_half(cut(v));
+    }
+}
+
 /* f = f16(mixer (+ u)). Thread = two values. */
 static __global__ void fading_kernel(const float *mixed, const uint16_t *normed, bool residual,
                                      uint16_t *out, uint32_t count)
@@ -200,14 +218,14 @@ base_status gpu_prefill_open(gpu_stream *s, base_error *err)
 {
     const core_shape *shape = &s->model->shape;
     const gpu_mixer *m = &s->model->mixer;
-    uint32_t chunk = s->hybrid ? gpu_chunk_size(m, s->model->shared_limit) : 0;
+    uint32_t chunk = s->mixing ? gpu_chunk_size(m, s->model->shared_limit) : 0;
     gpu_prefill *f = (gpu_prefill *)base_calloc(1, sizeof *f);
     if (!f) {
         return base_fail(err, BASE_NO_MEMORY, "GPU: no host memory");
     }
     s->prefill = f;
     size_t q_width = shape->heads * shape->head_size, batch = s->batch_max, largest = 0;
-    size_t tiles = (batch + GPU_TILE - 1) / GPU_TILE, mixers = s->hybrid ? batch : 0;
+    size_t tiles = (batch + GPU_TILE - 1) / GPU_TILE, mixers = s->mixing ? batch : 0;
     size_t half = sizeof(uint16_t), full = sizeof(float);
     for (size_t i = 0; i < s->program->count; i++) {
         size_t size = (size_t)s->program->host[i].rows * s->program->host[i].columns;
@@ -250,7 +268,7 @@ base_status gpu_prefill_open(gpu_stream *s, base_error *err)
     }
     if (!status) {
         cudaError_t code = gpu_attention_prepare();
-        if (code == cudaSuccess && s->hybrid) {
+        if (code == cudaSuccess && s->mixing) {
             code = gpu_steps_prepare(m, s->model->shared_limit);
         }
         if (code == cudaSuccess && f->scan) {
@@ -284,9 +302,9 @@ void gpu_prefill_close(gpu_stream *s)
 
 /* --- a batch ---------------------------------------------------------------------------------- */
 
-/* out [T, stride] at column row0 of matrix `index` (+)= x W^T. */
+/* out [T, stride] at column row0 of matrix `index` (+)= scale x W^T. */
 static base_status product(gpu_stream *s, size_t index, const uint16_t *x, void *out, size_t stride,
-                           size_t tokens, bool out_half, bool add, base_error *err)
+                           size_t tokens, bool out_half, bool add, float scale, base_error *err)
 {
     const gpu_matrix *m = &s->program->host[index];
     const uint16_t *w = s->program->half ? s->program->half[index] : s->prefill->weights;
@@ -295,7 +313,7 @@ static base_status product(gpu_stream *s, size_t index, const uint16_t *x, void 
     }
     void *at = out_half ? (void *)((uint16_t *)out + m->row0) : (void *)((float *)out + m->row0);
     return gpu_gemm(s->prefill->gemm, w, x, at, m->rows, m->columns, tokens, stride, out_half, add,
-                    err);
+                    scale, err);
 }
 
 /* One matrix of a phase, by where its rows go. */
@@ -307,17 +325,20 @@ static base_status product_of(gpu_stream *s, size_t index, size_t tokens, base_e
     switch (s->program->host[index].to) {
     case GPU_TO_QKV:
         return product(s, index, f->normed, f->qkv, q_width + 2 * s->kv_width, tokens, false, false,
-                       err);
+                       1.0f, err);
     case GPU_TO_MIXER:
-        return product(s, index, f->normed, f->mixer_rows, p->mixer.row, tokens, false, false, err);
+    case GPU_TO_RECURRENT:
+        return product(s, index, f->normed, f->mixer_rows, p->mixer.row, tokens, false, false, 1.0f,
+                       err);
     case GPU_TO_FADING:
-        return product(s, index, f->mixer_heads, f->mixed, p->channels, tokens, false, false, err);
+        return product(s, index, f->mixer_heads, f->mixed, p->channels, tokens, false, false, 1.0f,
+                       err);
     case GPU_TO_FADING_KV:
         return product(s, index, f->fading, f->fading_kv, 2 * s->kv_width, tokens, false, false,
-                       err);
+                       1.0f, err);
     default: /* GPU_TO_HIDDEN */
         return product(s, index, f->normed, f->gate_up, 2 * (size_t)p->feed_forward, tokens, true,
-                       false, err);
+                       false, 1.0f, err);
     }
 }
 
@@ -391,6 +412,24 @@ static base_status enter(gpu_stream *s, const gpu_batch *b, const gpu_layer *lay
     return BASE_OK;
 }
 
+/* f->mixer_heads from f->mixer_rows: layer `number`'s mixers, with their norm. */
+static base_status mix(gpu_stream *s, gpu_batch *b, size_t number, size_t tokens, base_error *err)
+{
+    gpu_prefill *f = s->prefill;
+    const gpu_mixer *m = &s->params.mixer;
+    const gpu_layer *layer = &s->model->host_layers[number];
+    base_status status = b ? gpu_batch_mix(b, number, f->mixer_rows, f->mixer_heads, err)
+                           : gpu_scan(s, number, f->mixer_rows, s->host->run_tokens, tokens,
+                                      f->mixer_heads, f->scan, err);
+    if (!status && m->norm_group != m->p) {
+        GPU_TRY(gpu_launch(false, group_norm_kernel,
+                           dim3(m->heads * m->p / m->norm_group, (unsigned)tokens), dim3(256),
+                           8 * sizeof(float), s->queue, f->mixer_heads, layer->norm, m->norm_group,
+                           m->eps));
+    }
+    return status;
+}
+
 /* The fading half: mixer, f, keys and values of f. qkv, output, gate: where these phases begin. */
 static base_status fading(gpu_stream *s, gpu_batch *b, size_t number, size_t qkv, size_t output,
                           size_t gate, size_t tokens, base_error *err)
@@ -400,9 +439,7 @@ static base_status fading(gpu_stream *s, gpu_batch *b, size_t number, size_t qkv
     uint32_t count = (uint32_t)tokens * s->params.channels;
     base_status status;
     if ((status = products_to(s, qkv, GPU_TO_MIXER, tokens, err)) ||
-        (status = b ? gpu_batch_mix(b, number, f->mixer_rows, f->mixer_heads, err)
-                    : gpu_scan(s, number, f->mixer_rows, s->host->run_tokens, tokens,
-                               f->mixer_heads, f->scan, err)) ||
+        (status = mix(s, b, number, tokens, err)) ||
         (status = products_to(s, output, GPU_TO_FADING, tokens, err))) {
         return status;
     }
@@ -410,8 +447,8 @@ static base_status fading(gpu_stream *s, gpu_batch *b, size_t number, size_t qkv
                        f->mixed, f->normed, s->model->fading_residual, f->fading, count));
     status = products_to(s, gate, GPU_TO_FADING_KV, tokens, err);
     return status ? status
-                  : enter(s, b, layer, f->fading_kv, 0, s->model->attention_planes + layer->fading,
-                          tokens, err);
+                  : enter(s, b, layer, f->fading_kv, 0,
+                          s->model->attention_planes + layer->fading_plane, tokens, err);
 }
 
 static base_status attend(gpu_stream *s, const gpu_layer *layer, bool hybrid, size_t tokens,
@@ -420,7 +457,7 @@ static base_status attend(gpu_stream *s, const gpu_layer *layer, bool hybrid, si
     gpu_prefill *f = s->prefill;
     const gpu_decode_params *p = &s->params;
     size_t plane = s->slots_max * s->kv_width, own = layer->plane * plane;
-    size_t other = hybrid ? (s->model->attention_planes + layer->fading) * plane : own;
+    size_t other = hybrid ? (s->model->attention_planes + layer->fading_plane) * plane : own;
     gpu_attention_params a = {f->qkv,
                               {p->rotated + own, p->rotated + other},
                               {p->values + own, p->values + other},
@@ -441,33 +478,75 @@ static base_status attend(gpu_stream *s, const gpu_layer *layer, bool hybrid, si
     return BASE_OK;
 }
 
-/* b: NULL, or the sequences whose tokens these are, one each. */
-static base_status layer(gpu_stream *s, gpu_batch *b, size_t number, size_t *index, size_t tokens,
-                         base_error *err)
+/* Gate, up and down, whose phases begin at `gate`: x += scale W hidden. */
+static base_status feed_forward(gpu_stream *s, size_t number, size_t gate, size_t tokens,
+                                base_error *err)
 {
     gpu_prefill *f = s->prefill;
     const gpu_decode_params *p = &s->params;
-    const gpu_layer *l = &s->model->host_layers[number];
-    bool hybrid = s->hybrid && l->fading != UINT32_MAX;
-    size_t qkv = *index, output = next_phase(s, qkv), gate = next_phase(s, output);
-    size_t down = next_phase(s, gate);
-    base_status status;
-    *index = next_phase(s, down);
-    if ((status = norm(s, f->x, 2 * number, tokens, err)) ||
-        (status = products_to(s, qkv, GPU_TO_QKV, tokens, err)) ||
-        (status = enter(s, b, l, f->qkv, p->heads, l->plane, tokens, err)) ||
-        (hybrid && (status = fading(s, b, number, qkv, output, gate, tokens, err))) ||
-        (status = b ? gpu_batch_attend(b, l, hybrid, f->qkv, f->attended, err)
-                    : attend(s, l, hybrid, tokens, err)) ||
-        (status = product(s, output, f->attended, f->x, p->channels, tokens, false, true, err)) ||
-        (status = norm(s, f->x, 2 * number + 1, tokens, err)) ||
-        (status = products_to(s, gate, GPU_TO_HIDDEN, tokens, err))) {
+    base_status status = norm(s, f->x, 2 * number + 1, tokens, err);
+    if (status || (status = products_to(s, gate, GPU_TO_HIDDEN, tokens, err))) {
         return status;
     }
     dim3 grid((p->feed_forward / 2 + 127) / 128, (unsigned)tokens);
     GPU_TRY(gpu_launch(false, swiglu_kernel, grid, dim3(128), 0, s->queue, f->gate_up, f->hidden,
                        p->feed_forward));
-    return product(s, down, f->hidden, f->x, p->channels, tokens, false, true, err);
+    return product(s, next_phase(s, gate), f->hidden, f->x, p->channels, tokens, false, true,
+                   s->model->residual_scale, err);
+}
+
+/* x += scale mixer(u): a layer without attention. */
+static base_status recurrent(gpu_stream *s, gpu_batch *b, size_t number, size_t first,
+                             size_t output, size_t tokens, base_error *err)
+{
+    gpu_prefill *f = s->prefill;
+    base_status status = products_to(s, first, GPU_TO_RECURRENT, tokens, err);
+    if (!status) {
+        status = mix(s, b, number, tokens, err);
+    }
+    return status ? status
+                  : product(s, output, f->mixer_heads, f->x, s->params.channels, tokens, false,
+                            true, s->model->residual_scale, err);
+}
+
+/* Attention; of a fading layer with its mixer. qkv, output, gate: where these phases begin. */
+static base_status attention(gpu_stream *s, gpu_batch *b, size_t number, size_t qkv, size_t output,
+                             size_t gate, size_t tokens, base_error *err)
+{
+    gpu_prefill *f = s->prefill;
+    const gpu_decode_params *p = &s->params;
+    const gpu_layer *l = &s->model->host_layers[number];
+    bool hybrid = s->hybrid && l->fading != UINT32_MAX;
+    base_status status;
+    if ((status = products_to(s, qkv, GPU_TO_QKV, tokens, err)) ||
+        (status = enter(s, b, l, f->qkv, p->heads, l->plane, tokens, err)) ||
+        (hybrid && (status = fading(s, b, number, qkv, output, gate, tokens, err))) ||
+        (status = b ? gpu_batch_attend(b, l, hybrid, f->qkv, f->attended, err)
+                    : attend(s, l, hybrid, tokens, err))) {
+        return status;
+    }
+    return product(s, output, f->attended, f->x, p->channels, tokens, false, true,
+                   s->model->residual_scale, err);
+}
+
+/* b: NULL, or the sequences whose tokens these are, one each. */
+static base_status layer(gpu_stream *s, gpu_batch *b, size_t number, size_t *index, size_t tokens,
+                         base_error *err)
+{
+    const gpu_layer *l = &s->model->host_layers[number];
+    size_t first = *index, output = next_phase(s, first), gate = next_phase(s, output);
+    base_status status = norm(s, s->prefill->x, 2 * number, tokens, err);
+    *index = gate;
+    if (!status) {
+        status = l->recurrent ? recurrent(s, b, number, first, output, tokens, err)
+                              : attention(s, b, number, first, output, gate, tokens, err);
+    }
+    /* Mamba2's layers end here: the next phase is another layer's, or the logits. */
+    if (status || s->params.feed_forward == 0) {
+        return status;
+    }
+    *index = next_phase(s, next_phase(s, gate));
+    return feed_forward(s, number, gate, tokens, err);
 }
 
 /* What the batch's tokens see goes to the device. */
@@ -498,7 +577,7 @@ static base_status some_logits(gpu_stream *s, size_t first, size_t count, base_e
         norm(s, f->x + first * s->params.channels, 2 * (size_t)s->params.layers, count, err);
     return status ? status
                   : product(s, s->program->count - 1, f->normed, f->logits, s->params.vocabulary,
-                            count, false, false, err);
+                            count, false, false, s->model->logit_scale, err);
 }
 
 /* Logits of the last `rows` tokens of the batch, LOGIT_ROWS at a time. */
@@ -533,7 +612,8 @@ static base_status all_layers(gpu_stream *s, gpu_batch *b, const int32_t *tokens
                                 s->queue));
     }
     GPU_TRY(gpu_launch(false, embed_kernel, dim3((unsigned)count), dim3(256), 0, s->queue,
-                       s->params.embedding, f->tokens, f->x, s->params.channels));
+                       s->params.embedding, f->tokens, f->x, s->params.channels,
+                       s->model->embedding_scale));
     for (size_t i = 0; i < s->params.layers && !status; i++) {
         status = layer(s, b, i, &index, count, err);
     }
@@ -556,15 +636,23 @@ base_status gpu_prefill_run(gpu_stream *s, const int32_t *tokens, size_t count, 
     return status;
 }
 
-base_status gpu_prefill_step(gpu_stream *lead, gpu_batch *b, const int32_t *tokens, base_error *err)
+base_status gpu_prefill_step(gpu_stream *lead, gpu_batch *b, const int32_t *tokens, bool choose,
+                             float *logits, base_error *err)
 {
     gpu_prefill *f = lead->prefill;
     base_status status = all_layers(lead, b, tokens, b->count, err);
-    for (size_t done = 0, count; done < b->count && !status; done += count) {
-        count = b->count - done < (size_t)LOGIT_ROWS ? b->count - done : (size_t)LOGIT_ROWS;
-        if (!(status = some_logits(lead, done, count, err))) {
+    size_t all = choose ? b->count : logits ? 1 : 0;
+    for (size_t done = 0, count; done < all && !status; done += count) {
+        count = all - done < (size_t)LOGIT_ROWS ? all - done : (size_t)LOGIT_ROWS;
+        status = some_logits(lead, done, count, err);
+        if (!status && choose) {
             status = gpu_batch_choose(b, f->logits, done, count, f->tokens, err);
         }
+    }
+    if (!status && logits) {
+        BASE_ASSERT(all <= (size_t)LOGIT_ROWS);
+        GPU_TRY(cudaMemcpyAsync(logits, f->logits, lead->params.vocabulary * sizeof *logits,
+                                cudaMemcpyDeviceToHost, lead->queue));
     }
     return status;
 }

@@ -9,11 +9,11 @@
 
 base_status gpu_gemm_open(void **handle, cudaStream_t queue, base_error *err);
 void gpu_gemm_close(void *handle);
-/* out [T, N] (row stride out_stride) = x [T, K] W^T (+ out when add). W [N, K] and x are f16, sums
- * are f32, out is f32, or f16 when out_half. */
+/* out [T, N] (row stride out_stride) = scale x [T, K] W^T (+ out when add). W [N, K] and x are f16,
+ * sums are f32, out is f32, or f16 when out_half. */
 base_status gpu_gemm(void *handle, const uint16_t *w, const uint16_t *x, void *out, size_t n,
                      size_t k, size_t tokens, size_t out_stride, bool out_half, bool add,
-                     base_error *err);
+                     float scale, base_error *err);
 
 /* out [n, n] = a b^T, bf16 in and out: the product whose rate gpu_measure reports. */
 base_status gpu_gemm_square(void *handle, const uint16_t *a, const uint16_t *b, uint16_t *out,
@@ -35,9 +35,10 @@ base_status gpu_prefill_run(gpu_stream *stream, const int32_t *tokens, size_t co
                             size_t rows, base_error *err);
 
 /* One token of each of the batch's sequences, at b->step; tokens: host [b->count], NULL = what the
- * step before chose. Queues the work. */
+ * step before chose. choose: the largest logit is the next token (gpu_batch_choose). logits: NULL,
+ * or host [V], of the first sequence. Queues the work. */
 base_status gpu_prefill_step(gpu_stream *lead, struct gpu_batch *b, const int32_t *tokens,
-                             base_error *err);
+                             bool choose, float *logits, base_error *err);
 
 /* --- batch.cu --------------------------------------------------------------------------------- */
 
@@ -65,6 +66,7 @@ struct gpu_batch {
     gpu_part *parts, *host_parts;       /* device, page-locked */
     float *partial;                     /* device [count, H, GPU_PARTS_MAX, D + 2] */
     core_step *results;                 /* page-locked [GPU_BATCH_STEPS, count] */
+    float *mass; /* NULL, or of one sequence: device [CORE_OWNERS_MAX], added to in every layer */
 };
 
 /* Attention of one token of each sequence over its parts, and their merging. */
@@ -98,6 +100,9 @@ struct gpu_mix_params {
 cudaError_t gpu_mix_launch(const gpu_mix_params *p, uint32_t count, uint32_t threads,
                            cudaStream_t queue);
 
+/* Where every sequence stands and what it sees, in the tokens [first, first + steps) that the host
+ * has entered, goes to the device, for as many values of b->step. */
+base_status gpu_batch_moments(gpu_batch *b, size_t first, size_t steps, base_error *err);
 /* out [count, H*D] f16 from q [count, (H + 2G)*D]: attention in one layer. */
 base_status gpu_batch_attend(gpu_batch *b, const gpu_layer *layer, bool hybrid, const float *q,
                              uint16_t *out, base_error *err);

@@ -71,7 +71,7 @@ cudaError_t gpu_rotate_launch(const gpu_rotate_params *p, uint32_t count, uint32
 static base_status rotate(gpu_stream *s, size_t from, size_t to, base_error *err)
 {
     base_status status = gpu_stream_follow(s, to, err);
-    if (status) {
+    if (status || s->planes == 0) {
         return status;
     }
     size_t half = s->model->shape.head_size / 2;
@@ -151,7 +151,7 @@ static base_status move(gpu_stream *s, size_t from, size_t to, size_t count, uns
 void gpu_rows_move(gpu_stream *s, size_t from, size_t to, size_t count, bool rotated)
 {
     base_error err = {};
-    if (count > 0 && from != to && !s->broken.code) {
+    if (count > 0 && from != to && s->planes > 0 && !s->broken.code) {
         (void)gpu_stream_check(s, move(s, from, to, count, rotated ? 3 : 2, &err), &err);
     }
 }
@@ -190,7 +190,7 @@ void gpu_rows_read(gpu_stream *s, size_t planes, size_t at, size_t count, void *
 {
     base_error err = {};
     base_status status = gpu_stream_usable(s, &err);
-    if (!status && count > 0) {
+    if (!status && count > 0 && planes > 0) {
         status = gpu_stream_check(s, read(s, planes, at, count, (uint8_t *)block, &err), &err);
     }
     if (status) {
@@ -227,7 +227,7 @@ static base_status write(gpu_stream *s, size_t planes, size_t at, size_t count,
 void gpu_rows_write(gpu_stream *s, size_t planes, size_t at, size_t count, const void *block)
 {
     base_error err = {};
-    if (count > 0 && !s->broken.code) {
+    if (count > 0 && planes > 0 && !s->broken.code) {
         (void)gpu_stream_check(s, write(s, planes, at, count, (const uint8_t *)block, &err), &err);
     }
 }

@@ -648,6 +648,10 @@ static __device__ void finish(const gpu_scan_params &p, const reading &r, const 
         float factor = 1.0f / sqrtf(gpu_warp_sum(squares) / (float)m.p + m.eps);
         uint16_t *to = p.out + (size_t)(t - p.first) * m.heads * m.p + h * m.p;
         for (uint32_t j = lane; j < m.p; j += 32) {
+            if (m.norm_group != m.p) { /* norms of several heads are the caller's */
+                to[j] = gpu_float_to_half(o[j]);
+                continue;
+            }
             float x = o[j] * factor * w.norm[(h * m.p + j) % m.norm_weights];
             if (!mamba2) {
                 x *= gate[j] * gpu_sigmoid(gate[j]);

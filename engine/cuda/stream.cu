@@ -83,7 +83,7 @@ static base_status take_mixers(gpu_stream *s, base_error *err)
 {
     gpu_decode_params *p = &s->params;
     const gpu_mixer *m = &s->model->mixer;
-    size_t layers = s->host->model->fading_layers, f = sizeof(float);
+    size_t layers = s->model->mixer_layers, f = sizeof(float);
     float *before = NULL;
     const piece list[] = {
         {&p->normed, s->model->shape.channels, f, "activations"},
@@ -116,6 +116,7 @@ static base_status take_host(gpu_stream *s, base_error *err)
                               cudaHostAllocDefault));
     }
     s->stage_bytes = s->planes * 2 * GPU_MOVE_SLOTS * s->kv_width * sizeof(uint16_t);
+    s->stage_bytes = s->stage_bytes > 0 ? s->stage_bytes : 1; /* without attention, no rows */
     for (size_t i = 0; i < GPU_STAGES; i++) {
         void *landing = NULL;
         base_status status = gpu_arena_take(&s->arena, s->stage_bytes, "blocks", &landing, err);
@@ -141,7 +142,7 @@ static base_status take_all(gpu_stream *s, base_error *err)
     s->queue_open = true;
     GPU_TRY(cudaStreamCreateWithFlags(&s->copies, cudaStreamNonBlocking));
     s->copies_open = true;
-    if ((status = take_device(s, err)) || (s->hybrid && (status = take_mixers(s, err))) ||
+    if ((status = take_device(s, err)) || (s->mixing && (status = take_mixers(s, err))) ||
         (status = take_host(s, err))) {
         return status;
     }
@@ -177,7 +178,7 @@ static void set_params(gpu_stream *s)
     p->feed_forward = (uint32_t)shape->feed_forward;
     p->vocabulary = (uint32_t)shape->vocabulary;
     p->eps = shape->rms_eps;
-    p->scale = 1.0f / sqrtf((float)shape->head_size);
+    p->scale = model->query_scale / sqrtf((float)shape->head_size);
     for (p->slot_lanes = 1; p->slot_lanes * 8 < shape->head_size; p->slot_lanes *= 2) {
     }
     p->program = s->program->device;
@@ -207,6 +208,7 @@ base_status gpu_stream_open(gpu_model *model, const core_stream *host, gpu_strea
     s->model = model;
     s->host = host;
     s->hybrid = host->hybrid;
+    s->mixing = host->mixing;
     s->program = &model->programs[host->hybrid];
     s->slots_max = host->slots_max;
     s->planes = host->planes;
@@ -214,6 +216,9 @@ base_status gpu_stream_open(gpu_model *model, const core_stream *host, gpu_strea
     s->kv_width = host->kv_width;
     set_params(s);
     base_status status = take_all(s, err);
+    if (!status && model->by_products) {
+        status = gpu_batch_open(&s, 1, &s->alone, err);
+    }
     if (status) {
         gpu_stream_close(s);
         return status;
@@ -227,6 +232,7 @@ void gpu_stream_close(gpu_stream *s)
     if (!s) {
         return;
     }
+    gpu_batch_close(s->alone);
     if (s->copies_open) {
         (void)cudaStreamSynchronize(s->copies);
         (void)cudaStreamDestroy(s->copies);
@@ -319,7 +325,7 @@ static base_status step(gpu_stream *s, const steps *all, size_t t, const sight *
     p->barrier_base = s->passed;
     p->result = all->results ? &s->results[slot] : NULL;
     p->mass = all->mass ? s->mass + slot * group_floats : NULL;
-    base_status status = s->hybrid ? gpu_snapshot(s, p->number, s->queue, err) : BASE_OK;
+    base_status status = s->mixing ? gpu_snapshot(s, p->number, s->queue, err) : BASE_OK;
     if (status) {
         return status;
     }
@@ -333,14 +339,36 @@ static base_status step(gpu_stream *s, const steps *all, size_t t, const sight *
     return BASE_OK;
 }
 
+/* The same where the model is by_products. */
+static base_status step_by_products(gpu_stream *s, const steps *all, size_t t, size_t slot,
+                                    base_error *err)
+{
+    gpu_batch *b = s->alone;
+    const int32_t *token = all->tokens ? &all->tokens[t] : t == 0 ? &all->first : NULL;
+    bool logits = all->logits && t + all->rows >= all->count;
+    float *to =
+        logits ? all->logits + (t + all->rows - all->count) * s->model->shape.vocabulary : NULL;
+    base_status status = BASE_OK;
+    b->step = slot;
+    b->mass = all->mass ? s->mass + slot * s->model->shape.kv_heads * CORE_OWNERS_MAX : NULL;
+    if (s->mixing) {
+        status = gpu_snapshot(s, s->host->run_tokens + t, s->queue, err);
+    }
+    return status ? status : gpu_prefill_step(s, b, token, all->results != NULL, to, err);
+}
+
 /* Sums over KV heads, averaged over layers and heads. */
 static void hand_out_mass(const gpu_stream *s, const steps *all, size_t first, size_t count)
 {
     const core_shape *shape = &s->model->shape;
-    float share = 1.0f / (float)(s->model->attention_planes * shape->heads);
+    size_t planes = s->model->attention_planes;
+    float share = 1.0f / (float)(planes * shape->heads);
     for (size_t i = 0; i < count; i++) {
         float *to = all->mass + (first + i) * CORE_OWNERS_MAX;
         memset(to, 0, CORE_OWNERS_MAX * sizeof *to);
+        if (planes == 0) { /* nobody attends */
+            continue;
+        }
         for (size_t g = 0; g < shape->kv_heads; g++) {
             const float *from = s->host_mass + (i * shape->kv_heads + g) * CORE_OWNERS_MAX;
             for (size_t o = 1; o < CORE_OWNERS_MAX; o++) {
@@ -360,16 +388,24 @@ static base_status run_some(gpu_stream *s, const steps *all, size_t first, size_
 {
     size_t used = 0, mass = s->model->shape.kv_heads * CORE_OWNERS_MAX * sizeof(float);
     sight list[GPU_STEPS];
-    for (size_t i = 0; i < count; i++) {
-        list[i] = list_parts(s, first + i, &used);
+    if (s->alone) {
+        base_status status = gpu_batch_moments(s->alone, first, count, err);
+        if (status) {
+            return status;
+        }
+    } else {
+        for (size_t i = 0; i < count; i++) {
+            list[i] = list_parts(s, first + i, &used);
+        }
+        GPU_TRY(cudaMemcpyAsync(s->parts, s->host_parts, used * sizeof(gpu_part),
+                                cudaMemcpyHostToDevice, s->queue));
     }
-    GPU_TRY(cudaMemcpyAsync(s->parts, s->host_parts, used * sizeof(gpu_part),
-                            cudaMemcpyHostToDevice, s->queue));
     if (all->mass) {
         GPU_TRY(cudaMemsetAsync(s->mass, 0, count * mass, s->queue));
     }
     for (size_t i = 0; i < count; i++) {
-        base_status status = step(s, all, first + i, &list[i], i, err);
+        base_status status = s->alone ? step_by_products(s, all, first + i, i, err)
+                                      : step(s, all, first + i, &list[i], i, err);
         if (status) {
             return status;
         }
@@ -380,7 +416,8 @@ static base_status run_some(gpu_stream *s, const steps *all, size_t first, size_
     }
     GPU_TRY(cudaStreamSynchronize(s->queue));
     if (all->results) {
-        memcpy(all->results + first, s->results, count * sizeof *s->results);
+        memcpy(all->results + first, s->alone ? s->alone->results : s->results,
+               count * sizeof *s->results);
     }
     if (all->mass) {
         hand_out_mass(s, all, first, count);
@@ -390,12 +427,13 @@ static base_status run_some(gpu_stream *s, const steps *all, size_t first, size_
 
 static base_status run_steps(gpu_stream *s, const steps *all, base_error *err)
 {
+    size_t most = s->alone ? (size_t)GPU_BATCH_STEPS : (size_t)GPU_STEPS;
     base_status status = gpu_stream_usable(s, err);
     if (!status) {
         status = gpu_stream_follow(s, s->host->places + all->count, err);
     }
     for (size_t done = 0, some; done < all->count && !status; done += some) {
-        some = all->count - done < (size_t)GPU_STEPS ? all->count - done : (size_t)GPU_STEPS;
+        some = all->count - done < most ? all->count - done : most;
         status = run_some(s, all, done, some, err);
     }
     return gpu_stream_check(s, status, err);

@@ -75,6 +75,7 @@ static inline void lab_make_mixer(lab_mixer *to, const lab_mixer_shape *c, uint6
     d->p = (uint32_t)m->value_size;
     d->kernel = (uint32_t)m->kernel;
     d->norm_weights = (uint32_t)m->norm_weights;
+    d->norm_group = (uint32_t)m->norm_group;
     d->iterations = (uint32_t)m->iterations;
     d->row = (uint32_t)mixer_row(m);
     d->conv_width = (uint32_t)width;
