@@ -99,7 +99,7 @@ if [ -z "$EMULATE" ] && command -v compute-sanitizer >/dev/null; then
 fi
 names="1b-bf16 1b-q4_1" hybrid=1b-q4_1 bench=() again="1b-q4_1 1b-bf16"
 if [ -n "$EMULATE" ]; then
-    names=tiny hybrid=tiny bench=(--steps 4 --prefill 70 --together 2) again=tiny
+    names=tiny hybrid=tiny bench=(--steps 4 --prefill 70 --together 2 --window 100) again=tiny
 fi
 for name in $names; do
     step "make_$name" 40 "$BUILD/make_model" "$name" "$BUILD/$name.gguf" && models+=("$BUILD/$name.gguf")

@@ -1,6 +1,6 @@
 /* tests/bench/gpu_bench.c: how fast is the model on the device, against what the card can do?
  *
- *   gpu_bench [--json FILE] [--steps N] [--prefill N] [--together N] MODEL.gguf ...
+ *   gpu_bench [--json FILE] [--steps N] [--prefill N] [--together N] [--window N] MODEL.gguf ...
  *
  * Per model (of a hybrid: with its fading layers): greedy decode at an almost empty and at a long
  * window (tokens/s, bytes of weights and of keys and values that a step reads, fraction of the
@@ -238,9 +238,15 @@ static void bench_splice(bench *b, size_t slots)
     base_free(block);
 }
 
-static void bench_model(const char *path, size_t steps, size_t prefill, size_t together,
-                        const ceilings *top, FILE *json, bool first)
+/* Steps of a round; tokens of a prefill; sequences at most; slots of the long window. */
+typedef struct sizes {
+    size_t steps, prefill, together, window;
+} sizes;
+
+static void bench_model(const char *path, const sizes *n, const ceilings *top, FILE *json,
+                        bool first)
 {
+    size_t steps = n->steps, prefill = n->prefill;
     base_error err = {0};
     core_model *core = NULL;
     const char *slash = strrchr(path, '/');
@@ -252,7 +258,7 @@ static void bench_model(const char *path, size_t steps, size_t prefill, size_t t
     must(gpu_model_create(core, &b.model, &err), &err);
     b.shape = *core_model_shape(core);
     b.hybrid = core_model_fading_layers(core) > 0;
-    core_stream_options options = {.slots_max = 2048 + prefill + steps + 256,
+    core_stream_options options = {.slots_max = n->window + prefill + steps + 256,
                                    .batch_max = 2048,
                                    .hybrid = b.hybrid,
                                    .device = b.model};
@@ -260,12 +266,12 @@ static void bench_model(const char *path, size_t steps, size_t prefill, size_t t
     row(&b, "load: file to CPU form", loaded - start, "s", 0.0);
     row(&b, "load: CPU form to device", now_s() - loaded, "s", 0.0);
     bench_decode(&b, 64, steps);
-    bench_decode(&b, 2048, steps);
-    for (size_t n = 2; n <= together; n *= n < 4 ? 2 : 4) { /* 2, 4, 16, 64 */
-        bench_batch(&b, core, n, 64, 64);
+    bench_decode(&b, n->window, steps);
+    for (size_t i = 2; i <= n->together; i *= i < 4 ? 2 : 4) { /* 2, 4, 16, 64 */
+        bench_batch(&b, core, i, 64, steps < 64 ? steps : 64);
     }
     bench_prefill(&b, prefill);
-    bench_splice(&b, 512);
+    bench_splice(&b, n->window < 512 ? n->window : 512);
     core_stream_close(b.stream);
     gpu_model_close(b.model);
     core_model_close(core);
@@ -277,25 +283,27 @@ int main(int argc, char **argv)
     gpu_info info;
     ceilings top = {0};
     FILE *json = NULL;
-    size_t steps = 256, prefill = 2048, together = GPU_BATCH_MAX;
+    sizes n = {.steps = 256, .prefill = 2048, .together = GPU_BATCH_MAX, .window = 2048};
     int at = 1;
     for (; at + 1 < argc && argv[at][0] == '-'; at += 2) {
         if (strcmp(argv[at], "--json") == 0) {
             json = fopen(argv[at + 1], "w");
         } else if (strcmp(argv[at], "--steps") == 0) {
-            steps = (size_t)strtoul(argv[at + 1], NULL, 10);
+            n.steps = (size_t)strtoul(argv[at + 1], NULL, 10);
         } else if (strcmp(argv[at], "--prefill") == 0) {
-            prefill = (size_t)strtoul(argv[at + 1], NULL, 10);
+            n.prefill = (size_t)strtoul(argv[at + 1], NULL, 10);
         } else if (strcmp(argv[at], "--together") == 0) {
-            together = (size_t)strtoul(argv[at + 1], NULL, 10);
+            n.together = (size_t)strtoul(argv[at + 1], NULL, 10);
+        } else if (strcmp(argv[at], "--window") == 0) {
+            n.window = (size_t)strtoul(argv[at + 1], NULL, 10);
         } else {
             break;
         }
     }
-    if (at >= argc || argv[at][0] == '-' || steps == 0 || prefill == 0 ||
-        together > GPU_BATCH_MAX) {
+    if (at >= argc || argv[at][0] == '-' || n.steps == 0 || n.prefill == 0 || n.window < 64 ||
+        n.together > GPU_BATCH_MAX) {
         fprintf(stderr, "usage: gpu_bench [--json FILE] [--steps N] [--prefill N] [--together N] "
-                        "MODEL.gguf ...\n");
+                        "[--window N] MODEL.gguf ...\n");
         return 2;
     }
     if (gpu_probe(&info, &err)) {
@@ -312,7 +320,7 @@ int main(int argc, char **argv)
     }
     bool first = true;
     for (; at < argc; at++) {
-        bench_model(argv[at], steps, prefill, together, &top, json, first);
+        bench_model(argv[at], &n, &top, json, first);
         first = false;
     }
     if (json) {

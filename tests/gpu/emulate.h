@@ -4,10 +4,12 @@
  * Compile the .cu files as C++ with `-include tests/gpu/emulate.h`: they then run on fibers, one
  * fiber per CUDA thread, all blocks of a cooperative launch alive at once. A fiber gives way at
  * every barrier, shuffle and spin, so that a missing barrier between threads, a wrong barrier
- * phase, or an output that nobody writes shows up as a wrong result or a deadlock report. Memory
- * comes poisoned. Bulk copies are late on purpose: the target is poisoned when the copy is issued
- * and filled some time after its barrier is waited for; so are uploads by cudaMemcpyAsync, until
- * their queue is waited for or goes on. GPU_EMULATE_LOST_AFTER=N loses the device at launch N.
+ * phase, or an output that nobody writes shows up as a wrong result or a deadlock report. Blocks of
+ * other launches run one after the other, forwards and backwards in turn. Memory comes poisoned.
+ * Bulk copies are late on purpose: the target is poisoned when the copy is issued and filled some
+ * time after its barrier is waited for; so are uploads by cudaMemcpyAsync, until their queue is
+ * waited for or goes on. GPU_EMULATE_LOST_AFTER=N loses the device at launch N. GPU_WARP_COPIES:
+ * the copies of cards before compute capability 9.0.
  * What this cannot show: memory ordering between multiprocessors, alignment rules of vector loads,
  * speed.
  *
@@ -737,8 +739,10 @@ static inline cudaError_t gpu_launch(bool cooperative, void (*kernel)(P...), dim
     if (cooperative) {
         emulate::run(0, blocks, shared);
     }
+    static unsigned launches = 0; /* every second one backwards: no order is promised */
+    launches++;
     for (unsigned b = 0; !cooperative && b < blocks; b++) {
-        emulate::run(b, 1, shared);
+        emulate::run(launches % 2 ? b : blocks - 1 - b, 1, shared);
     }
     emulate::now = nullptr;
     return cudaSuccess;
