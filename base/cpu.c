@@ -64,10 +64,20 @@ base_isa base_isa_detect(void)
     }
     return BASE_ISA_AVX2;
 }
+bool base_cpu_has_crc32c(void)
+{
+    uint32_t a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && has(c, 1U << 20); /* SSE4.2 */
+}
 #else
 base_isa base_isa_detect(void)
 {
     return BASE_ISA_SCALAR;
+}
+
+bool base_cpu_has_crc32c(void)
+{
+    return false;
 }
 #endif
 

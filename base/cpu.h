@@ -15,6 +15,8 @@ typedef enum base_isa {
 /* Best set that processor and operating system support. Asks Linux for the use of AMX tiles, which
  * it grants a process on demand. */
 base_isa base_isa_detect(void);
+/* The instruction that base/hash_crc_sse42.c needs (x86-64, SSE4.2). */
+bool base_cpu_has_crc32c(void);
 const char *base_isa_name(base_isa isa);
 /* "scalar", "avx2", "avx512", "amx"; false for any other text. */
 bool base_isa_parse(const char *text, base_isa *isa);

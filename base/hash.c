@@ -1,12 +1,14 @@
 /* base/hash.c: CRC-32C by tables of eight bytes a step ("slicing", M. Kounavis and F. Berry, 2005;
- * reflected polynomial 0x82F63B78, RFC 3720 B.4) and SHA-256 as FIPS 180-4 defines it. Plain C: no
- * instruction set is assumed. */
+ * reflected polynomial 0x82F63B78, RFC 3720 B.4), or by the processor where it can (hash_crc.h);
+ * SHA-256 as FIPS 180-4 defines it. Plain C: no instruction set is assumed. */
 #include "base/hash.h"
 
 #include <pthread.h>
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/cpu.h"
+#include "base/hash_crc.h"
 
 #define CRC32C_POLYNOMIAL 0x82F63B78u
 #define CRC_SLICES 8
@@ -14,9 +16,16 @@
 /* crc_table[k][b] = CRC of byte b followed by k zero bytes; written once, before first use. */
 static uint32_t crc_table[CRC_SLICES][256];
 static pthread_once_t crc_once = PTHREAD_ONCE_INIT;
+static uint32_t (*crc_form)(uint32_t crc, const void *data, size_t size); /* set with the table */
 
-static void crc_table_fill(void)
+static void crc_set_up(void)
 {
+    crc_form = base_crc32c_tables;
+#if defined(__x86_64__)
+    if (base_cpu_has_crc32c()) {
+        crc_form = base_crc32c_sse42;
+    }
+#endif
     for (uint32_t b = 0; b < 256; b++) {
         uint32_t crc = b;
         for (int bit = 0; bit < 8; bit++) {
@@ -32,9 +41,9 @@ static void crc_table_fill(void)
     }
 }
 
-uint32_t base_crc32c(uint32_t crc, const void *data, size_t size)
+uint32_t base_crc32c_tables(uint32_t crc, const void *data, size_t size)
 {
-    pthread_once(&crc_once, crc_table_fill);
+    pthread_once(&crc_once, crc_set_up);
     const uint8_t *p = data;
     crc = ~crc;
     while (size >= 8) {
@@ -53,6 +62,12 @@ uint32_t base_crc32c(uint32_t crc, const void *data, size_t size)
         size--;
     }
     return ~crc;
+}
+
+uint32_t base_crc32c(uint32_t crc, const void *data, size_t size)
+{
+    pthread_once(&crc_once, crc_set_up);
+    return crc_form(crc, data, size);
 }
 
 /* --- SHA-256 ------------------------------------------------------------------------------- */

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "base/hash.h"
+#include "base/hash_crc.h"
 
 /* Goal: the published check values. Method: RFC 3720 B.4 and the Castagnoli check string. */
 static void test_crc32c_gives_the_published_values(void **state)
@@ -39,6 +40,22 @@ static void test_crc32c_continues_at_every_cut(void **state)
     for (size_t cut = 0; cut <= sizeof data; cut++) {
         uint32_t crc = base_crc32c(0, data, cut);
         assert_int_equal(base_crc32c(crc, data + cut, sizeof data - cut), whole);
+    }
+}
+
+/* Goal: every form gives the same. Method: sizes to 300 at all alignments, against the tables. */
+static void test_crc32c_is_the_same_in_every_form(void **state)
+{
+    (void)state;
+    uint8_t data[320];
+    for (size_t i = 0; i < sizeof data; i++) {
+        data[i] = (uint8_t)(i * i + 7 * i + 3);
+    }
+    for (size_t from = 0; from < 16; from++) {
+        for (size_t size = 0; size <= 300; size++) {
+            assert_int_equal(base_crc32c(0x12345678u, data + from, size),
+                             base_crc32c_tables(0x12345678u, data + from, size));
+        }
     }
 }
 
@@ -91,6 +108,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_crc32c_gives_the_published_values),
         cmocka_unit_test(test_crc32c_continues_at_every_cut),
+        cmocka_unit_test(test_crc32c_is_the_same_in_every_form),
         cmocka_unit_test(test_sha256_gives_the_published_values),
         cmocka_unit_test(test_sha256_continues_at_every_cut),
     };
