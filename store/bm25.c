@@ -25,19 +25,12 @@ static base_status grow(store_bm25 *b, uint64_t id)
         return BASE_NO_MEMORY;
     }
     b->observed_at_us = observed;
-    uint32_t *tokens = base_realloc(b->tokens, capacity * sizeof *tokens);
-    if (!tokens) {
+    store_bm25_slot *slots = base_realloc(b->slots, capacity * sizeof *slots);
+    if (!slots) {
         return BASE_NO_MEMORY;
     }
-    b->tokens = tokens;
-    float *scores = base_realloc(b->scores, capacity * sizeof *scores);
-    if (!scores) {
-        return BASE_NO_MEMORY;
-    }
-    b->scores = scores;
-    size_t added = capacity - (size_t)b->capacity;
-    memset(tokens + b->capacity, 0, added * sizeof *tokens);
-    memset(scores + b->capacity, 0, added * sizeof *scores);
+    b->slots = slots;
+    memset(slots + b->capacity, 0, (capacity - (size_t)b->capacity) * sizeof *slots);
     b->capacity = capacity;
     return BASE_OK;
 }
@@ -51,22 +44,22 @@ base_status store_bm25_set(store_bm25 *b, uint64_t id, int64_t observed_at_us, u
         }
     }
     b->observed_at_us[id] = observed_at_us;
-    b->tokens[id] = tokens ? tokens : 1; /* a text without words: it has no postings either */
+    b->slots[id].tokens = tokens ? tokens : 1; /* a text without words: it has no postings either */
     return BASE_OK;
 }
 
 void store_bm25_free(store_bm25 *b)
 {
     base_free(b->observed_at_us);
-    base_free(b->tokens);
-    base_free(b->scores);
+    base_free(b->slots);
     base_free(b->touched);
     memset(b, 0, sizeof *b);
 }
 
 void store_bm25_begin(store_bm25 *b, uint64_t total_tokens, uint64_t episodes)
 {
-    b->average = episodes && total_tokens ? (double)total_tokens / (double)episodes : 1.0;
+    double average = episodes && total_tokens ? (double)total_tokens / (double)episodes : 1.0;
+    b->per_token = K1 * B / average;
     b->touched_count = 0;
 }
 
@@ -76,25 +69,43 @@ void store_bm25_term(store_bm25 *b, uint64_t episodes, uint64_t documents)
     b->idf = fmax(log((total - n + 0.5) / (n + 0.5)), IDF_MIN);
 }
 
-base_status store_bm25_posting(store_bm25 *b, uint64_t id, uint64_t frequency)
+/* Room for more touched ids. */
+static base_status make_room(store_bm25 *b, size_t more)
 {
-    if (id >= b->capacity || b->tokens[id] == 0) {
-        return BASE_OK; /* younger than what is loaded */
+    size_t capacity = b->touched_capacity ? b->touched_capacity : 4096;
+    while (capacity < b->touched_count + more) {
+        capacity *= 2;
     }
-    if (b->scores[id] == 0.0f) {
-        if (b->touched_count == b->touched_capacity) {
-            size_t capacity = b->touched_capacity ? 2 * b->touched_capacity : 4096;
-            uint64_t *touched = base_realloc(b->touched, capacity * sizeof *touched);
-            if (!touched) {
-                return BASE_NO_MEMORY;
-            }
-            b->touched = touched;
-            b->touched_capacity = capacity;
+    if (capacity != b->touched_capacity) {
+        uint64_t *touched = base_realloc(b->touched, capacity * sizeof *touched);
+        if (!touched) {
+            return BASE_NO_MEMORY;
         }
-        b->touched[b->touched_count++] = id;
+        b->touched = touched;
+        b->touched_capacity = capacity;
     }
-    double f = (double)frequency, length = (double)b->tokens[id] / b->average;
-    b->scores[id] += (float)(b->idf * f * (K1 + 1.0) / (f + K1 * (1.0 - B + B * length)));
+    return BASE_OK;
+}
+
+base_status store_bm25_postings(store_bm25 *b, const store_bm25_posting *items, size_t count)
+{
+    base_status status = make_room(b, count);
+    if (status != BASE_OK) {
+        return status;
+    }
+    size_t touched = b->touched_count;
+    for (size_t i = 0; i < count; i++) {
+        uint64_t id = items[i].id;
+        if (id >= b->capacity || b->slots[id].tokens == 0) {
+            continue; /* younger than what is loaded */
+        }
+        store_bm25_slot *slot = &b->slots[id];
+        double f = (double)items[i].frequency, length = b->per_token * (double)slot->tokens;
+        b->touched[touched] = id; /* no branch: whether it is new cannot be foretold */
+        touched += slot->score == 0.0f;
+        slot->score += (float)(b->idf * f * (K1 + 1.0) / (f + K1 * (1.0 - B) + length));
+    }
+    b->touched_count = touched;
     return BASE_OK;
 }
 
@@ -139,15 +150,15 @@ size_t store_bm25_finish(store_bm25 *b, int64_t as_of_us, size_t k, store_text_h
     size_t count = 0;
     for (size_t i = 0; i < b->touched_count; i++) {
         uint64_t id = b->touched[i];
-        store_text_hit hit = {.id = id, .bm25 = b->scores[id]};
-        b->scores[id] = 0.0f;
-        if (k == 0 || b->observed_at_us[id] > as_of_us) {
+        store_text_hit hit = {.id = id, .bm25 = b->slots[id].score};
+        b->slots[id].score = 0.0f;
+        if (k == 0 || (count == k && !worse(&hits[0], &hit)) || b->observed_at_us[id] > as_of_us) {
             continue;
         }
         if (count < k) {
             hits[count] = hit;
             sift_up(hits, count++);
-        } else if (worse(&hits[0], &hit)) {
+        } else {
             hits[0] = hit;
             sift_down(hits, count, 0);
         }

@@ -14,23 +14,31 @@
 #include "base/mem.h"
 #include "store/store.h"
 
-/* What is known of each episode; the index of the arrays is the id. 16 bytes per id. */
+/* What is known of each episode; the index of the arrays is the id. 16 bytes per id. Postings jump
+ * through memory, so what one of them needs lies together. */
+typedef struct store_bm25_slot {
+    uint32_t tokens; /* 0 = no such episode */
+    float score;     /* 0 outside of a query */
+} store_bm25_slot;
+
 typedef struct store_bm25 {
     int64_t *observed_at_us;
-    uint32_t *tokens;  /* 0 = no such episode */
-    float *scores;     /* 0 outside of a query */
+    store_bm25_slot *slots;
     uint64_t *touched; /* ids with a score */
     size_t touched_count, touched_capacity;
-    uint64_t capacity; /* ids below it have room */
-    double idf, average;
+    uint64_t capacity;     /* ids below it have room */
+    double idf, per_token; /* of the term; k1 * b / average length */
 } store_bm25;
 
 base_status store_bm25_set(store_bm25 *b, uint64_t id, int64_t observed_at_us, uint32_t tokens);
 void store_bm25_free(store_bm25 *b);
-/* One query: begin, for each term term + its postings (one call per episode), then finish. */
+/* One query: begin, for each term term + its postings (each episode once), then finish. */
 void store_bm25_begin(store_bm25 *b, uint64_t total_tokens, uint64_t episodes);
 void store_bm25_term(store_bm25 *b, uint64_t episodes, uint64_t documents);
-base_status store_bm25_posting(store_bm25 *b, uint64_t id, uint64_t frequency);
+typedef struct store_bm25_posting {
+    uint64_t id, frequency;
+} store_bm25_posting;
+base_status store_bm25_postings(store_bm25 *b, const store_bm25_posting *items, size_t count);
 /* The k best with observed_at <= as_of, best first, ties by id. Also ends a query that failed (k =
  * 0). */
 size_t store_bm25_finish(store_bm25 *b, int64_t as_of_us, size_t k, store_text_hit *hits);

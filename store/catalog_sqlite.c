@@ -611,7 +611,7 @@ static base_status split_query(store_catalog *c, const char *query, size_t size,
 /* Number of episodes that hold a term, from the cache if it is there. */
 static base_status count_term(store_catalog *c, store_term *term, base_error *err)
 {
-    if (store_frequencies_find(c->frequencies, term)) {
+    if (store_postings_count(&c->postings, term) || store_frequencies_find(c->frequencies, term)) {
         return BASE_OK;
     }
     sqlite3_bind_text64(c->frequency, 1, term->text, term->size, SQLITE_STATIC, SQLITE_UTF8);
@@ -665,7 +665,7 @@ static base_status load_rows(store_catalog *c, const store_catalog_state *state,
 static base_status take_posting(store_catalog *c, uint64_t id, uint64_t frequency)
 {
     store_postings_add(&c->postings, id, frequency);
-    return store_bm25_posting(&c->bm25, id, frequency);
+    return store_bm25_postings(&c->bm25, &(store_bm25_posting){id, frequency}, 1);
 }
 
 /* The places of a term come ordered by episode. */
@@ -730,8 +730,8 @@ static base_status search_terms(store_catalog *c, store_terms *terms, base_error
     if (status != BASE_OK) {
         return status;
     }
-    store_frequencies_refresh(c->frequencies, state.commit, state.episodes);
-    store_postings_refresh(&c->postings, state.commit, state.episodes);
+    store_frequencies_refresh(c->frequencies, state.last_episode, state.episodes);
+    store_postings_refresh(&c->postings, state.last_episode, state.episodes);
     for (size_t i = 0; i < terms->count && status == BASE_OK; i++) {
         status = count_term(c, &terms->items[i], err);
     }

@@ -110,18 +110,24 @@ size_t store_terms_choose(store_terms *terms, uint64_t total, uint64_t postings_
 /* --- frequencies ---------------------------------------------------------------------------------
  * */
 
-void store_frequencies_refresh(store_frequencies *f, uint64_t commit, uint64_t total)
+void store_frequencies_refresh(store_frequencies *f, uint64_t last_episode, uint64_t total)
 {
-    if (f->commit != commit || f->total != total || f->count >= STORE_FREQUENCY_SLOTS / 2) {
+    if (f->last_episode != last_episode || f->total != total ||
+        f->count >= STORE_FREQUENCY_SLOTS / 2) {
         memset(f, 0, sizeof *f);
-        f->commit = commit;
+        f->last_episode = last_episode;
         f->total = total;
     }
 }
 
+uint64_t store_terms_hash(const char *term, size_t size)
+{
+    return hash_bytes(HASH_START, term, size);
+}
+
 static uint64_t term_hash(const store_term *term)
 {
-    return hash_bytes(HASH_START, term->text, term->size) | 1;
+    return store_terms_hash(term->text, term->size) | 1;
 }
 
 /* The slot of hash, or the free one where it would go: half of the slots are always free. */

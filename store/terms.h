@@ -33,17 +33,19 @@ void store_terms_free(store_terms *terms);
 size_t store_terms_choose(store_terms *terms, uint64_t total, uint64_t postings_max);
 
 /* Cache of document frequencies: open addressing, keyed by a 64-bit hash of the term. */
-#define STORE_FREQUENCY_SLOTS 4096 /* power of two; half of them are used at most */
+#define STORE_FREQUENCY_SLOTS 65536 /* power of two; half of them are used at most: 1 MB */
 typedef struct store_frequencies {
     uint64_t hash[STORE_FREQUENCY_SLOTS]; /* 0 = free */
     uint64_t documents[STORE_FREQUENCY_SLOTS];
     size_t count;
-    uint64_t commit, total; /* state of the catalogue that they belong to */
+    uint64_t last_episode, total; /* state of the catalogue that they belong to */
 } store_frequencies;
-/* Empty the cache when the catalogue changed since, or when it is full. */
-void store_frequencies_refresh(store_frequencies *f, uint64_t commit, uint64_t total);
+/* Empty the cache when the texts changed since, or when it is full. */
+void store_frequencies_refresh(store_frequencies *f, uint64_t last_episode, uint64_t total);
 bool store_frequencies_find(const store_frequencies *f, store_term *term);
 void store_frequencies_keep(store_frequencies *f, const store_term *term);
+
+uint64_t store_terms_hash(const char *term, size_t size);
 
 /* One term at one place; the sum over all places of an episode does not depend on their order. */
 uint64_t store_terms_fingerprint(const char *term, size_t size, unsigned column, uint64_t offset);
