@@ -48,12 +48,21 @@ float retrieval_dot(const float *a, const float *b, size_t dim);
 
 typedef struct retrieval_faiss retrieval_faiss;
 
-/* The index_factory description that suits count vectors (measured; see index_faiss.c). */
+/* The index_factory description that suits count vectors [dim] (measured; see index_faiss.c). */
 #define RETRIEVAL_KIND_MAX 40
-void retrieval_faiss_kind(size_t count, char kind[RETRIEVAL_KIND_MAX]);
+void retrieval_faiss_kind(size_t count, size_t dim, char kind[RETRIEVAL_KIND_MAX]);
 
-/* Train where the kind needs it, and add all. vectors [count, dim] are copied. Errors: BASE_INVALID
- * (unknown kind), BASE_NO_MEMORY, BASE_IO for what FAISS reports. */
+/* How many vectors the kind is trained on at best; 0: it needs none. */
+size_t retrieval_faiss_sample(const char *kind);
+/* An empty index, trained on sample [count, dim], which is copied. Errors: BASE_INVALID (unknown
+ * kind), BASE_NO_MEMORY, BASE_IO for what FAISS reports. */
+base_status retrieval_faiss_create(const char *kind, size_t dim, const float *sample, size_t count,
+                                   retrieval_faiss **out, base_error *err);
+/* Add vectors [count, dim] (copied) under ids, which ascend and are above all that are held. Errors
+ * as above; the index is then of no use. */
+base_status retrieval_faiss_add(retrieval_faiss *index, const uint64_t *ids, const float *vectors,
+                                size_t count, base_error *err);
+/* Both, trained on all. */
 base_status retrieval_faiss_build(const char *kind, size_t dim, const uint64_t *ids,
                                   const float *vectors, size_t count, retrieval_faiss **out,
                                   base_error *err);
@@ -70,8 +79,7 @@ size_t retrieval_faiss_count(const retrieval_faiss *index);
 base_status retrieval_faiss_search(const retrieval_faiss *index, const float *query, size_t wanted,
                                    retrieval_near *out, size_t *count, base_error *err);
 
-/* Does the index hold this id with this vector? Exact for a flat kind; for a compressed one: the
- * vector finds the id. */
+/* Does the index hold this id with this vector? Exact for a flat kind, else nearly so. */
 base_status retrieval_faiss_check(const retrieval_faiss *index, uint64_t id, const float *vector,
                                   bool *agrees, base_error *err);
 

@@ -9,6 +9,7 @@
  * threads).
  */
 #include <errno.h>
+#include <faiss/c_api/AutoTune_c.h>
 #include <faiss/c_api/IndexFlat_c.h>
 #include <faiss/c_api/IndexIVF_c.h>
 #include <faiss/c_api/Index_c.h>
@@ -26,32 +27,48 @@
 #include "base/mem.h"
 #include "retrieval/index.h"
 
-/* Kinds, measured on this project's four corpora (45,866 MiniLM vectors, beyond that with jitter),
- * Debian's generic FAISS 1.7.3, two cores, November 2026; ms a query for 96 results, recall of the
- * exact search:
+/* Kinds. Small segments are exact and searched by our own pass (borrow_flat): 10,000 x 384 take it
+ * 0.5 ms. The others are inverted files whose lists hold four bits for every four dimensions
+ * (product codes, scanned 32 at a time: F. Andre et al., Cache locality is not enough, 2015); the
+ * best four times as many as are wanted are compared again by eight bits a dimension. Similarities
+ * are computed anew from the record's own vector for what is ranked (search.c).
  *
- *     vectors   exact, ours   IDMap2,Flat   IVF,SQ8: lists/probes  build     ms   @10    @96
- *      10,000        0.5          3.0           64 /  8            0.1 s    0.8   .972   .892
- *      10,000        0.5          3.0          128 / 16            0.2 s    0.6   .997   .974
- *      45,000        4.0           -           128 / 16            0.3 s    2.6   .970   .977
- *     200,000       20             -           512 / 32            4.8 s    7.3   .993   .989
- *     200,000       20             -          1024 / 32             12 s    3.3   .992   .992
+ * Measured with MiniLM vectors of the project's corpora (160,931 of them, a million with jitter),
+ * queries: parts of texts, 96 results, one thread, AVX2, November 2026; recall@10 among the 96:
  *
- * So small segments are exact (and searched by our own pass, borrow_flat) and the others are
- * inverted files of about sqrt(vectors) lists, from DENSE_MIN vectors on of twice as many, of which
- * no more than 32 are looked at. The times are of Debian's library as it is: ./dev setup replaces
- * what scans codes by the same compiled for AVX2.
- * Similarities are computed anew from the record's own vector for what is ranked (search.c), so
- * that the eight-bit codes only decide who is looked at. */
+ *       vectors   kind                      lists looked at   ms p50   recall@10
+ *       160,931   IVF1024,SQ8                 32 (before)      0.33      .867
+ *       160,931   IVF1024,SQ8                128               1.16      .942
+ *       160,931   IVF2048,SQ8                192               1.00      .957
+ *       160,931   IVF1024,PQ96x4fs,+SQ8      256               0.38      .969
+ *       160,931   IVF1024,PQ128x4fs,+SQ8     256               0.46      .975
+ *     1,000,000   4 x IVF1024,SQ8            128 (before)      2.1       .875
+ *     1,000,000   IVF2048,PQ96x4fs,+SQ8      172               0.81      .945
+ *     1,000,000   IVF2048,PQ96x4fs,+SQ8      256               1.07      .960
+ *     1,000,000   IVF4096,PQ96x4fs,+SQ8      256               1.11      .949
+ *     1,000,000   PCA256,IVF2048,PQ64x4fs    256               1.11      .889
+ *
+ * (On a machine shared with seven other programs; the fastest queries took two thirds of that.
+ * PQ128: three dimensions a code, which FAISS encodes three times as slowly.) So as many lists are
+ * looked at as hold SCANNED vectors, up to PROBES_MAX. The times are of ./dev setup's library, in
+ * which what scans codes is compiled for AVX2. Where the dimension has no such cut, lists hold
+ * eight bits a dimension, and fewer are looked at. */
 #define FLAT_MAX 5000 /* FAISS wants 39 training vectors a list */
-#define LISTS_MIN 128
-#define LISTS_MAX 4096
-#define DENSE_MIN 131072
-#define PROBES_MAX 32
+#define LISTS_MIN 64
+#define LISTS_MAX 4096 /* training twice as many takes four times as long */
+#define LIST_MAX 500   /* vectors a list, while more lists may be had */
+#define PROBES_MAX 256
+#define TRAIN_LIST 40      /* training vectors a list */
+#define SCANNED 106000     /* vectors in the lists that a search looks at */
+#define SCANNED_SLOW 16000 /* the same of eight bits a dimension: 0.9 ms */
+#define REFINE_TEXT "4"
+#define ASKED_MIN 96 /* results; four times as many are compared again */
 
 struct retrieval_faiss {
     FaissIndex *index;
     size_t dim;
+    size_t scanned; /* vectors that a search is to look at; 0: all */
+    size_t lists;   /* 0: no inverted file */
 };
 
 /* FAISS's last error as ours. Its text may end in a newline; the first line is what a person needs.
@@ -68,92 +85,131 @@ static base_status translate(base_error *err, int code, const char *what)
     return status;
 }
 
-void retrieval_faiss_kind(size_t count, char kind[RETRIEVAL_KIND_MAX])
+void retrieval_faiss_kind(size_t count, size_t dim, char kind[RETRIEVAL_KIND_MAX])
 {
     if (count <= FLAT_MAX) {
         snprintf(kind, RETRIEVAL_KIND_MAX, "IDMap2,Flat");
         return;
     }
     size_t lists = LISTS_MIN;
-    while (2 * lists * lists < count && lists < LISTS_MAX) {
+    while (count > LIST_MAX * lists && lists < LISTS_MAX) {
         lists *= 2;
     }
-    lists = count >= DENSE_MIN && lists < LISTS_MAX ? 2 * lists : lists;
-    snprintf(kind, RETRIEVAL_KIND_MAX, "IVF%zu,SQ8", lists);
+    size_t parts = dim % 4 == 0 ? dim / 4 : dim % 3 == 0 ? dim / 3 : 0;
+    if (parts > 0) {
+        snprintf(kind, RETRIEVAL_KIND_MAX, "IVF%hu,PQ%hux4fs,Refine(SQ8)", (unsigned short)lists,
+                 (unsigned short)parts);
+    } else {
+        snprintf(kind, RETRIEVAL_KIND_MAX, "IVF%zu,SQ8", lists);
+    }
 }
 
-static base_status wrap(FaissIndex *index, size_t dim, retrieval_faiss **out, base_error *err)
+static size_t lists_of(const char *kind)
 {
+    size_t lists;
+    return sscanf(kind, "IVF%zu,", &lists) == 1 ? lists : 0;
+}
+
+size_t retrieval_faiss_sample(const char *kind)
+{
+    return TRAIN_LIST * lists_of(kind);
+}
+
+/* FAISS numbers what an index of two stages holds from 0 on: a map keeps our ids. Takes index. */
+static base_status map_ids(FaissIndex *index, FaissIndex **out, base_error *err)
+{
+    FaissIndexIDMap *map = NULL;
+    int code = faiss_IndexIDMap_new(&map, index);
+    if (code != 0) {
+        base_status status = translate(err, code, "map of ids");
+        faiss_Index_free(index);
+        return status;
+    }
+    faiss_IndexIDMap_set_own_fields(map, 1);
+    *out = map;
+    return BASE_OK;
+}
+
+base_status retrieval_faiss_create(const char *kind, size_t dim, const float *sample, size_t count,
+                                   retrieval_faiss **out, base_error *err)
+{
+    FaissIndex *index = NULL;
+    base_status status = BASE_OK;
+    int code = faiss_index_factory(&index, (int)dim, kind, METRIC_INNER_PRODUCT);
+    if (code != 0) {
+        status = translate(err, code, kind);
+        return status == BASE_NO_MEMORY
+                   ? status
+                   : base_fail(err, BASE_INVALID, "FAISS: no index \"%s\"", kind);
+    }
+    bool staged = strstr(kind, "Refine") != NULL;
+    if (staged && (status = map_ids(index, &index, err))) {
+        return status;
+    }
+    if (!faiss_Index_is_trained(index) &&
+        (code = faiss_Index_train(index, (idx_t)count, sample)) != 0) {
+        status = translate(err, code, "train");
+        faiss_Index_free(index);
+        return status;
+    }
     retrieval_faiss *r = base_calloc(1, sizeof *r);
     if (!r) {
         faiss_Index_free(index);
         return base_fail(err, BASE_NO_MEMORY, "no memory for an index handle");
     }
-    r->index = index;
-    r->dim = dim;
+    *r = (retrieval_faiss){.index = index,
+                           .dim = dim,
+                           .lists = lists_of(kind),
+                           .scanned = staged ? SCANNED : SCANNED_SLOW};
     *out = r;
     return BASE_OK;
 }
 
-/* Vectors to train on: at most 64 a list, evenly spaced. FAISS asks for 39 a list and samples down
- * to 256 by itself. */
-static base_status train(FaissIndex *index, size_t dim, const float *vectors, size_t count,
-                         base_error *err)
+/* As many lists are looked at as hold about `scanned` vectors; saved with the index. */
+static base_status set_probes(const retrieval_faiss *r, base_error *err)
 {
-    FaissIndexIVF *ivf = faiss_IndexIVF_cast(index);
-    size_t wanted = ivf ? 64 * faiss_IndexIVF_nlist(ivf) : count;
-    size_t step = count / wanted;
-    if (step <= 1) {
-        int code = faiss_Index_train(index, (idx_t)count, vectors);
-        return code == 0 ? BASE_OK : translate(err, code, "train");
+    size_t held = retrieval_faiss_count(r);
+    size_t probes = held > r->scanned ? (r->lists * r->scanned + held - 1) / held : r->lists;
+    probes = probes < PROBES_MAX ? probes : PROBES_MAX;
+    char settings[64];
+    FaissParameterSpace *space = NULL;
+    if (r->lists == 0) {
+        return BASE_OK;
     }
-    float *sample = base_alloc(wanted * dim * sizeof *sample);
-    if (!sample) {
-        return base_fail(err, BASE_NO_MEMORY, "no memory for %zu training vectors", wanted);
+    snprintf(settings, sizeof settings, "nprobe=%zu%s", probes,
+             r->scanned == SCANNED ? ",k_factor_rf=" REFINE_TEXT : "");
+    int code = faiss_ParameterSpace_new(&space);
+    if (code == 0) {
+        code = faiss_ParameterSpace_set_index_parameters(space, r->index, settings);
     }
-    for (size_t i = 0; i < wanted; i++) {
-        memcpy(sample + i * dim, vectors + i * step * dim, dim * sizeof *sample);
-    }
-    int code = faiss_Index_train(index, (idx_t)wanted, sample);
-    base_free(sample);
-    return code == 0 ? BASE_OK : translate(err, code, "train");
+    base_status status = code == 0 ? BASE_OK : translate(err, code, settings);
+    faiss_ParameterSpace_free(space);
+    return status;
+}
+
+base_status retrieval_faiss_add(retrieval_faiss *r, const uint64_t *ids, const float *vectors,
+                                size_t count, base_error *err)
+{
+    _Static_assert(sizeof(idx_t) == sizeof(uint64_t), "ids go to FAISS as they are");
+    int code =
+        faiss_Index_add_with_ids(r->index, (idx_t)count, vectors, (const idx_t *)(const void *)ids);
+    return code == 0 ? set_probes(r, err) : translate(err, code, "add");
 }
 
 base_status retrieval_faiss_build(const char *kind, size_t dim, const uint64_t *ids,
                                   const float *vectors, size_t count, retrieval_faiss **out,
                                   base_error *err)
 {
-    FaissIndex *index = NULL;
-    int code = faiss_index_factory(&index, (int)dim, kind, METRIC_INNER_PRODUCT);
-    if (code != 0) {
-        base_status status = translate(err, code, kind);
-        return status == BASE_NO_MEMORY
-                   ? status
-                   : base_fail(err, BASE_INVALID, "FAISS: no index \"%s\"", kind);
-    }
-    base_status status = BASE_OK;
-    if (!faiss_Index_is_trained(index)) {
-        status = train(index, dim, vectors, count, err);
-    }
-    if (status == BASE_OK) {
-        _Static_assert(sizeof(idx_t) == sizeof(uint64_t), "ids go to FAISS as they are");
-        code = faiss_Index_add_with_ids(index, (idx_t)count, vectors,
-                                        (const idx_t *)(const void *)ids);
-        status = code == 0 ? BASE_OK : translate(err, code, "add");
-    }
-    FaissIndexIVF *ivf = faiss_IndexIVF_cast(index);
-    if (status == BASE_OK && ivf) {
-        size_t probes = 1;
-        while (probes * probes < 2 * faiss_IndexIVF_nlist(ivf) && probes < PROBES_MAX) {
-            probes *= 2; /* 16 of 128, 32 of 512 and 1024 */
-        }
-        faiss_IndexIVF_set_nprobe(ivf, probes); /* saved with the index */
-    }
-    if (status != BASE_OK) {
-        faiss_Index_free(index);
+    retrieval_faiss *r = NULL;
+    base_status status = retrieval_faiss_create(kind, dim, vectors, count, &r, err);
+    if (status == BASE_OK && (status = retrieval_faiss_add(r, ids, vectors, count, err))) {
+        retrieval_faiss_free(r);
         return status;
     }
-    return wrap(index, dim, out, err);
+    if (status == BASE_OK) {
+        *out = r;
+    }
+    return status;
 }
 
 base_status retrieval_faiss_write(const retrieval_faiss *r, const char *path, base_error *err)
@@ -207,7 +263,15 @@ base_status retrieval_faiss_read(const void *data, size_t size, size_t dim, retr
         faiss_Index_free(index);
         return base_fail(err, BASE_CORRUPT, "index of %d dimensions, wanted %zu", found, dim);
     }
-    return wrap(index, dim, out, err);
+    retrieval_faiss *r = base_calloc(1, sizeof *r);
+    if (!r) {
+        faiss_Index_free(index);
+        return base_fail(err, BASE_NO_MEMORY, "no memory for an index handle");
+    }
+    r->index = index;
+    r->dim = dim;
+    *out = r;
+    return BASE_OK;
 }
 
 void retrieval_faiss_free(retrieval_faiss *r)
@@ -269,19 +333,21 @@ base_status retrieval_faiss_search(const retrieval_faiss *r, const float *query,
         *count = retrieval_flat_search(&flat, query, wanted, out);
         return BASE_OK;
     }
-    idx_t *labels = base_alloc(wanted * sizeof *labels);
-    float *scores = base_alloc(wanted * sizeof *scores);
+    /* Of few results four times as many would be too few to be compared again. */
+    size_t asked = wanted > ASKED_MIN ? wanted : held < ASKED_MIN ? held : ASKED_MIN;
+    idx_t *labels = base_alloc(asked * sizeof *labels);
+    float *scores = base_alloc(asked * sizeof *scores);
     base_status status = BASE_OK;
     if (!labels || !scores) {
         status = base_fail(err, BASE_NO_MEMORY, "no memory for %zu results", wanted);
         goto done;
     }
-    int code = search_alone(r->index, query, wanted, scores, labels);
+    int code = search_alone(r->index, query, asked, scores, labels);
     if (code != 0) {
         status = translate(err, code, "search");
         goto done;
     }
-    for (size_t i = 0; i < wanted; i++) {
+    for (size_t i = 0; i < asked && *count < wanted; i++) {
         if (labels[i] >= 0 && isfinite(scores[i])) {
             out[(*count)++] = (retrieval_near){(uint64_t)labels[i], scores[i]};
         }
@@ -292,13 +358,39 @@ done:
     return status;
 }
 
-/* Sets of ids in an IVF index are in its lists; a flat one answers by id (IDMap2). */
+/* Where an id stands in the map of a kind of two stages; false: in none. ids ascend. */
+static bool find_place(const retrieval_faiss *r, uint64_t id, FaissIndex **held, idx_t *place)
+{
+    FaissIndexIDMap *map =
+        faiss_IndexIDMap2_cast(r->index) ? NULL : faiss_IndexIDMap_cast(r->index);
+    idx_t *ids = NULL;
+    size_t count = 0, low = 0;
+    if (!map) {
+        return false;
+    }
+    faiss_IndexIDMap_id_map(map, &ids, &count);
+    for (size_t high = count; low < high;) {
+        size_t middle = low + (high - low) / 2;
+        if ((uint64_t)ids[middle] < id) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    *held = faiss_IndexIDMap_sub_index(map);
+    *place = low < count && (uint64_t)ids[low] == id ? (idx_t)low : -1;
+    return true;
+}
+
+/* A flat kind answers by id (IDMap2), one of two stages by place; in an inverted file alone an
+ * episode's own vector must find it. What is compressed is compared by cosine. */
 base_status retrieval_faiss_check(const retrieval_faiss *r, uint64_t id, const float *vector,
                                   bool *agrees, base_error *err)
 {
+    FaissIndex *held = r->index;
+    idx_t place = (idx_t)id;
     *agrees = false;
     if (faiss_IndexIVF_cast(r->index)) {
-        /* Compressed: an episode's own vector must find it, nearly at 1. */
         retrieval_near found[4];
         size_t count;
         base_status status = retrieval_faiss_search(r, vector, 4, found, &count, err);
@@ -307,13 +399,15 @@ base_status retrieval_faiss_check(const retrieval_faiss *r, uint64_t id, const f
         }
         return status;
     }
+    bool staged = find_place(r, id, &held, &place);
     float *stored = base_alloc(r->dim * sizeof *stored);
     if (!stored) {
         return base_fail(err, BASE_NO_MEMORY, "no memory for a vector");
     }
     /* An id that is not there is an exception in FAISS: not an error here, but the answer no. */
-    if (faiss_Index_reconstruct(r->index, (idx_t)id, stored) == 0) {
-        *agrees = memcmp(stored, vector, r->dim * sizeof *stored) == 0;
+    if (place >= 0 && faiss_Index_reconstruct(held, place, stored) == 0) {
+        *agrees = staged ? retrieval_dot(stored, vector, r->dim) > 0.98f
+                         : memcmp(stored, vector, r->dim * sizeof *stored) == 0;
     }
     base_free(stored);
     return BASE_OK;

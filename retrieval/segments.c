@@ -28,12 +28,13 @@
 #include "base/mem.h"
 #include "retrieval/internal.h"
 
-#define TAIL_MIN                                                                                   \
+#define TAIL_MIN \
     2048 /* vectors that are worth a segment of their own; reading them from LMDB takes some 10 ms \
           */
-#define SEGMENT_MAX 262144 /* vectors built at once: 400 MB at dim 384 */
-#define DEAD_SHARE 4       /* rewrite unasked when one in so many is forgotten */
-#define LOAD_TRIES 5       /* a writer may replace the manifest while we read */
+#define SEGMENT_MAX 1048576 /* vectors of a segment: 470 MB at dim 384 */
+#define BATCH 16384         /* vectors added at once: 25 MB at dim 384 */
+#define DEAD_SHARE 4        /* rewrite unasked when one in so many is forgotten */
+#define LOAD_TRIES 5        /* a writer may replace the manifest while we read */
 
 bool retrieval_is_dead(const retrieval *r, uint64_t id)
 {
@@ -162,8 +163,8 @@ static base_status load_once(retrieval *r, base_error *err)
         status = base_fail(err, BASE_NO_MEMORY, "no memory for %zu segments", m.count);
     } else if (m.encoder != 0 && r->encoder != 0 && m.encoder != r->encoder) {
         r->outdated = true;
-        status = base_fail(err, BASE_VERSION, "%s: made of the vectors of another encoder",
-                           r->folder);
+        status =
+            base_fail(err, BASE_VERSION, "%s: made of the vectors of another encoder", r->folder);
     } else if (m.dim != r->dim) {
         status = base_fail(err, BASE_CORRUPT, "%s: index of %" PRIu64 " dimensions, wanted %zu",
                            r->folder, m.dim, r->dim);
@@ -206,13 +207,32 @@ base_status retrieval_segments_load(retrieval *r, base_error *err)
 
 /* --- building -------------------------------------------------------------------------------- */
 
+/* Vectors of a range of ids on their way into an index: first some to train on, then all, a batch
+ * at a time, so that a large segment is built within little memory. */
 typedef struct collect {
-    retrieval_flat flat;
+    retrieval_flat flat; /* the sample; the batch */
     uint64_t last;
-    size_t dim;
+    size_t every; /* one in so many is a sample */
+    size_t seen;
+    retrieval_faiss *index; /* NULL while the sample is taken */
+    uint64_t first_id, last_id;
     base_status status;
     base_error *err;
 } collect;
+
+static base_status add_batch(collect *c)
+{
+    retrieval_flat *batch = &c->flat;
+    if (batch->count == 0) {
+        return BASE_OK;
+    }
+    c->first_id = c->first_id ? c->first_id : batch->ids[0];
+    c->last_id = batch->ids[batch->count - 1];
+    base_status status =
+        retrieval_faiss_add(c->index, batch->ids, batch->vectors, batch->count, c->err);
+    retrieval_flat_clear(batch);
+    return status;
+}
 
 static bool collect_one(void *argument, const store_view *view)
 {
@@ -220,8 +240,12 @@ static bool collect_one(void *argument, const store_view *view)
     if (view->id > c->last) {
         return false;
     }
-    if (view->vector && view->vector_dim == c->dim) {
-        c->status = retrieval_flat_add(&c->flat, view->id, view->vector, c->err);
+    if (!view->vector || view->vector_dim != c->flat.dim || (!c->index && c->seen++ % c->every)) {
+        return true;
+    }
+    c->status = retrieval_flat_add(&c->flat, view->id, view->vector, c->err);
+    if (c->status == BASE_OK && c->index && c->flat.count == BATCH) {
+        c->status = add_batch(c);
     }
     return c->status == BASE_OK;
 }
@@ -233,46 +257,76 @@ typedef struct range {
     size_t old_segment; /* SIZE_MAX when it is built anew */
 } range;
 
-/* Build the segment of a range from the store's records. *index stays NULL when the range holds no
- * vector. */
+/* The index of a range from the store's records, in memory. *index stays NULL when the range holds
+ * no vector. */
+static base_status index_range(const retrieval *r, const range *g, const char *kind, collect *c,
+                               retrieval_faiss **index, base_error *err)
+{
+    size_t sample = retrieval_faiss_sample(kind);
+    uint64_t damaged;
+    base_status status = BASE_OK;
+    *c = (collect){.flat = {.dim = r->dim}, .last = g->last, .err = err};
+    c->every = sample > 0 && g->count > sample ? g->count / sample : 1;
+    if (sample > 0) {
+        status = store_scan(r->s, g->first - 1, collect_one, c, &damaged, err);
+        status = status == BASE_OK ? c->status : status;
+    }
+    if (status == BASE_OK && (sample == 0 || c->flat.count > 0)) {
+        status =
+            retrieval_faiss_create(kind, r->dim, c->flat.vectors, c->flat.count, &c->index, err);
+    }
+    retrieval_flat_clear(&c->flat);
+    if (status == BASE_OK && c->index) {
+        status = store_scan(r->s, g->first - 1, collect_one, c, &damaged, err);
+        status = status == BASE_OK ? c->status : status;
+    }
+    if (status == BASE_OK && c->index) {
+        status = add_batch(c);
+    }
+    if (status == BASE_OK && c->index && retrieval_faiss_count(c->index) > 0) {
+        *index = c->index;
+        c->index = NULL;
+    }
+    retrieval_faiss_free(c->index);
+    retrieval_flat_free(&c->flat);
+    return status;
+}
+
+/* Build the segment of a range and write its file. *index stays NULL when it holds no vector. */
 static base_status build_range(const retrieval *r, const range *g, const char *file,
                                retrieval_faiss **index, retrieval_entry *entry, base_error *err)
 {
-    collect c = {.flat = {.dim = r->dim}, .last = g->last, .dim = r->dim, .err = err};
-    uint64_t damaged;
+    collect c;
     char path[RETRIEVAL_PATH_MAX];
     *index = NULL;
-    base_status status = store_scan(r->s, g->first - 1, collect_one, &c, &damaged, err);
-    status = status == BASE_OK ? c.status : status;
-    if (status == BASE_OK && c.flat.count > 0) {
-        size_t n = c.flat.count;
-        memset(entry, 0, sizeof *entry);
-        snprintf(entry->file, sizeof entry->file, "%s", file);
-        retrieval_faiss_kind(n, entry->kind);
-        entry->first_id = c.flat.ids[0];
-        entry->last_id = c.flat.ids[n - 1];
-        entry->count = n;
-        status = anchor_of(r, entry->last_id, &entry->anchor, err);
-        if (status == BASE_OK) {
-            status = retrieval_faiss_build(entry->kind, r->dim, c.flat.ids, c.flat.vectors, n,
-                                           index, err);
-        }
-        if (status == BASE_OK && base_path_join(path, sizeof path, r->folder, file) != BASE_OK) {
-            status = base_fail(err, BASE_LIMIT, "path too long: %s/%s", r->folder, file);
-        }
-        if (status == BASE_OK) {
-            status = retrieval_faiss_write(*index, path, err);
-        }
-        if (status == BASE_OK) {
-            status = retrieval_segment_crc(r->folder, file, &entry->crc, &entry->bytes, err);
-        }
-        if (status != BASE_OK && *index) {
-            retrieval_faiss_free(*index);
-            *index = NULL;
-            unlink(path);
-        }
+    memset(entry, 0, sizeof *entry);
+    snprintf(entry->file, sizeof entry->file, "%s", file);
+    retrieval_faiss_kind(g->count, r->dim, entry->kind);
+    base_status status = index_range(r, g, entry->kind, &c, index, err);
+    if (status != BASE_OK || !*index) {
+        return status;
     }
-    retrieval_flat_free(&c.flat);
+    entry->first_id = c.first_id;
+    entry->last_id = c.last_id;
+    entry->count = retrieval_faiss_count(*index);
+    status = anchor_of(r, entry->last_id, &entry->anchor, err);
+    if (status == BASE_OK && base_path_join(path, sizeof path, r->folder, file) != BASE_OK) {
+        status = base_fail(err, BASE_LIMIT, "path too long: %s/%s", r->folder, file);
+    }
+    if (status != BASE_OK) {
+        retrieval_faiss_free(*index);
+        *index = NULL;
+        return status;
+    }
+    status = retrieval_faiss_write(*index, path, err);
+    if (status == BASE_OK) {
+        status = retrieval_segment_crc(r->folder, file, &entry->crc, &entry->bytes, err);
+    }
+    if (status != BASE_OK) {
+        retrieval_faiss_free(*index);
+        *index = NULL;
+        unlink(path);
+    }
     return status;
 }
 

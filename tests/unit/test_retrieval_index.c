@@ -139,7 +139,7 @@ static void test_retrieval_faiss_flat_equals_our_flat(void **state)
     float centres[64 * DIM];
     fill(&flat, 2000, 4, centres);
     char kind[RETRIEVAL_KIND_MAX];
-    retrieval_faiss_kind(flat.count, kind);
+    retrieval_faiss_kind(flat.count, DIM, kind);
     retrieval_faiss *index = NULL, *again = NULL;
     base_error err = {0};
     assert_int_equal(
@@ -186,7 +186,7 @@ static void test_retrieval_faiss_ivf_recall_is_95_percent(void **state)
     float centres[64 * DIM];
     fill(&flat, 20000, 6, centres);
     char kind[RETRIEVAL_KIND_MAX];
-    retrieval_faiss_kind(60000, kind); /* what 60,000 would get, on fewer, to be quick */
+    retrieval_faiss_kind(60000, DIM, kind); /* what 60,000 would get, on fewer, to be quick */
     assert_non_null(strstr(kind, "IVF"));
     retrieval_faiss *index = NULL;
     base_error err = {0};
