@@ -5,5 +5,7 @@
 
 /* Milliseconds of a monotonic clock; only differences mean something. */
 double base_clock_ms(void);
+/* Milliseconds that the calling thread has had of a processor; only differences mean something. */
+double base_clock_thread_ms(void);
 
 #endif

@@ -1,13 +1,16 @@
 /* cli/bench_retrieval.c: what one lookup costs: one thread, one query at a time, everything warm.
  *
- * Over --store DIR, or over a store made for it and removed: --count vectors (20,000). With
- * --documents, up to --limit episodes of the corpus are encoded, and copies of them under titles of
- * their own, their vectors jittered, make up the number; the jitter is so large that a copy is as
- * far from its original as the nearest other episode of the corpus (the median). Without, vectors
- * are random on the sphere and the texts are invented: then no similarity means anything, and
- * `origin` says so.
+ * Over --store DIR, or over a store made for it and removed (--out DIR: kept): --count vectors
+ * (20,000). With --documents, up to --limit episodes of the corpus are encoded, and copies of them
+ * under titles of their own, their vectors jittered, make up the number; the jitter is so large
+ * that a copy is as far from its original as the nearest other episode of the corpus (the median).
+ * --documents may name a store: then its texts and vectors are the corpus. Without, vectors are
+ * random on the sphere and the texts are invented: then no similarity means anything, and `origin`
+ * says so.
  *
- * Queries are parts of episodes, encoded; of random vectors, jittered ones.
+ * Queries are parts of episodes, encoded; of random vectors, jittered ones. No query is timed that
+ * was asked before, unless there are fewer texts than queries: what is kept of a query helps those
+ * that share words with it, as in use.
  */
 #include <math.h>
 #include <stdio.h>
@@ -15,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/mem.h"
 #include "base/rng.h"
 #include "cli/bench.h"
@@ -23,8 +27,9 @@
 enum {
     VECTORS_DEFAULT = 20000,
     BASE_DEFAULT = 1024, /* episodes encoded */
-    QUERIES = 200,
+    QUERIES = 200,       /* of a round */
     ROUNDS_DEFAULT = 5,
+    ROUNDS_MAX = 50,
     NEAR = 96,      /* as many as a search takes */
     SPANS_DOC = 64, /* episodes of a document */
     COMMIT_EPISODES = 8192,
@@ -35,6 +40,7 @@ static const float RANDOM_COSINE = 0.7F; /* of a query and its vector, where vec
 
 enum { ENCODE, NEAREST, BM25, RANK, SEARCH, EVENT, TIMES };
 static const char *const time_names[TIMES] = {"encode", "faiss", "bm25", "rank", "search", "event"};
+enum { WALL, CPU, CLOCKS }; /* on a busy machine the wall says how busy it is */
 
 typedef struct retrieval_bench {
     cli_options o;
@@ -49,10 +55,13 @@ typedef struct retrieval_bench {
     const char *origin;
     float jitter_cosine; /* 0: none */
     double store_s, index_s;
-    float *queries; /* [QUERIES, dim] */
+    double open_ms, first_ms; /* opening store and index; the first lookup after that */
+    size_t resident;          /* bytes of the process after the lookups */
+    size_t query_count;
+    float *queries; /* [query_count, dim] */
     float *encoded; /* [dim] of the query at hand; random vectors are not asked with it */
     char (*asked)[QUERY_BYTES + 1];
-    double *times[TIMES]; /* [rounds * QUERIES] ms */
+    double *times[CLOCKS][TIMES]; /* [samples] ms */
     size_t samples;
     double recall, recall_first; /* at 10: of the nearest 96; of the index's own first ten */
     size_t index_bytes;
@@ -72,20 +81,41 @@ static void random_vector(base_rng *rng, float *v, size_t dim)
     }
 }
 
-/* A unit vector whose cosine with v is about `cosine`: in many dimensions a random direction is
- * nearly at a right angle. */
-static void jitter(base_rng *rng, const float *v, float cosine, float *out, size_t dim)
+/* A unit vector whose cosine with v is `cosine`, turned towards `to`. */
+static void turn(const float *v, const float *to, float cosine, float *out, size_t dim)
 {
-    float away = sqrtf(1.0F / (cosine * cosine) - 1.0F);
+    float along = retrieval_dot(v, to, dim);
     double sum = 0;
-    random_vector(rng, out, dim);
     for (size_t i = 0; i < dim; i++) {
-        out[i] = v[i] + away * out[i];
+        out[i] = to[i] - along * v[i]; /* at a right angle to v */
         sum += (double)out[i] * (double)out[i];
     }
+    float away = sqrtf((1 - cosine * cosine) / (float)(sum > 0 ? sum : 1));
     for (size_t i = 0; i < dim; i++) {
-        out[i] /= (float)sqrt(sum);
+        out[i] = cosine * v[i] + away * out[i];
     }
+}
+
+/* A unit vector at `cosine` from v in a direction at random. */
+static void jitter(base_rng *rng, const float *v, float cosine, float *out, size_t dim)
+{
+    float to[STORE_VECTOR_DIM_MAX];
+    random_vector(rng, to, dim);
+    turn(v, to, cosine, out, dim);
+}
+
+/* The same for a copy of an episode, in a direction in which episodes differ from one another: what
+ * leads from one of them to another, both drawn. A direction at random would lead out of the space
+ * that texts take up, and how near copies are to a query would be noise. */
+static void jitter_copy(const retrieval_bench *b, base_rng *rng, const float *v, float *out)
+{
+    float to[STORE_VECTOR_DIM_MAX];
+    const float *from = b->base + (size_t)base_rng_below(rng, b->corpus.count) * b->dim;
+    const float *at = b->base + (size_t)base_rng_below(rng, b->corpus.count) * b->dim;
+    for (size_t i = 0; i < b->dim; i++) {
+        to[i] = at[i] - from[i];
+    }
+    turn(v, to, b->jitter_cosine, out, b->dim);
 }
 
 /* The median over base vectors of the cosine with the nearest other one, copies left out. */
@@ -108,8 +138,89 @@ static float nearest_cosine(const retrieval_bench *b)
     return median < 0.3F ? 0.3F : median;
 }
 
+/* A visit's state: what has been copied out of a store. */
+typedef struct taken {
+    retrieval_bench *b;
+    size_t texts_max; /* 0: no texts */
+    base_status status;
+    base_error *err;
+} taken;
+
+/* Text and vector of an episode become one of the corpus. */
+static bool take_base(void *argument, const store_view *view)
+{
+    taken *t = argument;
+    cli_bench_corpus *corpus = &t->b->corpus;
+    if (!view->vector || view->vector_dim != t->b->dim || corpus->count == t->texts_max) {
+        return corpus->count < t->texts_max;
+    }
+    corpus->texts[corpus->count] = base_strndup(view->text, view->text_size);
+    if (!corpus->texts[corpus->count]) {
+        t->status = base_fail(t->err, BASE_NO_MEMORY, "no memory for a text");
+        return false;
+    }
+    memcpy(t->b->base + corpus->count * t->b->dim, view->vector, t->b->dim * sizeof(float));
+    corpus->bytes += view->text_size;
+    corpus->sizes[corpus->count++] = view->text_size;
+    return true;
+}
+
+static bool is_store(const char *path)
+{
+    char file[CLI_BENCH_PATH];
+    return path && base_path_join(file, sizeof file, path, "data.mdb") == BASE_OK &&
+           access(file, F_OK) == 0;
+}
+
+/* The corpus and its vectors are those of a store. */
+static base_status copy_base(retrieval_bench *b, base_error *err)
+{
+    store_options options = {.read_only = true};
+    store_stats stats = {0};
+    store *s = NULL;
+    uint64_t damaged;
+    taken t = {.b = b, .err = err};
+    base_status status = store_open(b->o.documents, &options, &s, err);
+    if (status || (status = store_get_stats(s, &stats, err))) {
+        store_close(s);
+        return status;
+    }
+    t.texts_max = cli_limit(&b->o) ? cli_limit(&b->o) : (size_t)stats.episodes;
+    store_stats_free(&stats);
+    b->base = base_calloc(t.texts_max + 1, b->dim * sizeof *b->base);
+    b->corpus.texts = base_calloc(t.texts_max + 1, sizeof *b->corpus.texts);
+    b->corpus.sizes = base_calloc(t.texts_max + 1, sizeof *b->corpus.sizes);
+    if (!b->base || !b->corpus.texts || !b->corpus.sizes) {
+        status = base_fail(err, BASE_NO_MEMORY, "no memory for %zu vectors", t.texts_max);
+    } else {
+        status = store_scan(s, 0, take_base, &t, &damaged, err);
+        status = status ? status : t.status;
+    }
+    if (!status && b->corpus.count == 0) {
+        status = base_fail(err, BASE_INVALID, "%s holds no vectors of %zu", b->o.documents, b->dim);
+    }
+    store_close(s);
+    return status;
+}
+
+static void name_origin(retrieval_bench *b)
+{
+    b->origin = "corpus";
+    if (b->o.max_tokens > b->corpus.count) {
+        b->origin = "corpus and jitter";
+        b->jitter_cosine = nearest_cosine(b);
+    }
+}
+
 static base_status make_base(retrieval_bench *b, base_error *err)
 {
+    if (is_store(b->o.documents)) {
+        base_status copied = copy_base(b, err);
+        if (!copied) {
+            name_origin(b);
+        }
+        return copied;
+    }
     size_t wanted = cli_limit(&b->o) ? cli_limit(&b->o) : BASE_DEFAULT;
     base_status status = cli_bench_corpus_open(&b->o, wanted, wanted, &b->corpus, err);
     if (status) {
@@ -128,12 +239,10 @@ static base_status make_base(retrieval_bench *b, base_error *err)
         b->origin = "random";
         return BASE_OK;
     }
-    b->origin = "corpus";
     status = encoder_encode_batch(b->encoder, (const char *const *)b->corpus.texts, b->corpus.sizes,
                                   b->corpus.count, b->base, err);
-    if (!status && b->o.max_tokens > b->corpus.count) {
-        b->origin = "corpus and jitter";
-        b->jitter_cosine = nearest_cosine(b);
+    if (!status) {
+        name_origin(b);
     }
     return status;
 }
@@ -155,7 +264,7 @@ static base_status put_copies(retrieval_bench *b, store_txn *txn, base_rng *rng,
         if (first + i < b->corpus.count) {
             memcpy(v, base, b->dim * sizeof *v);
         } else if (b->o.documents) {
-            jitter(rng, base, b->jitter_cosine, v, b->dim);
+            jitter_copy(b, rng, base, v);
         } else {
             random_vector(rng, v, b->dim);
         }
@@ -226,79 +335,96 @@ static base_status fill_store(retrieval_bench *b, size_t wanted, base_error *err
     return status;
 }
 
+static base_status open_timed(retrieval_bench *b, base_error *err)
+{
+    double begin = base_clock_ms();
+    base_status status = cli_open_memory(&b->o, false, 0, &b->memory, err);
+    b->open_ms = base_clock_ms() - begin;
+    return status;
+}
+
 static base_status make_store(retrieval_bench *b, base_error *err)
 {
     size_t wanted = b->o.max_tokens ? b->o.max_tokens : VECTORS_DEFAULT;
     b->o.max_tokens = wanted;
+    if (is_store(b->o.out)) {
+        return base_fail(err, BASE_EXISTS, "%s holds a store already", b->o.out);
+    }
     base_status status = make_base(b, err);
-    if (!status) {
+    if (!status && !b->o.out) {
         status = cli_bench_folder_make(b->folder, err);
     }
-    b->o.store = b->folder;
+    b->o.store = b->o.out ? b->o.out : b->folder;
     b->o.vector_size = b->dim;
     if (!status && !(status = cli_open_memory(&b->o, true, 0, &b->memory, err)) &&
         !(status = fill_store(b, wanted, err))) {
         cli_close_memory(&b->memory); /* and read anew, as a lookup finds it */
-        status = cli_open_memory(&b->o, false, 0, &b->memory, err);
+        status = open_timed(b, err);
     }
     return status;
 }
 
-typedef struct look {
-    retrieval_bench *b;
-    base_status status;
-    base_error *err;
-} look;
-
-/* Every vector; of a store that was given, also the first texts, to ask with. */
-static bool look_at(void *argument, const store_view *view)
+static bool take_vector(void *argument, const store_view *view)
 {
-    look *l = argument;
-    retrieval_bench *b = l->b;
-    size_t texts_max = cli_limit(&b->o) ? cli_limit(&b->o) : BASE_DEFAULT;
-    if (view->vector && view->vector_dim == b->dim) {
-        l->status = retrieval_flat_add(&b->all, view->id, view->vector, l->err);
+    taken *t = argument;
+    if (view->vector && view->vector_dim == t->b->dim) {
+        t->status = retrieval_flat_add(&t->b->all, view->id, view->vector, t->err);
     }
-    if (l->status || strcmp(b->origin, "store") != 0 || b->corpus.count == texts_max) {
-        return !l->status;
+    return !t->status;
+}
+
+/* Every vector, for the exact search (and to ask with, where they are random). */
+static base_status load_all(retrieval_bench *b, base_error *err)
+{
+    taken t = {.b = b, .err = err};
+    uint64_t damaged;
+    b->all.dim = b->dim;
+    base_status status = store_scan(b->memory.store, 0, take_vector, &t, &damaged, err);
+    return status ? status : t.status;
+}
+
+/* Texts of a store that was given, spread over it, to ask with. */
+static base_status take_texts(retrieval_bench *b, base_error *err)
+{
+    size_t wanted = cli_limit(&b->o) ? cli_limit(&b->o) : 4 * BASE_DEFAULT;
+    uint64_t *ids = NULL;
+    size_t count = 0;
+    base_status status =
+        store_select(b->memory.store, NULL, BASE_TIME_NONE, BASE_TIME_MAX, &ids, &count, err);
+    wanted = wanted < count ? wanted : count;
+    b->corpus.texts = base_calloc(wanted + 1, sizeof *b->corpus.texts);
+    b->corpus.sizes = base_calloc(wanted + 1, sizeof *b->corpus.sizes);
+    if (!status && (!b->corpus.texts || !b->corpus.sizes)) {
+        status = base_fail(err, BASE_NO_MEMORY, "no memory for %zu texts", wanted);
     }
-    if (!b->corpus.texts) {
-        b->corpus.texts = base_calloc(texts_max, sizeof *b->corpus.texts);
-        b->corpus.sizes = base_calloc(texts_max, sizeof *b->corpus.sizes);
+    for (size_t i = 0; i < wanted && !status; i++) {
+        store_episode e;
+        if (!(status = store_get(b->memory.store, ids[i * (count / wanted)], &e, err))) {
+            b->corpus.texts[b->corpus.count] = e.text;
+            b->corpus.sizes[b->corpus.count++] = e.text_size;
+            e.text = NULL; /* ours now */
+            store_episode_free(&e);
+        }
     }
-    char *text = base_strndup(view->text, view->text_size);
-    if (!text || !b->corpus.texts || !b->corpus.sizes) {
-        base_free(text);
-        l->status = base_fail(l->err, BASE_NO_MEMORY, "no memory for a text");
-        return false;
+    base_free(ids);
+    if (!status && b->corpus.count == 0) {
+        status = base_fail(err, BASE_INVALID, "%s holds no episodes", cli_store_path(&b->o));
     }
-    b->corpus.texts[b->corpus.count] = text;
-    b->corpus.sizes[b->corpus.count++] = view->text_size;
-    return true;
+    return status;
 }
 
 static base_status open_store(retrieval_bench *b, base_error *err)
 {
-    look l = {.b = b, .err = err};
-    uint64_t damaged;
-    b->all.dim = b->dim;
     base_status status;
     if (b->o.store) {
         b->origin = "store";
         b->o.read_only = true;
-        status = cli_open_memory(&b->o, false, 0, &b->memory, err);
+        status = open_timed(b, err);
         if (!status) {
             status = cli_check_encoder(&b->memory, b->encoder, err);
         }
     } else {
         status = make_store(b, err);
-    }
-    if (!status) {
-        status = store_scan(b->memory.store, 0, look_at, &l, &damaged, err);
-    }
-    status = status ? status : l.status;
-    if (!status && (b->all.count == 0 || b->corpus.count == 0)) {
-        status = base_fail(err, BASE_INVALID, "%s holds no vectors", cli_store_path(&b->o));
     }
     return status;
 }
@@ -325,18 +451,26 @@ static base_status make_queries(retrieval_bench *b, base_error *err)
 {
     base_rng rng;
     base_rng_seed(&rng, 3);
-    b->queries = base_calloc(QUERIES, b->dim * sizeof *b->queries);
+    size_t rounds = b->o.rounds ? b->o.rounds : ROUNDS_DEFAULT;
+    b->query_count = ((rounds < ROUNDS_MAX ? rounds : ROUNDS_MAX) + 1) * QUERIES;
+    b->queries = base_calloc(b->query_count, b->dim * sizeof *b->queries);
     b->encoded = base_calloc(b->dim, sizeof *b->encoded);
-    b->asked = base_calloc(QUERIES, sizeof *b->asked);
+    b->asked = base_calloc(b->query_count, sizeof *b->asked);
     base_status status = b->queries && b->encoded && b->asked
                              ? BASE_OK
                              : base_fail(err, BASE_NO_MEMORY, "no memory for the queries");
-    for (size_t i = 0; i < QUERIES && !status; i++) {
+    if (!status && strcmp(b->origin, "random") == 0) {
+        status = load_all(b, err);
+    }
+    if (!status && strcmp(b->origin, "store") == 0) {
+        status = take_texts(b, err);
+    }
+    for (size_t i = 0; i < b->query_count && !status; i++) {
         size_t from = (size_t)base_rng_below(&rng, b->corpus.count);
         float *v = b->queries + i * b->dim;
         ask_part(b->corpus.texts[from], b->corpus.sizes[from], b->asked[i]);
         if (strcmp(b->origin, "random") == 0) {
-            const float *near = b->all.vectors + (i * b->all.count / QUERIES) * b->dim;
+            const float *near = b->all.vectors + (i * b->all.count / b->query_count) * b->dim;
             jitter(&rng, near, RANDOM_COSINE, v, b->dim);
         } else {
             status = encoder_encode(b->encoder, b->asked[i], strlen(b->asked[i]), v, err);
@@ -351,9 +485,9 @@ static base_status look_up(retrieval_bench *b, size_t i, size_t sample, base_err
     retrieval_hit hits[K];
     retrieval_spans spans = {0};
     size_t count, size = strlen(b->asked[i]);
-    double begin = base_clock_ms();
+    double begin[CLOCKS] = {base_clock_ms(), base_clock_thread_ms()};
     base_status status = encoder_encode(b->encoder, b->asked[i], size, b->encoded, err);
-    double middle = base_clock_ms();
+    double middle[CLOCKS] = {base_clock_ms(), base_clock_thread_ms()};
     retrieval_query query = {.text = b->asked[i],
                              .text_size = size,
                              .vector = b->queries + i * b->dim,
@@ -368,37 +502,54 @@ static base_status look_up(retrieval_bench *b, size_t i, size_t sample, base_err
     if (!status) {
         status = retrieval_search(b->memory.retrieval, &query, hits, &count, err);
     }
-    double end = base_clock_ms();
-    if (!status && sample != SIZE_MAX) {
-        const double took[TIMES] = {middle - begin, spans.near_ms, spans.text_ms,
-                                    spans.rank_ms,  end - middle,  end - begin};
+    double end[CLOCKS] = {base_clock_ms(), base_clock_thread_ms()};
+    for (size_t c = 0; c < CLOCKS && !status && sample != SIZE_MAX; c++) {
+        const retrieval_span *span = c == WALL ? &spans.wall : &spans.cpu;
+        const double took[TIMES] = {middle[c] - begin[c], span->near_ms,      span->text_ms,
+                                    span->rank_ms,        end[c] - middle[c], end[c] - begin[c]};
         for (size_t t = 0; t < TIMES; t++) {
-            b->times[t][sample] = took[t];
+            b->times[c][t][sample] = took[t];
         }
     }
     return status;
 }
 
+/* Memory of this process, mapped files included. */
+static size_t resident_bytes(void)
+{
+    FILE *file = fopen("/proc/self/statm", "re");
+    unsigned long total, resident = 0;
+    if (file) {
+        if (fscanf(file, "%lu %lu", &total, &resident) != 2) {
+            resident = 0;
+        }
+        fclose(file);
+    }
+    return (size_t)resident * (size_t)sysconf(_SC_PAGESIZE);
+}
+
 static base_status measure(retrieval_bench *b, base_error *err)
 {
-    size_t rounds = b->o.rounds ? b->o.rounds : ROUNDS_DEFAULT;
-    rounds = rounds < CLI_BENCH_ROUNDS_MAX ? rounds : CLI_BENCH_ROUNDS_MAX;
-    b->samples = rounds * QUERIES;
+    b->samples = b->query_count - QUERIES;
     base_status status = BASE_OK;
-    for (size_t t = 0; t < TIMES && !status; t++) {
-        b->times[t] = base_calloc(b->samples, sizeof *b->times[t]);
-        if (!b->times[t]) {
+    for (size_t t = 0; t < CLOCKS * TIMES && !status; t++) {
+        double **times = &b->times[t / TIMES][t % TIMES];
+        *times = base_calloc(b->samples, sizeof **times);
+        if (!*times) {
             status = base_fail(err, BASE_NO_MEMORY, "no memory for the figures");
         }
     }
+    double begin = base_clock_ms();
     for (size_t i = 0; i < QUERIES && !status; i++) { /* warms up */
         status = look_up(b, i, SIZE_MAX, err);
+        b->first_ms = i == 0 ? base_clock_ms() - begin : b->first_ms;
     }
     for (size_t i = 0; i < b->samples && !status; i++) {
-        status = look_up(b, i % QUERIES, i, err);
+        status = look_up(b, QUERIES + i, i, err);
     }
-    for (size_t t = 0; t < TIMES && !status; t++) {
-        cli_bench_sort(b->times[t], b->samples);
+    b->resident = resident_bytes();
+    for (size_t t = 0; t < CLOCKS * TIMES && !status; t++) {
+        cli_bench_sort(b->times[t / TIMES][t % TIMES], b->samples);
     }
     return status;
 }
@@ -421,7 +572,7 @@ static size_t count_found(const retrieval_near *exact, size_t exact_count,
 static base_status measure_recall(retrieval_bench *b, base_error *err)
 {
     size_t found = 0, first = 0, all = 0;
-    base_status status = BASE_OK;
+    base_status status = b->all.count == 0 ? load_all(b, err) : BASE_OK;
     for (size_t i = 0; i < QUERIES && !status; i++) {
         retrieval_near exact[K], *near = NULL;
         size_t count = 0, held;
@@ -447,14 +598,14 @@ static base_status measure_recall(retrieval_bench *b, base_error *err)
 
 /* --- the command ------------------------------------------------------------------------------ */
 
-static json_t *times_json(const retrieval_bench *b)
+static json_t *times_json(const retrieval_bench *b, size_t clock)
 {
     json_t *times = json_object();
     for (size_t t = 0; t < TIMES; t++) {
         json_object_set_new(times, time_names[t],
-                            json_pack("{s:f, s:f, s:f}", "min", b->times[t][0], "p50",
-                                      b->times[t][b->samples / 2], "p99",
-                                      b->times[t][b->samples * 99 / 100]));
+                            json_pack("{s:f, s:f, s:f}", "min", b->times[clock][t][0], "p50",
+                                      b->times[clock][t][b->samples / 2], "p99",
+                                      b->times[clock][t][b->samples * 99 / 100]));
     }
     return times;
 }
@@ -473,13 +624,17 @@ static void print_retrieval(const retrieval_bench *b)
             "origin", b->origin, "vectors", (json_int_t)b->all.count, "dimensions",
             (json_int_t)b->dim, "encoded",
             (json_int_t)(built && b->o.documents ? b->corpus.count : 0), "segments", kinds,
-            "queries", QUERIES, "recall_at_10", b->recall, "recall_at_10_unranked", b->recall_first,
-            "index_bytes", (json_int_t)b->index_bytes, "ms", times_json(b));
+            "queries", (int)b->samples, "recall_at_10", b->recall, "recall_at_10_unranked",
+            b->recall_first, "index_bytes", (json_int_t)b->index_bytes, "ms", times_json(b, WALL));
+        json_object_set_new(row, "cpu_ms", times_json(b, CPU));
         json_object_set_new(row, "jitter_cosine",
                             b->jitter_cosine > 0 ? json_real((double)b->jitter_cosine)
                                                  : json_null());
         json_object_set_new(row, "store_s", built ? json_real(b->store_s) : json_null());
         json_object_set_new(row, "index_s", built ? json_real(b->index_s) : json_null());
+        json_object_set_new(row, "open_ms", json_real(b->open_ms));
+        json_object_set_new(row, "first_ms", json_real(b->first_ms));
+        json_object_set_new(row, "resident_bytes", json_integer((json_int_t)b->resident));
         cli_print_json(json_pack("{s:s, s:I, s:s, s:[o]}", "encoder", encoder_name(b->encoder),
                                  "threads", (json_int_t)base_pool_threads(b->pool), "isa",
                                  base_isa_name(kernel_get()->isa), "rows", row));
@@ -494,11 +649,15 @@ static void print_retrieval(const retrieval_bench *b)
     if (built) {
         printf("; store made in %.1f s, index in %.1f s", b->store_s, b->index_s);
     }
-    printf("\nrecall@10 %.3f among the %d that are ranked, %.3f in the index's own order\n",
+    printf("\nopened in %.0f ms, first lookup %.1f ms, then %.0f MB resident\n", b->open_ms,
+           b->first_ms, (double)b->resident / 1e6);
+    printf("recall@10 %.3f among the %d that are ranked, %.3f in the index's own order\n",
            b->recall, NEAR, b->recall_first);
     for (size_t t = 0; t < TIMES; t++) {
-        printf("%-7s p50 %7.3f ms, p99 %7.3f ms, min %7.3f ms\n", time_names[t],
-               b->times[t][b->samples / 2], b->times[t][b->samples * 99 / 100], b->times[t][0]);
+        const double *wall = b->times[WALL][t], *cpu = b->times[CPU][t];
+        size_t p50 = b->samples / 2, p99 = b->samples * 99 / 100;
+        printf("%-7s p50 %7.3f ms, p99 %7.3f ms, min %7.3f ms; of CPU p50 %7.3f, p99 %7.3f\n",
+               time_names[t], wall[p50], wall[p99], wall[0], cpu[p50], cpu[p99]);
     }
     json_decref(kinds);
 }
@@ -523,8 +682,8 @@ int cli_bench_retrieval(const cli_options *o)
     if (!status) {
         print_retrieval(&b);
     }
-    for (size_t t = 0; t < TIMES; t++) {
-        base_free(b.times[t]);
+    for (size_t t = 0; t < CLOCKS * TIMES; t++) {
+        base_free(b.times[t / TIMES][t % TIMES]);
     }
     base_free(b.queries);
     base_free(b.encoded);

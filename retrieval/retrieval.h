@@ -33,10 +33,13 @@ base_status retrieval_sync(retrieval *r, base_error *err);
 base_status retrieval_flush(retrieval *r, bool force, base_error *err);
 
 /* What the parts of one search took, in milliseconds. */
-typedef struct retrieval_spans {
+typedef struct retrieval_span {
     double near_ms; /* nearest vectors */
     double text_ms; /* BM25 */
     double rank_ms; /* all else: records read, scores, order */
+} retrieval_span;
+typedef struct retrieval_spans {
+    retrieval_span wall, cpu; /* cpu: of the thread, what others took of the machine left out */
 } retrieval_spans;
 
 typedef struct retrieval_query {

@@ -68,6 +68,22 @@ static int by_score(const void *a, const void *b)
     return x->id == y->id ? 0 : x->id > y->id ? -1 : 1;
 }
 
+typedef struct both_clocks {
+    double wall_ms, cpu_ms;
+} both_clocks;
+
+static both_clocks now(void)
+{
+    return (both_clocks){base_clock_ms(), base_clock_thread_ms()};
+}
+
+static void add_since(const both_clocks *begin, double *wall_ms, double *cpu_ms)
+{
+    both_clocks end = now();
+    *wall_ms += end.wall_ms - begin->wall_ms;
+    *cpu_ms += end.cpu_ms - begin->cpu_ms;
+}
+
 /* --- 1. candidates --------------------------------------------------------------------------- */
 
 static int by_similarity(const void *a, const void *b)
@@ -209,12 +225,13 @@ static base_status gather(const retrieval *r, const retrieval_query *q, candidat
         return base_fail(err, BASE_NO_MEMORY, "no memory for %zu hits", text_wanted);
     }
     base_status status = BASE_OK;
-    double begin_ms = base_clock_ms(), near_ms = 0;
+    retrieval_spans spans = {0};
+    both_clocks begin = now();
     if (use_text) {
         status = store_search_text(r->s, q->text, q->text_size, q->as_of_us, text_wanted, text,
                                    &text_count, err);
     }
-    double text_ms = base_clock_ms() - begin_ms;
+    add_since(&begin, &spans.wall.text_ms, &spans.cpu.text_ms);
     size_t held = q->vector ? vector_count(r) : 0;
     size_t enough = 2 * q->k > FETCH_MIN / 2 ? 2 * q->k : FETCH_MIN / 2;
     size_t wanted = 4 * q->k > FETCH_MIN ? 4 * q->k : FETCH_MIN;
@@ -222,11 +239,11 @@ static base_status gather(const retrieval *r, const retrieval_query *q, candidat
         wanted = wanted < held ? wanted : held;
         retrieval_near *near = NULL;
         size_t near_count = 0, similar = 0;
-        begin_ms = base_clock_ms();
+        begin = now();
         if (wanted > 0) {
             status = retrieval_nearest(r, q->vector, wanted, &near, &near_count, err);
         }
-        near_ms += base_clock_ms() - begin_ms;
+        add_since(&begin, &spans.wall.near_ms, &spans.cpu.near_ms);
         if (status == BASE_OK) {
             status = unite(near, near_count, text, text_count, c, err);
         }
@@ -242,7 +259,7 @@ static base_status gather(const retrieval *r, const retrieval_query *q, candidat
     }
     base_free(text);
     if (q->spans) {
-        *q->spans = (retrieval_spans){.near_ms = near_ms, .text_ms = text_ms};
+        *q->spans = spans;
     }
     return status;
 }
@@ -588,7 +605,7 @@ base_status retrieval_search(retrieval *r, const retrieval_query *q, retrieval_h
         return BASE_OK;
     }
     candidates c = {0};
-    double begin_ms = base_clock_ms();
+    both_clocks begin = now();
     base_status status = retrieval_find_candidates(r, q, &c, err);
     if (status == BASE_OK) {
         if (q->use_strength) {
@@ -598,7 +615,10 @@ base_status retrieval_search(retrieval *r, const retrieval_query *q, retrieval_h
     }
     retrieval_candidates_free(&c);
     if (q->spans) {
-        q->spans->rank_ms = base_clock_ms() - begin_ms - q->spans->near_ms - q->spans->text_ms;
+        retrieval_span *wall = &q->spans->wall, *cpu = &q->spans->cpu;
+        wall->rank_ms = -wall->near_ms - wall->text_ms;
+        cpu->rank_ms = -cpu->near_ms - cpu->text_ms;
+        add_since(&begin, &wall->rank_ms, &cpu->rank_ms);
     }
     return status;
 }
