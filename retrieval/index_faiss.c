@@ -30,7 +30,7 @@
 /* Kinds. Small segments are exact and searched by our own pass (borrow_flat): 10,000 x 384 take it
  * 0.5 ms. The others are inverted files whose lists hold four bits for every four dimensions
  * (product codes, scanned 32 at a time: F. Andre et al., Cache locality is not enough, 2015); the
- * best four times as many as are wanted are compared again by eight bits a dimension. Similarities
+ * best six times as many as are wanted are compared again by eight bits a dimension. Similarities
  * are computed anew from the record's own vector for what is ranked (search.c).
  *
  * Measured with MiniLM vectors of the project's corpora (160,931 of them, a million with jitter),
@@ -44,6 +44,7 @@
  *       160,931   IVF1024,PQ128x4fs,+SQ8     256               0.46      .975
  *     1,000,000   4 x IVF1024,SQ8            128 (before)      2.1       .875
  *     1,000,000   IVF2048,PQ96x4fs,+SQ8      172               0.81      .945
+ *     1,000,000   IVF2048,PQ96x4fs,+SQ8      217               0.87      .954
  *     1,000,000   IVF2048,PQ96x4fs,+SQ8      256               1.07      .960
  *     1,000,000   IVF4096,PQ96x4fs,+SQ8      256               1.11      .949
  *     1,000,000   PCA256,IVF2048,PQ64x4fs    256               1.11      .889
@@ -57,12 +58,12 @@
 #define LISTS_MIN 64
 #define LISTS_MAX 4096 /* training twice as many takes four times as long */
 #define LIST_MAX 500   /* vectors a list, while more lists may be had */
-#define PROBES_MAX 256
+#define PROBES_MAX 288
 #define TRAIN_LIST 40      /* training vectors a list */
-#define SCANNED 106000     /* vectors in the lists that a search looks at */
+#define SCANNED 135000     /* vectors in the lists that a search looks at */
 #define SCANNED_SLOW 16000 /* the same of eight bits a dimension: 0.9 ms */
-#define REFINE_TEXT "4"
-#define ASKED_MIN 96 /* results; four times as many are compared again */
+#define REFINE_TEXT "6"
+#define ASKED_MIN 96 /* results; six times as many are compared again */
 
 struct retrieval_faiss {
     FaissIndex *index;
@@ -110,6 +111,12 @@ static size_t lists_of(const char *kind)
     return sscanf(kind, "IVF%zu,", &lists) == 1 ? lists : 0;
 }
 
+/* Of codes that are scanned and others that are compared again. */
+static bool is_staged(const char *kind)
+{
+    return strstr(kind, "Refine") != NULL;
+}
+
 size_t retrieval_faiss_sample(const char *kind)
 {
     return TRAIN_LIST * lists_of(kind);
@@ -130,6 +137,23 @@ static base_status map_ids(FaissIndex *index, FaissIndex **out, base_error *err)
     return BASE_OK;
 }
 
+/* Takes index. */
+static base_status wrap(FaissIndex *index, const char *kind, size_t dim, retrieval_faiss **out,
+                        base_error *err)
+{
+    retrieval_faiss *r = base_calloc(1, sizeof *r);
+    if (!r) {
+        faiss_Index_free(index);
+        return base_fail(err, BASE_NO_MEMORY, "no memory for an index handle");
+    }
+    *r = (retrieval_faiss){.index = index,
+                           .dim = dim,
+                           .lists = lists_of(kind),
+                           .scanned = is_staged(kind) ? SCANNED : SCANNED_SLOW};
+    *out = r;
+    return BASE_OK;
+}
+
 base_status retrieval_faiss_create(const char *kind, size_t dim, const float *sample, size_t count,
                                    retrieval_faiss **out, base_error *err)
 {
@@ -142,8 +166,7 @@ base_status retrieval_faiss_create(const char *kind, size_t dim, const float *sa
                    ? status
                    : base_fail(err, BASE_INVALID, "FAISS: no index \"%s\"", kind);
     }
-    bool staged = strstr(kind, "Refine") != NULL;
-    if (staged && (status = map_ids(index, &index, err))) {
+    if (is_staged(kind) && (status = map_ids(index, &index, err))) {
         return status;
     }
     if (!faiss_Index_is_trained(index) &&
@@ -152,20 +175,10 @@ base_status retrieval_faiss_create(const char *kind, size_t dim, const float *sa
         faiss_Index_free(index);
         return status;
     }
-    retrieval_faiss *r = base_calloc(1, sizeof *r);
-    if (!r) {
-        faiss_Index_free(index);
-        return base_fail(err, BASE_NO_MEMORY, "no memory for an index handle");
-    }
-    *r = (retrieval_faiss){.index = index,
-                           .dim = dim,
-                           .lists = lists_of(kind),
-                           .scanned = staged ? SCANNED : SCANNED_SLOW};
-    *out = r;
-    return BASE_OK;
+    return wrap(index, kind, dim, out, err);
 }
 
-/* As many lists are looked at as hold about `scanned` vectors; saved with the index. */
+/* As many lists are looked at as hold about `scanned` vectors. */
 static base_status set_probes(const retrieval_faiss *r, base_error *err)
 {
     size_t held = retrieval_faiss_count(r);
@@ -240,8 +253,8 @@ base_status retrieval_faiss_write(const retrieval_faiss *r, const char *path, ba
     return status;
 }
 
-base_status retrieval_faiss_read(const void *data, size_t size, size_t dim, retrieval_faiss **out,
-                                 base_error *err)
+base_status retrieval_faiss_read(const char *kind, const void *data, size_t size, size_t dim,
+                                 retrieval_faiss **out, base_error *err)
 {
     if (size == 0) {
         return base_fail(err, BASE_CORRUPT, "an empty index file");
@@ -263,15 +276,16 @@ base_status retrieval_faiss_read(const void *data, size_t size, size_t dim, retr
         faiss_Index_free(index);
         return base_fail(err, BASE_CORRUPT, "index of %d dimensions, wanted %zu", found, dim);
     }
-    retrieval_faiss *r = base_calloc(1, sizeof *r);
-    if (!r) {
-        faiss_Index_free(index);
-        return base_fail(err, BASE_NO_MEMORY, "no memory for an index handle");
+    retrieval_faiss *r = NULL;
+    base_status status = wrap(index, kind, dim, &r, err);
+    if (status == BASE_OK && (status = set_probes(r, err))) {
+        retrieval_faiss_free(r);
+        return status;
     }
-    r->index = index;
-    r->dim = dim;
-    *out = r;
-    return BASE_OK;
+    if (status == BASE_OK) {
+        *out = r;
+    }
+    return status;
 }
 
 void retrieval_faiss_free(retrieval_faiss *r)
@@ -333,7 +347,7 @@ base_status retrieval_faiss_search(const retrieval_faiss *r, const float *query,
         *count = retrieval_flat_search(&flat, query, wanted, out);
         return BASE_OK;
     }
-    /* Of few results four times as many would be too few to be compared again. */
+    /* Of few results six times as many would be too few to be compared again. */
     size_t asked = wanted > ASKED_MIN ? wanted : held < ASKED_MIN ? held : ASKED_MIN;
     idx_t *labels = base_alloc(asked * sizeof *labels);
     float *scores = base_alloc(asked * sizeof *scores);

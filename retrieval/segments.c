@@ -130,7 +130,7 @@ static base_status load_segment(const retrieval *r, const retrieval_entry *e, re
         status =
             base_fail(err, BASE_CORRUPT, "%s: size or checksum differs from the manifest", path);
     } else {
-        status = retrieval_faiss_read(map.data, map.size, r->dim, out, err);
+        status = retrieval_faiss_read(e->kind, map.data, map.size, r->dim, out, err);
     }
     base_map_close(&map);
     if (status == BASE_OK && retrieval_faiss_count(*out) != e->count) {

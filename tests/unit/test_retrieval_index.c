@@ -152,7 +152,7 @@ static void test_retrieval_faiss_flat_equals_our_flat(void **state)
     assert_int_equal(retrieval_faiss_write(index, path, &err), BASE_OK);
     base_map map;
     assert_int_equal(base_map_open(path, &map, &err), BASE_OK);
-    assert_int_equal(retrieval_faiss_read(map.data, map.size, DIM, &again, &err), BASE_OK);
+    assert_int_equal(retrieval_faiss_read(kind, map.data, map.size, DIM, &again, &err), BASE_OK);
     assert_true(recall_at_10(&flat, again, centres) >= 0.999);
     bool agrees;
     assert_int_equal(
@@ -166,10 +166,12 @@ static void test_retrieval_faiss_flat_equals_our_flat(void **state)
     /* another dimension, a cut file, foreign bytes: refused. (FAISS leaks when the body is cut; the
      * checksum that is verified before keeps such bytes from it.) */
     retrieval_faiss *none = NULL;
-    assert_int_equal(retrieval_faiss_read(map.data, map.size, DIM + 1, &none, &err), BASE_CORRUPT);
-    assert_int_equal(retrieval_faiss_read(map.data, 3, DIM, &none, &err), BASE_CORRUPT);
-    assert_int_equal(retrieval_faiss_read("no index at all", 15, DIM, &none, &err), BASE_CORRUPT);
-    assert_int_equal(retrieval_faiss_read("", 0, DIM, &none, &err), BASE_CORRUPT);
+    assert_int_equal(retrieval_faiss_read(kind, map.data, map.size, DIM + 1, &none, &err),
+                     BASE_CORRUPT);
+    assert_int_equal(retrieval_faiss_read(kind, map.data, 3, DIM, &none, &err), BASE_CORRUPT);
+    assert_int_equal(retrieval_faiss_read(kind, "no index at all", 15, DIM, &none, &err),
+                     BASE_CORRUPT);
+    assert_int_equal(retrieval_faiss_read(kind, "", 0, DIM, &none, &err), BASE_CORRUPT);
     assert_null(none);
     base_map_close(&map);
     unlink(path);
