@@ -69,8 +69,8 @@ base_status retrieval_faiss_build(const char *kind, size_t dim, const uint64_t *
 /* Write into a file of mode 0600, created or cut, and fsync it. Errors: BASE_DISK_FULL,
  * BASE_PERMISSION, BASE_IO; what is left of the file is the caller's to remove. */
 base_status retrieval_faiss_write(const retrieval_faiss *index, const char *path, base_error *err);
-/* From bytes whose checksum the caller has verified; kind as it was built. Errors: BASE_CORRUPT (not
- * an index, other dim). */
+/* From bytes whose checksum the caller has verified; kind as it was built. Errors: BASE_CORRUPT
+ * (not an index, other dim). */
 base_status retrieval_faiss_read(const char *kind, const void *data, size_t size, size_t dim,
                                  retrieval_faiss **out, base_error *err);
 void retrieval_faiss_free(retrieval_faiss *index);

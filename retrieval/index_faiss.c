@@ -49,11 +49,14 @@
  *     1,000,000   IVF4096,PQ96x4fs,+SQ8      256               1.11      .949
  *     1,000,000   PCA256,IVF2048,PQ64x4fs    256               1.11      .889
  *
- * (On a machine shared with seven other programs; the fastest queries took two thirds of that.
- * PQ128: three dimensions a code, which FAISS encodes three times as slowly.) So as many lists are
- * looked at as hold SCANNED vectors, up to PROBES_MAX. The times are of ./dev setup's library, in
- * which what scans codes is compiled for AVX2. Where the dimension has no such cut, lists hold
- * eight bits a dimension, and fewer are looked at. */
+ * (Queries one after the other on a machine shared with other programs; product codes with four
+ * times as many results compared again. The rows of 160,931 are of one set of queries; those of a
+ * million of another, the first of them of a third. At 217 lists six times as many made .958 in
+ * 0.98 ms. PQ128: three dimensions a code, which FAISS encodes three times as slowly.) So as many
+ * lists are looked at as hold SCANNED vectors, up to PROBES_MAX; what that gives between other
+ * work: eval/bench.md. The times are of ./dev setup's library, in which what scans codes is
+ * compiled for AVX2. Where the dimension has no such cut, lists hold eight bits a dimension, and
+ * fewer are looked at. */
 #define FLAT_MAX 5000 /* FAISS wants 39 training vectors a list */
 #define LISTS_MIN 64
 #define LISTS_MAX 4096 /* training twice as many takes four times as long */
