@@ -62,10 +62,6 @@ base_status retrieval_faiss_create(const char *kind, size_t dim, const float *sa
  * as above; the index is then of no use. */
 base_status retrieval_faiss_add(retrieval_faiss *index, const uint64_t *ids, const float *vectors,
                                 size_t count, base_error *err);
-/* Both, trained on all. */
-base_status retrieval_faiss_build(const char *kind, size_t dim, const uint64_t *ids,
-                                  const float *vectors, size_t count, retrieval_faiss **out,
-                                  base_error *err);
 /* Write into a file of mode 0600, created or cut, and fsync it. Errors: BASE_DISK_FULL,
  * BASE_PERMISSION, BASE_IO; what is left of the file is the caller's to remove. */
 base_status retrieval_faiss_write(const retrieval_faiss *index, const char *path, base_error *err);

@@ -63,7 +63,7 @@
 #define LIST_MAX 500   /* vectors a list, while more lists may be had */
 #define PROBES_MAX 288
 #define TRAIN_LIST 40      /* training vectors a list */
-#define SCANNED 135000     /* vectors in the lists that a search looks at */
+#define SCANNED 135000     /* vectors of a segment in the lists that a search looks at */
 #define SCANNED_SLOW 16000 /* the same of eight bits a dimension: 0.9 ms */
 #define REFINE_TEXT "6"
 #define ASKED_MIN 96 /* results; six times as many are compared again */
@@ -71,8 +71,8 @@
 struct retrieval_faiss {
     FaissIndex *index;
     size_t dim;
-    size_t scanned; /* vectors that a search is to look at; 0: all */
-    size_t lists;   /* 0: no inverted file */
+    size_t lists; /* 0: no inverted file */
+    bool staged;  /* the best of what the lists' codes say are compared again */
 };
 
 /* FAISS's last error as ours. Its text may end in a newline; the first line is what a person needs.
@@ -149,10 +149,8 @@ static base_status wrap(FaissIndex *index, const char *kind, size_t dim, retriev
         faiss_Index_free(index);
         return base_fail(err, BASE_NO_MEMORY, "no memory for an index handle");
     }
-    *r = (retrieval_faiss){.index = index,
-                           .dim = dim,
-                           .lists = lists_of(kind),
-                           .scanned = is_staged(kind) ? SCANNED : SCANNED_SLOW};
+    *r = (retrieval_faiss){
+        .index = index, .dim = dim, .lists = lists_of(kind), .staged = is_staged(kind)};
     *out = r;
     return BASE_OK;
 }
@@ -181,11 +179,11 @@ base_status retrieval_faiss_create(const char *kind, size_t dim, const float *sa
     return wrap(index, kind, dim, out, err);
 }
 
-/* As many lists are looked at as hold about `scanned` vectors. */
+/* As many lists are looked at as hold about SCANNED vectors of this segment. */
 static base_status set_probes(const retrieval_faiss *r, base_error *err)
 {
-    size_t held = retrieval_faiss_count(r);
-    size_t probes = held > r->scanned ? (r->lists * r->scanned + held - 1) / held : r->lists;
+    size_t held = retrieval_faiss_count(r), scanned = r->staged ? SCANNED : SCANNED_SLOW;
+    size_t probes = held > scanned ? (r->lists * scanned + held - 1) / held : r->lists;
     probes = probes < PROBES_MAX ? probes : PROBES_MAX;
     char settings[64];
     FaissParameterSpace *space = NULL;
@@ -193,7 +191,7 @@ static base_status set_probes(const retrieval_faiss *r, base_error *err)
         return BASE_OK;
     }
     snprintf(settings, sizeof settings, "nprobe=%zu%s", probes,
-             r->scanned == SCANNED ? ",k_factor_rf=" REFINE_TEXT : "");
+             r->staged ? ",k_factor_rf=" REFINE_TEXT : "");
     int code = faiss_ParameterSpace_new(&space);
     if (code == 0) {
         code = faiss_ParameterSpace_set_index_parameters(space, r->index, settings);
@@ -210,22 +208,6 @@ base_status retrieval_faiss_add(retrieval_faiss *r, const uint64_t *ids, const f
     int code =
         faiss_Index_add_with_ids(r->index, (idx_t)count, vectors, (const idx_t *)(const void *)ids);
     return code == 0 ? set_probes(r, err) : translate(err, code, "add");
-}
-
-base_status retrieval_faiss_build(const char *kind, size_t dim, const uint64_t *ids,
-                                  const float *vectors, size_t count, retrieval_faiss **out,
-                                  base_error *err)
-{
-    retrieval_faiss *r = NULL;
-    base_status status = retrieval_faiss_create(kind, dim, vectors, count, &r, err);
-    if (status == BASE_OK && (status = retrieval_faiss_add(r, ids, vectors, count, err))) {
-        retrieval_faiss_free(r);
-        return status;
-    }
-    if (status == BASE_OK) {
-        *out = r;
-    }
-    return status;
 }
 
 base_status retrieval_faiss_write(const retrieval_faiss *r, const char *path, base_error *err)

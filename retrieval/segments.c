@@ -35,6 +35,7 @@
 #define BATCH 16384         /* vectors added at once: 25 MB at dim 384 */
 #define DEAD_SHARE 4        /* rewrite unasked when one in so many is forgotten */
 #define LOAD_TRIES 5        /* a writer may replace the manifest while we read */
+#define SAMPLE_TRIES 3      /* another process may forget while we count */
 
 bool retrieval_is_dead(const retrieval *r, uint64_t id)
 {
@@ -257,28 +258,51 @@ typedef struct range {
     size_t old_segment; /* SIZE_MAX when it is built anew */
 } range;
 
+static base_status scan_range(const retrieval *r, const range *g, collect *c, base_error *err)
+{
+    uint64_t damaged;
+    base_status status = store_scan(r->s, g->first - 1, collect_one, c, &damaged, err);
+    return status == BASE_OK ? c->status : status;
+}
+
+/* What to train on, and the kind for as many vectors as there are. The range's own count may be
+ * too large (what was forgotten meanwhile): then again with the one that was found. */
+static base_status take_sample(const retrieval *r, const range *g, char kind[RETRIEVAL_KIND_MAX],
+                               collect *c, base_error *err)
+{
+    size_t count = g->count;
+    base_status status = BASE_OK;
+    for (int attempt = 0; attempt < SAMPLE_TRIES; attempt++) {
+        retrieval_faiss_kind(count, r->dim, kind);
+        size_t sample = retrieval_faiss_sample(kind);
+        if (sample == 0) {
+            return BASE_OK;
+        }
+        retrieval_flat_clear(&c->flat);
+        c->seen = 0;
+        c->every = count > sample ? count / sample : 1;
+        if ((status = scan_range(r, g, c, err)) || c->seen >= count || c->flat.count >= sample) {
+            return status;
+        }
+        count = c->seen;
+    }
+    return BASE_OK;
+}
+
 /* The index of a range from the store's records, in memory. *index stays NULL when the range holds
  * no vector. */
-static base_status index_range(const retrieval *r, const range *g, const char *kind, collect *c,
-                               retrieval_faiss **index, base_error *err)
+static base_status index_range(const retrieval *r, const range *g, char kind[RETRIEVAL_KIND_MAX],
+                               collect *c, retrieval_faiss **index, base_error *err)
 {
-    size_t sample = retrieval_faiss_sample(kind);
-    uint64_t damaged;
-    base_status status = BASE_OK;
     *c = (collect){.flat = {.dim = r->dim}, .last = g->last, .err = err};
-    c->every = sample > 0 && g->count > sample ? g->count / sample : 1;
-    if (sample > 0) {
-        status = store_scan(r->s, g->first - 1, collect_one, c, &damaged, err);
-        status = status == BASE_OK ? c->status : status;
-    }
-    if (status == BASE_OK && (sample == 0 || c->flat.count > 0)) {
+    base_status status = take_sample(r, g, kind, c, err);
+    if (status == BASE_OK && (retrieval_faiss_sample(kind) == 0 || c->flat.count > 0)) {
         status =
             retrieval_faiss_create(kind, r->dim, c->flat.vectors, c->flat.count, &c->index, err);
     }
-    retrieval_flat_clear(&c->flat);
+    retrieval_flat_free(&c->flat); /* a batch takes less */
     if (status == BASE_OK && c->index) {
-        status = store_scan(r->s, g->first - 1, collect_one, c, &damaged, err);
-        status = status == BASE_OK ? c->status : status;
+        status = scan_range(r, g, c, err);
     }
     if (status == BASE_OK && c->index) {
         status = add_batch(c);
@@ -301,7 +325,6 @@ static base_status build_range(const retrieval *r, const range *g, const char *f
     *index = NULL;
     memset(entry, 0, sizeof *entry);
     snprintf(entry->file, sizeof entry->file, "%s", file);
-    retrieval_faiss_kind(g->count, r->dim, entry->kind);
     base_status status = index_range(r, g, entry->kind, &c, index, err);
     if (status != BASE_OK || !*index) {
         return status;
@@ -381,9 +404,9 @@ static base_status make_plan(const retrieval *r, bool force, plan *p, base_error
     for (size_t i = 0; i < n; i++) {
         const retrieval_entry *e = &r->manifest.entries[i];
         size_t dead = dead_between(r, e->first_id, e->last_id);
+        size_t live = e->count > dead ? (size_t)e->count - dead : 0; /* some may be gone already */
         bool rewrite = dead > 0 && (force || dead * DEAD_SHARE > e->count);
-        p->ranges[p->count++] =
-            (range){e->first_id, e->last_id, (size_t)e->count - dead, rewrite ? SIZE_MAX : i};
+        p->ranges[p->count++] = (range){e->first_id, e->last_id, live, rewrite ? SIZE_MAX : i};
         p->changes |= rewrite;
     }
     if (r->tail.count >= TAIL_MIN || (force && r->tail.count > 0)) {

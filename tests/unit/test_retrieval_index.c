@@ -130,6 +130,22 @@ static double recall_at_10(const retrieval_flat *flat, const retrieval_faiss *in
 
 static char folder[] = "retrieval_index_XXXXXX";
 
+/* As segments.c does it: trained on a part, then filled in batches of uneven size. */
+static base_status build(const char *kind, const retrieval_flat *flat, retrieval_faiss **out,
+                         base_error *err)
+{
+    size_t sample = flat->count / 2 + 1, third = flat->count / 3;
+    size_t ends[] = {third / 2, third * 2, flat->count}, at = 0;
+    base_status status = retrieval_faiss_create(
+        kind, DIM, flat->vectors, sample < flat->count ? sample : flat->count, out, err);
+    for (size_t i = 0; i < 3 && !status; i++) {
+        status =
+            retrieval_faiss_add(*out, flat->ids + at, flat->vectors + at * DIM, ends[i] - at, err);
+        at = ends[i];
+    }
+    return status;
+}
+
 /* Goal: a flat FAISS segment returns the oracle's results, also after being written and read, and
  * says which vectors it holds. */
 static void test_retrieval_faiss_flat_equals_our_flat(void **state)
@@ -142,9 +158,7 @@ static void test_retrieval_faiss_flat_equals_our_flat(void **state)
     retrieval_faiss_kind(flat.count, DIM, kind);
     retrieval_faiss *index = NULL, *again = NULL;
     base_error err = {0};
-    assert_int_equal(
-        retrieval_faiss_build(kind, DIM, flat.ids, flat.vectors, flat.count, &index, &err),
-        BASE_OK);
+    assert_int_equal(build(kind, &flat, &index, &err), BASE_OK);
     assert_int_equal(retrieval_faiss_count(index), 2000);
     assert_true(recall_at_10(&flat, index, centres) >= 0.999);
     char path[128];
@@ -192,16 +206,35 @@ static void test_retrieval_faiss_ivf_recall_is_95_percent(void **state)
     assert_non_null(strstr(kind, "IVF"));
     retrieval_faiss *index = NULL;
     base_error err = {0};
-    assert_int_equal(
-        retrieval_faiss_build(kind, DIM, flat.ids, flat.vectors, flat.count, &index, &err),
-        BASE_OK);
+    assert_int_equal(build(kind, &flat, &index, &err), BASE_OK);
     double recall = recall_at_10(&flat, index, centres);
     print_message("recall@10 of %s on 20,000 clumped vectors: %.3f\n", kind, recall);
     assert_true(recall >= 0.95);
+    /* written and read */
+    retrieval_faiss *again = NULL;
+    base_map map;
+    char path[128];
+    snprintf(path, sizeof path, "%s/b.faiss", folder);
+    assert_int_equal(retrieval_faiss_write(index, path, &err), BASE_OK);
+    assert_int_equal(base_map_open(path, &map, &err), BASE_OK);
+    assert_int_equal(retrieval_faiss_read(kind, map.data, map.size, DIM, &again, &err), BASE_OK);
+    assert_true(recall_at_10(&flat, again, centres) == recall);
     bool agrees;
     assert_int_equal(
-        retrieval_faiss_check(index, flat.ids[7], flat.vectors + 7 * DIM, &agrees, &err), BASE_OK);
+        retrieval_faiss_check(again, flat.ids[7], flat.vectors + 7 * DIM, &agrees, &err), BASE_OK);
     assert_true(agrees);
+    assert_int_equal(/* another's vector, in another clump; an id that is not there */
+                     retrieval_faiss_check(again, flat.ids[8], flat.vectors + 7 * DIM, &agrees,
+                                           &err),
+                     BASE_OK);
+    assert_false(agrees);
+    assert_int_equal(
+        retrieval_faiss_check(again, flat.ids[flat.count - 1] + 1, flat.vectors, &agrees, &err),
+        BASE_OK);
+    assert_false(agrees);
+    base_map_close(&map);
+    unlink(path);
+    retrieval_faiss_free(again);
     retrieval_faiss_free(index);
     retrieval_flat_free(&flat);
 }
@@ -214,9 +247,10 @@ static void test_retrieval_faiss_errors_are_ours(void **state)
     uint64_t id = 1;
     retrieval_faiss *index = NULL;
     base_error err = {0};
-    assert_int_equal(retrieval_faiss_build("Nonsense", DIM, &id, v, 1, &index, &err), BASE_INVALID);
+    assert_int_equal(retrieval_faiss_create("Nonsense", DIM, v, 1, &index, &err), BASE_INVALID);
     assert_non_null(strstr(err.text, "Nonsense"));
-    assert_int_equal(retrieval_faiss_build("IDMap2,Flat", DIM, &id, v, 1, &index, &err), BASE_OK);
+    assert_int_equal(retrieval_faiss_create("IDMap2,Flat", DIM, v, 1, &index, &err), BASE_OK);
+    assert_int_equal(retrieval_faiss_add(index, &id, v, 1, &err), BASE_OK);
     assert_int_equal(retrieval_faiss_write(index, "no/such/folder/x", &err), BASE_NOT_FOUND);
     assert_non_null(strstr(err.text, "no/such/folder/x"));
     if (access("/dev/full", W_OK) == 0) {
