@@ -598,6 +598,11 @@ base_status core_batch_open(core_stream *const *streams, size_t count, core_batc
         if (!device[i] != !device[0]) {
             status = base_fail(err, BASE_INVALID, "some of the streams are on a device");
         }
+        for (size_t k = 0; k < i && !status; k++) {
+            if (streams[k] == streams[i]) {
+                status = base_fail(err, BASE_INVALID, "streams %zu and %zu are the same", k, i);
+            }
+        }
     }
     if (!status && device[0]) {
         status = gpu_batch_open(device, count, &b->gpu, err);

@@ -134,8 +134,8 @@ base_status core_greedy(core_stream *stream, int32_t token, size_t count, core_s
  * take turns, which is the definition. They outlive the batch, and go on by themselves as they like
  * between its steps. */
 typedef struct core_batch core_batch;
-/* Errors: BASE_INVALID (different models or options, or some on a device), BASE_LIMIT (more than
- * the device takes at once), BASE_NO_MEMORY, BASE_DEVICE, BASE_UNSUPPORTED. */
+/* Errors: BASE_INVALID (different models or options, some on a device, one twice), BASE_LIMIT (more
+ * than the device takes at once), BASE_NO_MEMORY, BASE_DEVICE, BASE_UNSUPPORTED. */
 base_status core_batch_open(core_stream *const *streams, size_t count, core_batch **out,
                             base_error *err);
 void core_batch_close(core_batch *batch);
