@@ -13,9 +13,10 @@ from cases import holds
 from splice import Block, Row, pack
 from wrapper import HEADER, NOT_HELD, QUESTION, block
 
-SHARES = {"notes": 0.30, "world": 0.17, "timeqa": 0.16, "chains": 0.08, "releases": 0.07,
-          "mquake": 0.07, "peps": 0.05, "haystack": 0.03, "texts": 0.07}
-ABSENT = 0.04           # the right note is missing: NOT_HELD is the answer
+SHARES = {"notes": 0.24, "world": 0.21, "timeqa": 0.12, "chains": 0.07, "releases": 0.06,
+          "mquake": 0.07, "peps": 0.05, "haystack": 0.03, "texts": 0.06, "talk": 0.09}
+TALK = {"requests": 0.50, "told": 0.28, "small_talk": 0.16, "unknown": 0.06}
+ABSENT = 0.02           # the right note is missing: NOT_HELD is the answer
 CONFLICT = 0.5          # an outdated note lies beside it, where the fact has one
 RIVALS = 0.35           # of these: equally strong, the newer one nearest
 WEAK = 0.35             # the right note is weaker than 1
@@ -141,13 +142,28 @@ class Composer:
             blocks.insert(0, Block(self.block_ids(note), 1.0, rng.choice((0, header_at))))
         return Row(blocks, live + self.end, 0, labels + [1])
 
+    def talk_row(self, rng):
+        """What is said to an assistant besides questions about notes, mostly with none there; and
+        questions about what nobody told it."""
+        kind = rng.choices(list(TALK), list(TALK.values()))[0]
+        if kind == "unknown":
+            facts = self.data["facts"]["notes"]
+            return self.row(rng, [], rng.choice(facts)["q"], NOT_HELD)
+        talk = rng.choice(self.data[kind])
+        found = []
+        if not talk["alone"] and rng.random() < 0.5:
+            found = [(1.0, rng.choice(self.data["distractors"]["notes"]))
+                     for _ in range(rng.choice((1, 1, 2, 3)))]
+        return self.row(rng, found, talk["q"], talk["a"])
+
     def chunk(self, number):
         """Packed batches of chunk `number`, in random order."""
         rng = random.Random(f"{self.seed}:{number}")
         sources, weights = zip(*SHARES.items())
         rows = []
         for source in rng.choices(sources, weights, k=CHUNK):
-            rows.append(self.text_row(rng) if source == "texts" else self.fact_row(rng, source))
+            rows.append(self.text_row(rng) if source == "texts" else
+                        self.talk_row(rng) if source == "talk" else self.fact_row(rng, source))
         rows.sort(key=lambda r: sum(len(b.ids) for b in r.blocks) + len(r.live))
         batches, current = [], []
         for row in rows:

@@ -10,7 +10,8 @@ of haystack, and invented worlds (worlds.py).  A fact is
 
 a note is [title, text].  compose.py draws a row from a fact anew each time: which notes are there,
 in which order, at which strength.  Also in the file: `distractors` by source, `texts` (three facts
-in running text), `keep` (prompts and passages whose answers must stay as they were), and `held`
+in running text), `keep` (prompts and passages whose answers must stay as they were), `told`,
+`small_talk` and `requests` (chats.py; the base model replies to these in training), and `held`
 (facts in wordings and relations that training never sees), and, for the evaluation at the end,
 `tests` (questions of the test halves with their notes), `unseen` (haystack passages of test
 documents) and `chat` (twenty ordinary prompts).
@@ -25,6 +26,7 @@ import sys
 from collections import Counter
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import chats
 import worlds
 from cases import Set, cases, episodes, holds, split
 from notes import from_notes
@@ -392,7 +394,8 @@ def main():
     tests = {name: cases(name, "test", args.tests, args.seed) for name in split.QUESTION_SETS}
     out = {"tests": tests, "unseen": unseen_passages(rng, 100), "chat": CHAT, "facts": data,
            "held": held, "distractors": distractors, "texts": running_texts(rng, 4000),
-           "prompts": prompts, "passages": passages}
+           "prompts": prompts, "passages": passages, "told": chats.told(rng, 4000),
+           "small_talk": chats.small_talk(), "requests": chats.requests(rng, 480)}
     with gzip.open(args.out, "wt", encoding="utf-8", compresslevel=9) as file:
         json.dump(out, file, ensure_ascii=False)
     print({name: len(facts) for name, facts in data.items()},

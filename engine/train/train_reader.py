@@ -17,6 +17,7 @@ import math
 import multiprocessing
 import os
 import random
+import re
 import sys
 import time
 
@@ -68,6 +69,28 @@ def batches(metadata, data, prefix_len, args, first):
             done, result = waiting.pop(0)
             for packed in result.get():
                 yield done, packed
+
+
+def whole_sentences(reply):
+    """The reply up to its last full sentence; "" where there is none, or where it turns in circles."""
+    ends = [m.end() for m in re.finditer(r"[.!?](?=\s|$)", reply)]
+    reply = reply[:ends[-1]] if ends else ""
+    parts = [p for p in re.split(r"[.!?\n]\s*", reply) if p]
+    return reply if len(set(parts)) == len(parts) else ""
+
+
+def add_replies(model, tokenizer, data):
+    """The base model's own replies to data["requests"]; those that are no text are left out."""
+    reader, out = Reader(model, tokenizer), []
+    for at in range(0, len(data["requests"]), 32):
+        some = data["requests"][at:at + 32]
+        lives = [tokenizer.pieces(CHAT_PLAIN, prompt=r["q"]) for r in some]
+        batch = Batch([Row([], live) for live in lives], 0, model.device)
+        for request, ids in zip(some, model.generate(batch, None, 0, 56, reader.stops)):
+            reply = whole_sentences(tokenizer.decode(ids).strip())
+            if reply:
+                out.append({**request, "a": reply})
+    data["requests"] = out
 
 
 def keep_material(model, tokenizer, data, prefix_ids, args):
@@ -172,7 +195,8 @@ def train(model, lora, tokenizer, gguf, data, args, log):
     prefix_ids = tokenizer.pieces(PREFIX)
     model.lora = None
     keep = keep_material(model, tokenizer, data, prefix_ids, args)
-    log({"kept_batches": len(keep)})
+    add_replies(model, tokenizer, data)
+    log({"kept_batches": len(keep), "replies": len(data["requests"])})
     model.lora = lora
     optimiser = torch.optim.AdamW(lora.parameters(), lr=args.rate, betas=(0.9, 0.98),
                                   weight_decay=0.01)
