@@ -149,4 +149,23 @@ static inline double lab_begin(void)
     return copy;
 }
 
+/* The program of a ladder: every small case is checked, and where time is taken every large one,
+ * too. run(case, bytes a second of the card's copy, queue) returns how many rows do not agree. The
+ * result is the exit status. */
+template <typename Small, typename Large, typename Run>
+static inline int lab_cases(const Small &small_cases, const Large &large_cases, const Run &run)
+{
+    double copy = lab_begin();
+    cudaStream_t queue;
+    int bad = 0;
+    LAB(cudaStreamCreateWithFlags(&queue, cudaStreamNonBlocking));
+    for (const auto &c : small_cases) {
+        bad += run(&c, copy, queue);
+    }
+    for (const auto &c : large_cases) {
+        bad += lab_timed ? run(&c, copy, queue) : 0;
+    }
+    return bad > 0;
+}
+
 #endif

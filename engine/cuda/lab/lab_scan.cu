@@ -148,22 +148,16 @@ static int run(const scan_case *c, base_pool *pool, double copy, cudaStream_t qu
 
 int main()
 {
-    double copy = lab_begin();
-    cudaStream_t queue;
     base_pool *pool = NULL;
     base_error err = {};
-    int bad = 0;
-    LAB(cudaStreamCreateWithFlags(&queue, cudaStreamNonBlocking));
     if (base_pool_create(0, &pool, &err)) {
         fprintf(stderr, "%s\n", err.text);
         return 1;
     }
-    for (const scan_case &c : small_cases) {
-        bad += run(&c, pool, copy, queue);
-    }
-    for (const scan_case &c : large_cases) {
-        bad += lab_timed ? run(&c, pool, copy, queue) : 0;
-    }
+    int bad = lab_cases(small_cases, large_cases,
+                        [pool](const scan_case *c, double copy, cudaStream_t queue) {
+                            return run(c, pool, copy, queue);
+                        });
     base_pool_free(pool);
-    return bad > 0;
+    return bad;
 }

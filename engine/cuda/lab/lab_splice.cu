@@ -194,15 +194,5 @@ static int run(const splice_case *c, double copy, cudaStream_t queue)
 
 int main()
 {
-    double copy = lab_begin();
-    cudaStream_t queue;
-    int bad = 0;
-    LAB(cudaStreamCreateWithFlags(&queue, cudaStreamNonBlocking));
-    for (const splice_case &c : small_cases) {
-        bad += run(&c, copy, queue);
-    }
-    for (const splice_case &c : large_cases) {
-        bad += lab_timed ? run(&c, copy, queue) : 0;
-    }
-    return bad > 0;
+    return lab_cases(small_cases, large_cases, run);
 }
