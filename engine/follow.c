@@ -60,10 +60,14 @@ static base_status is_statement(const engine_session *s, const store_episode *ep
     enum { EPISODES_MAX = 2 };
     uint64_t *ids = NULL;
     size_t count = 0;
+    *yes = false;
+    if (!session_words_is_short(text)) {
+        return BASE_OK;
+    }
     base_status status = store_document_episodes(s->options.store, episode->document,
                                                  episode->version, &ids, &count, err);
     base_free(ids);
-    *yes = !status && count <= EPISODES_MAX && session_words_is_short(text);
+    *yes = !status && count <= EPISODES_MAX;
     return status == BASE_NOT_FOUND ? BASE_OK : status;
 }
 
@@ -197,9 +201,9 @@ static base_status goes_on(const engine_session *s, const chain_text *t, uint64_
     if (status) {
         return status == BASE_NOT_FOUND ? BASE_OK : status;
     }
-    if (!(status = session_words_append_note(&text, &episode)) &&
-        !(status = is_statement(s, &episode, &text, yes, err))) {
-        *yes = *yes && speaks_of(t, &text) && wants(t, &text) && !names_the_same(s, t, &text);
+    if (!(status = session_words_append_note(&text, &episode)) && speaks_of(t, &text) &&
+        wants(t, &text) && !names_the_same(s, t, &text)) {
+        status = is_statement(s, &episode, &text, yes, err);
     }
     store_episode_free(&episode);
     base_buffer_free(&text);

@@ -61,7 +61,8 @@ static void find_names(const char *question, const base_buffer *lower, names *ou
     }
 }
 
-/* The parts behind `prefix` ("4.11" of "2.14.4.11") as one number that orders them. */
+/* Up to three parts of a version (".4.11", what stands behind "2.14") as one number that orders
+ * them. */
 static uint64_t parts_behind(const char *at, size_t size)
 {
     enum { PARTS = 3, PART_MAX = 1 << 20 };

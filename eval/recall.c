@@ -42,7 +42,7 @@ static base_status rank_of(eval_job *job, const eval_arm *arm, const eval_memory
     bool hidden = arm->query_hidden;
     size_t size = strlen(q->text), dim = hidden ? engine_hidden_dim(job->e) : encoder_dim(enc);
     float *vector = base_calloc(dim, sizeof *vector);
-    base_status status = !vector  ? base_fail(err, BASE_NO_MEMORY, "no memory for a query")
+    base_status status = !vector ? base_fail(err, BASE_NO_MEMORY, "no memory for a query")
                          : hidden ? engine_hidden_vector(job->e, q->text, size, vector, err)
                                   : encoder_encode(enc, q->text, size, vector, err);
     retrieval_query query = {.text = q->text,
