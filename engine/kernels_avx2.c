@@ -672,15 +672,18 @@ INLINE void add_products(__m256 total[4][2], const float *q, size_t q_stride, co
     }
 }
 
-/* For Q <= 4 heads; 8 slots at a time, their lane sums added together. */
-INLINE void scores_of(float *scores, size_t scores_stride, const float *q, size_t q_stride,
-                      const kernel_kv *kv, size_t kv_offset, size_t slots, size_t head_size,
-                      float scale, const float *bias, const int Q, const bool half)
+/* For Q <= 4 heads; 8 slots at a time, their lane sums added together. V: columns / 8 where it is
+ * known when compiled, else 0. */
+INLINE void scores_by_columns(float *scores, size_t scores_stride, const float *q, size_t q_stride,
+                              const kernel_kv *kv, size_t kv_offset, size_t slots,
+                              size_t head_size, float scale, const float *bias, const int Q,
+                              const bool half, const int V)
 {
+    const size_t columns = V > 0 ? 8 * (size_t)V : head_size;
     for (size_t first = 0; first < slots; first += 8) {
         size_t count = slots - first < 8 ? slots - first : 8;
-        kernel_fetch_ahead(kv->keys, kv, kv_offset, first + 8, 8, slots, head_size);
         __m256 sums[4][8];
+        UNROLL
         for (size_t s = 0; s < 8; s += 2) {
             size_t a = s < count ? s : 0, b = s + 1 < count ? s + 1 : 0; /* past the end: any */
             const size_t slot[2] = {(first + a) * kv->stride + kv_offset,
@@ -690,12 +693,14 @@ INLINE void scores_of(float *scores, size_t scores_stride, const float *q, size_
             for (int h = 0; h < Q; h++) {
                 total[h][0] = total[h][1] = _mm256_setzero_ps();
             }
-            size_t d = 0;
-            for (; d + 8 <= head_size; d += 8) {
+            kernel_fetch_ahead(kv->keys, kv, kv_offset, first + a, columns, half);
+            kernel_fetch_ahead(kv->keys, kv, kv_offset, first + b, columns, half);
+            UNROLL
+            for (size_t d = 0; d < 8 * (size_t)V; d += 8) {
                 add_products(total, q, q_stride, kv->keys, slot, d, 8, Q, half);
             }
-            if (d < head_size) {
-                add_products(total, q, q_stride, kv->keys, slot, d, head_size - d, Q, half);
+            for (size_t d = 0; V == 0 && d < columns; d += 8) {
+                add_products(total, q, q_stride, kv->keys, slot, d, columns - d, Q, half);
             }
             UNROLL
             for (int h = 0; h < Q; h++) { /* reduce8 puts slot s into lane s */
@@ -709,6 +714,22 @@ INLINE void scores_of(float *scores, size_t scores_stride, const float *q, size_
             __m256 score = _mm256_fmadd_ps(reduce8(sums[h]), _mm256_set1_ps(scale), shift);
             store_part(scores + (size_t)h * scores_stride + first, score, count);
         }
+    }
+}
+
+INLINE void scores_of(float *scores, size_t scores_stride, const float *q, size_t q_stride,
+                      const kernel_kv *kv, size_t kv_offset, size_t slots, size_t head_size,
+                      float scale, const float *bias, const int Q, const bool half)
+{
+    if (head_size == 64) {
+        scores_by_columns(scores, scores_stride, q, q_stride, kv, kv_offset, slots, head_size,
+                          scale, bias, Q, half, 8);
+    } else if (head_size == 128) {
+        scores_by_columns(scores, scores_stride, q, q_stride, kv, kv_offset, slots, head_size,
+                          scale, bias, Q, half, 16);
+    } else {
+        scores_by_columns(scores, scores_stride, q, q_stride, kv, kv_offset, slots, head_size,
+                          scale, bias, Q, half, 0);
     }
 }
 
@@ -755,9 +776,7 @@ INLINE void values_of(float *out, size_t out_stride, const float *p, size_t p_st
         total[i / V][i % V] = onto ? load_part(start, count) : _mm256_setzero_ps();
     }
     for (size_t j = 0; j < slots; j++) {
-        if (j % 8 == 0) {
-            kernel_fetch_ahead(kv->values, kv, index, j + 8, 8, slots, 8 * (size_t)V);
-        }
+        kernel_fetch_ahead(kv->values, kv, index, j, 8 * (size_t)V, half);
         __m256 weight[4];
         UNROLL
         for (int h = 0; h < Q; h++) {

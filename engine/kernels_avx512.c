@@ -633,12 +633,13 @@ INLINE void scores_by_columns(float *scores, size_t scores_stride, const float *
 {
     for (size_t first = 0; first < slots; first += 16) {
         size_t count = slots - first < 16 ? slots - first : 16;
-        kernel_fetch_ahead(kv->keys, kv, kv_offset, first + 16, 16, slots, head_size);
         __m512 sums[4][16];
         UNROLL
         for (size_t s = 0; s < 16; s++) {
             size_t slot = first + (s < count ? s : 0); /* past the end: any slot, not stored */
             __m512 total[4];
+            kernel_fetch_ahead(kv->keys, kv, kv_offset, slot, C > 0 ? 16 * (size_t)C : head_size,
+                               half);
             lane_products(total, q, q_stride, kv->keys, slot * kv->stride + kv_offset, head_size,
                           Q, half, C);
             UNROLL
@@ -702,17 +703,19 @@ static void attention_weights(float *scores, size_t scores_stride, size_t rows, 
     kernel_row_sums(scores, scores_stride, rows, slots, sums);
 }
 
-/* For Q <= 4 heads, slot after slot: 16 C columns behind `index`, of which there are `columns`. */
+/* For Q <= 4 heads, slot after slot: 16 C columns behind `index`, of which there are `columns`;
+ * whole: all of them. */
 INLINE void values_of(float *out, size_t out_stride, const float *p, size_t p_stride,
                       const float *factor, const kernel_kv *kv, size_t index, size_t slots,
-                      size_t columns, bool onto, const int Q, const int C, const bool half)
+                      size_t columns, bool onto, const int Q, const int C, const bool half,
+                      const bool whole)
 {
     __mmask16 mask[4];
     __m512 total[4][4];
     UNROLL
     for (int c = 0; c < C; c++) {
         size_t at = 16 * (size_t)c;
-        mask[c] = tail_mask(at < columns ? columns - at : 0);
+        mask[c] = whole ? 0xffff : tail_mask(at < columns ? columns - at : 0);
         UNROLL
         for (int h = 0; h < Q; h++) {
             const float *start = out + (size_t)h * out_stride + at;
@@ -720,9 +723,7 @@ INLINE void values_of(float *out, size_t out_stride, const float *p, size_t p_st
         }
     }
     for (size_t j = 0; j < slots; j++) {
-        if (j % 16 == 0) {
-            kernel_fetch_ahead(kv->values, kv, index, j + 16, 16, slots, 16 * (size_t)C);
-        }
+        kernel_fetch_ahead(kv->values, kv, index, j, 16 * (size_t)C, half);
         __m512 weight[4];
         UNROLL
         for (int h = 0; h < Q; h++) {
@@ -753,13 +754,17 @@ INLINE void values_columns(float *out, size_t out_stride, const float *p, size_t
                            size_t columns, bool onto, const int Q, const bool half)
 {
     size_t d = 0;
-    for (; columns - d > 32; d += columns - d < 64 ? columns - d : 64) {
-        values_of(out + d, out_stride, p, p_stride, factor, kv, kv_offset + d, slots, columns - d,
-                  onto, Q, 4, half);
+    for (; columns - d >= 64; d += 64) {
+        values_of(out + d, out_stride, p, p_stride, factor, kv, kv_offset + d, slots, 64, onto, Q,
+                  4, half, true);
+    }
+    for (; columns - d >= 32; d += 32) {
+        values_of(out + d, out_stride, p, p_stride, factor, kv, kv_offset + d, slots, 32, onto, Q,
+                  2, half, true);
     }
     if (d < columns) {
         values_of(out + d, out_stride, p, p_stride, factor, kv, kv_offset + d, slots, columns - d,
-                  onto, Q, 2, half);
+                  onto, Q, 2, half, false);
     }
 }
 

@@ -65,39 +65,39 @@ void kernel_source_decode(uint32_t type, const uint8_t *row, size_t block,
 bool kernel_source_has_min(uint32_t type);
 
 /* sums[h] = row h added slot by slot, for any number of rows: a slot of weight 0 changes no bit.
- * Four chains at a time, as one addition waits for the one before. */
+ * Many chains at a time, as one addition waits for the one before. */
 static inline void kernel_row_sums(const float *rows, size_t stride, size_t count, size_t slots,
                                    float *sums)
 {
-    for (size_t h = 0; h < count; h += 4) {
-        const float *row[4];
-        float sum[4] = {0.0F, 0.0F, 0.0F, 0.0F};
-        for (size_t i = 0; i < 4; i++) {
+    enum { CHAINS = 6 };
+    for (size_t h = 0; h < count; h += CHAINS) {
+        const float *row[CHAINS];
+        float sum[CHAINS] = {0.0F};
+        for (size_t i = 0; i < CHAINS; i++) {
             row[i] = rows + (h + i < count ? h + i : h) * stride;
         }
         for (size_t j = 0; j < slots; j++) {
-            sum[0] += row[0][j];
-            sum[1] += row[1][j];
-            sum[2] += row[2][j];
-            sum[3] += row[3][j];
+            KERNEL_UNROLL
+            for (size_t i = 0; i < CHAINS; i++) {
+                sum[i] += row[i][j];
+            }
         }
-        for (size_t i = 0; i < 4 && h + i < count; i++) {
+        for (size_t i = 0; i < CHAINS && h + i < count; i++) {
             sums[h + i] = sum[i];
         }
     }
 }
 
-/* Ask for `columns` of the `ahead` slots from `slot` on: they lie a stride apart, which the
- * hardware's own look-ahead does not follow. */
+/* Ask for `columns` of the slot that is KERNEL_AHEAD slots behind `slot`: they lie a stride apart,
+ * which the hardware's own look-ahead does not follow. It may lie past the end: nothing is read. */
+enum { KERNEL_AHEAD = 64 };
 KERNEL_INLINE void kernel_fetch_ahead(const void *rows, const kernel_kv *kv, size_t offset,
-                                      size_t slot, size_t ahead, size_t slots, size_t columns)
+                                      size_t slot, size_t columns, const bool half)
 {
-    const size_t size = kv->half ? 2 : 4;
-    for (size_t s = slot; s < slots && s < slot + ahead; s++) {
-        const char *row = (const char *)rows + (s * kv->stride + offset) * size;
-        for (size_t at = 0; at < columns * size; at += 64) {
-            __builtin_prefetch(row + at);
-        }
+    const size_t size = half ? 2 : 4;
+    uintptr_t row = (uintptr_t)rows + ((slot + KERNEL_AHEAD) * kv->stride + offset) * size;
+    for (size_t at = 0; at < columns * size; at += 64) {
+        __builtin_prefetch((const void *)(row + at));
     }
 }
 

@@ -240,14 +240,11 @@ static void weigh_slots(void *argument, size_t begin, size_t end, size_t thread)
 {
     const attend_job *job = argument;
     core_stream *s = job->s;
-    size_t n = s->model->shape.heads / s->model->shape.kv_heads;
     (void)thread;
-    for (size_t group = begin; group < end; group++) {
-        s->kernels->attention_weights(s->scores + group * n * s->slots_max, s->slots_max, n,
-                                      job->views->list[0].count, s->head_sums + group * n);
-        for (size_t h = group * n; h < (group + 1) * n; h++) {
-            s->head_sums[h] = s->head_sums[h] > 0.0f ? 1.0f / s->head_sums[h] : 0.0f;
-        }
+    s->kernels->attention_weights(s->scores + begin * s->slots_max, s->slots_max, end - begin,
+                                  job->views->list[0].count, s->head_sums + begin);
+    for (size_t h = begin; h < end; h++) {
+        s->head_sums[h] = s->head_sums[h] > 0.0f ? 1.0f / s->head_sums[h] : 0.0f;
     }
 }
 
@@ -290,7 +287,7 @@ static void attend_far(attend_job *job)
                      s->model->rope_halves);
     base_pool_run(s->pool, groups * ((view->count + BLOCK_SLOTS - 1) / BLOCK_SLOTS), 1, score_slots,
                   job);
-    base_pool_run(s->pool, groups, 1, weigh_slots, job);
+    base_pool_run(s->pool, shape->heads, 1, weigh_slots, job);
     base_pool_run(s->pool, groups * ((shape->head_size + BLOCK_COLUMNS - 1) / BLOCK_COLUMNS), 1,
                   add_values, job);
     for (size_t h = 0; s->mass && h < shape->heads; h++) {
