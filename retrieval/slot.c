@@ -52,8 +52,8 @@ typedef struct parts {
 
 static bool in_list(const char *const *list, size_t count, const char *text, size_t size)
 {
-    for (size_t i = 0; i < count; i++) {
-        if (strlen(list[i]) == size && memcmp(list[i], text, size) == 0) {
+    for (size_t i = 0; i < count && size > 0; i++) {
+        if (list[i][0] == *text && strncmp(list[i], text, size) == 0 && !list[i][size]) {
             return true;
         }
     }

@@ -53,12 +53,20 @@ typedef struct revision {
     bool is;
 } revision;
 
+/* The beginning of a version of a document, as far as revision.h reads it. */
+typedef struct beginning {
+    uint64_t document; /* 0: none */
+    uint32_t version;
+    base_buffer text;
+} beginning;
+
 typedef struct work {
     retrieval *r;
     const retrieval_supersede_options *options;
     frame_cache frames;
     revision revisions[REVISIONS];
-    base_buffer older_text, newer_text; /* of documents */
+    beginning older, newer; /* what was read last: an episode meets many of one document */
+    store_episode others[NEAR + NAMED];
     closing *closings;
     size_t count, capacity;
 } work;
@@ -157,28 +165,36 @@ static int order_in_time(const store_episode *a, const store_episode *b)
     return a->commit == b->commit ? 0 : a->id < b->id ? -1 : 1;
 }
 
-/* Text of the version of a document that part is of, as far as revision.h reads it. */
-static base_status document_text(work *w, const store_episode *part, base_buffer *text,
-                                 base_error *err)
+/* Of the version that part is of. */
+static base_status read_beginning(work *w, const store_episode *part, beginning *b, base_error *err)
 {
     enum { BYTES_ENOUGH = 4096 };
     uint64_t *ids = NULL;
     size_t count = 0;
-    base_buffer_clear(text);
+    if (b->document == part->document && b->version == part->version) {
+        return BASE_OK;
+    }
+    b->document = 0;
+    base_buffer_clear(&b->text);
     base_status status =
         store_document_episodes(w->r->s, part->document, part->version, &ids, &count, err);
-    for (size_t i = 0; i < count && status == BASE_OK && text->size < BYTES_ENOUGH; i++) {
+    for (size_t i = 0; i < count && status == BASE_OK && b->text.size < BYTES_ENOUGH; i++) {
         store_episode e;
         status = store_get(w->r->s, ids[i], &e, err);
         if (status == BASE_OK) {
-            status = base_buffer_append(text, e.text, e.text_size);
-            status = status == BASE_OK ? base_buffer_append_text(text, " ") : status;
+            status = base_buffer_append(&b->text, e.text, e.text_size);
+            status = status == BASE_OK ? base_buffer_append_text(&b->text, " ") : status;
             store_episode_free(&e);
             status = status == BASE_OK ? status : base_fail(err, status, "no memory for a text");
         }
     }
     base_free(ids);
-    return status == BASE_NOT_FOUND || status == BASE_CORRUPT ? BASE_OK : status;
+    if (status != BASE_OK && status != BASE_NOT_FOUND && status != BASE_CORRUPT) {
+        return status;
+    }
+    b->document = part->document;
+    b->version = part->version;
+    return BASE_OK;
 }
 
 /* Is the document of newer a version of that of older? Asked for every pair of their parts: the
@@ -189,15 +205,15 @@ static base_status is_revision(work *w, const store_episode *older, const store_
     revision *kept = &w->revisions[(older->document * 31 + newer->document) % REVISIONS];
     if (kept->older != older->document || kept->newer != newer->document ||
         kept->older_version != older->version || kept->newer_version != newer->version) {
-        base_status status = document_text(w, older, &w->older_text, err);
+        base_status status = read_beginning(w, older, &w->older, err);
         if (status == BASE_OK) {
-            status = document_text(w, newer, &w->newer_text, err);
+            status = read_beginning(w, newer, &w->newer, err);
         }
         if (status != BASE_OK) {
             return status;
         }
-        retrieval_statement a = {older->title, w->older_text.data, w->older_text.size};
-        retrieval_statement b = {newer->title, w->newer_text.data, w->newer_text.size};
+        retrieval_statement a = {older->title, w->older.text.data, w->older.text.size};
+        retrieval_statement b = {newer->title, w->newer.text.data, w->newer.text.size};
         *kept = (revision){older->document, newer->document, older->version, newer->version,
                            a.text_size > 0 && b.text_size > 0 && retrieval_is_revision(&a, &b)};
     }
@@ -441,22 +457,21 @@ static base_status compare_one(work *w, uint64_t id, base_error *err)
     if (may_compare(&e)) {
         status = find_candidates(w, &e, ids, &all.count, err);
     }
-    for (size_t i = 0; i < all.count && status == BASE_OK; i++) {
-        store_episode other;
+    if (status == BASE_OK) {
+        status = store_get_each(w->r->s, ids, all.count, w->others, err);
+    }
+    size_t got = status == BASE_OK ? all.count : 0;
+    for (size_t i = 0; i < got && status == BASE_OK && !is_stopped(w); i++) {
         finding *f = &all.items[i];
         *f = (finding){.other = ids[i]};
-        if (is_stopped(w)) {
-            break;
-        }
-        status = store_get(w->r->s, ids[i], &other, err);
-        if (status == BASE_OK) {
-            status = compare(w, &e, &other, f, err);
-            store_episode_free(&other);
+        if (w->others[i].id != 0) {
+            status = compare(w, &e, &w->others[i], f, err);
             float *top = &all.best[f->other_is_older];
             *top = f->agreement > *top ? f->agreement : *top;
-        } else if (status == BASE_NOT_FOUND || status == BASE_CORRUPT) {
-            status = BASE_OK;
         }
+    }
+    for (size_t i = 0; i < got; i++) {
+        store_episode_free(&w->others[i]);
     }
     for (size_t i = 0; i < all.count && status == BASE_OK && !is_stopped(w); i++) {
         const finding *f = &all.items[i];
@@ -597,8 +612,8 @@ done:
     if (w) {
         base_free(w->frames.vectors);
         base_free(w->closings);
-        base_buffer_free(&w->older_text);
-        base_buffer_free(&w->newer_text);
+        base_buffer_free(&w->older.text);
+        base_buffer_free(&w->newer.text);
         base_free(w);
     }
     base_free(list.ids);

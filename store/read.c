@@ -123,26 +123,55 @@ static base_status fill_episode(store_db_txn *txn, const store_span_record *span
     return status;
 }
 
+static base_status load_episode(store_db_txn *txn, uint64_t id, store_episode *out, base_error *err)
+{
+    store_span_record span;
+    *out = (store_episode){.id = id};
+    base_status status = store_load_span(txn, id, &span, &out->commit, err);
+    if (status == BASE_OK) {
+        status = fill_episode(txn, &span, out, err);
+    }
+    if (status != BASE_OK) {
+        store_episode_free(out);
+    }
+    return status;
+}
+
 base_status store_get(store *s, uint64_t id, store_episode *out, base_error *err)
+{
+    store_reader reader;
+    store_episode episode;
+    base_status status = store_read_begin(s, &reader, err);
+    if (status == BASE_OK) {
+        status = load_episode(reader.txn, id, &episode, err);
+        store_read_end(s, &reader);
+    }
+    if (status == BASE_OK) {
+        *out = episode;
+    }
+    return status;
+}
+
+base_status store_get_each(store *s, const uint64_t *ids, size_t count, store_episode *out,
+                           base_error *err)
 {
     store_reader reader;
     base_status status = store_read_begin(s, &reader, err);
     if (status != BASE_OK) {
         return status;
     }
-    store_span_record span;
-    store_episode episode = {.id = id};
-    status = store_load_span(reader.txn, id, &span, &episode.commit, err);
-    if (status == BASE_OK) {
-        status = fill_episode(reader.txn, &span, &episode, err);
+    size_t n = 0;
+    for (; n < count && status == BASE_OK; n++) {
+        status = load_episode(reader.txn, ids[n], &out[n], err);
+        if (status == BASE_NOT_FOUND || status == BASE_CORRUPT) {
+            status = BASE_OK;
+        }
     }
     store_read_end(s, &reader);
-    if (status != BASE_OK) {
-        store_episode_free(&episode);
-        return status;
+    while (status != BASE_OK && n > 0) {
+        store_episode_free(&out[--n]);
     }
-    *out = episode;
-    return BASE_OK;
+    return status;
 }
 
 /* --- briefs

@@ -256,6 +256,10 @@ base_status store_reindex(store *s, const store_reindex_options *options,
 
 /* BASE_NOT_FOUND */
 base_status store_get(store *s, uint64_t id, store_episode *out, base_error *err);
+/* Several, as they are at one moment. out [count], each for store_episode_free; id 0 where there is
+ * none, or a damaged one. */
+base_status store_get_each(store *s, const uint64_t *ids, size_t count, store_episode *out,
+                           base_error *err);
 
 /* The few fields that ranking needs, without text. */
 typedef struct store_brief {
