@@ -52,7 +52,7 @@ static void multiply(const kernel_i16_matrix *m, size_t group, const int16_t *co
 }
 
 const kernel_i16_ops kernel_i16_scalar = {
-    .token_block = 48, .round_row = round_row, .multiply = multiply};
+    .token_block = 48, .groups = 1, .round_row = round_row, .multiply = multiply};
 
 static const kernel_i16_ops *ops_for(size_t columns)
 {
@@ -141,7 +141,7 @@ typedef struct job {
     const kernel_i16_ops *ops;
     const kernel_i16_matrix *m;
     const float *x;
-    size_t tokens, groups;
+    size_t tokens, calls; /* calls of multiply for a block of tokens */
     float *steps;
     int16_t *codes;
     float *out;
@@ -167,7 +167,7 @@ static void multiply_items(void *argument, size_t begin, size_t end, size_t thre
         j->ops->prepare();
     }
     for (size_t i = begin; i < end; i++) {
-        size_t group = i % j->groups, first = i / j->groups * block;
+        size_t group = i % j->calls * j->ops->groups, first = i / j->calls * block;
         size_t count = j->tokens - first < block ? j->tokens - first : block;
         j->ops->multiply(j->m, group, j->codes + first * width, j->steps + first, count,
                          j->out + first * j->m->rows);
@@ -180,16 +180,18 @@ void kernel_i16_matmul(base_pool *pool, const kernel_i16_matrix *m, const float 
     if (tokens == 0) {
         return;
     }
-    job j = {.ops = ops_for(m->columns),
+    const kernel_i16_ops *ops = ops_for(m->columns);
+    size_t rows = GROUP * ops->groups; /* of a call */
+    job j = {.ops = ops,
              .m = m,
              .x = x,
              .tokens = tokens,
-             .groups = (m->rows + GROUP - 1) / GROUP,
+             .calls = (m->rows + rows - 1) / rows,
              .steps = scratch,
              .codes = (int16_t *)(void *)((char *)scratch + steps_bytes(tokens)),
              .out = out};
-    size_t block = j.ops->token_block, blocks = (tokens + block - 1) / block;
-    size_t work = GROUP * m->columns * (tokens < block ? tokens : block);
+    size_t block = ops->token_block, blocks = (tokens + block - 1) / block;
+    size_t work = rows * m->columns * (tokens < block ? tokens : block);
     base_pool_run(pool, tokens, 16, round_rows, &j);
-    base_pool_run(pool, j.groups * blocks, WORK_MIN / work + 1, multiply_items, &j);
+    base_pool_run(pool, j.calls * blocks, WORK_MIN / work + 1, multiply_items, &j);
 }

@@ -61,11 +61,12 @@ void kernel_i16_matmul(base_pool *pool, const kernel_i16_matrix *m, const float 
 
 typedef struct kernel_i16_ops {
     size_t token_block; /* tokens of one call of multiply, whose codes stay in the second cache */
+    size_t groups;      /* of rows that one call takes, where there are as many */
     void (*prepare)(void); /* once before calls of multiply by a thread; NULL: nothing to do */
     /* One row: codes [width], nearest even; returns the step (0 when all are 0). */
     float (*round_row)(int16_t *codes, const float *x, size_t columns, int32_t limit);
-    /* `tokens` rows of codes, step_a [tokens], times group `group`. out: row 0 of the call, column
-     * 0; stride N. */
+    /* `tokens` rows of codes, step_a [tokens], times `groups` groups from `group` on. out: row 0 of
+     * the call, column 0; stride N. */
     void (*multiply)(const kernel_i16_matrix *m, size_t group, const int16_t *codes,
                      const float *step_a, size_t tokens, float *out);
 } kernel_i16_ops;

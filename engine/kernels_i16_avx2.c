@@ -146,6 +146,7 @@ static void multiply(const kernel_i16_matrix *m, size_t group, const int16_t *co
 
 const kernel_i16_ops kernel_i16_avx2 = {
     .token_block = 48, /* a multiple of TILE */
+    .groups = 1,
     .round_row = round_row,
     .multiply = multiply};
 
