@@ -139,7 +139,11 @@ static float round_row(int16_t *codes, const float *x, size_t columns, int32_t l
 }
 
 const kernel_i16_ops kernel_i16_amx = {
-    .token_block = 192, .groups = 1, .prepare = prepare, .round_row = round_row, .multiply = multiply};
+    .token_block = 192,
+    .groups = 1,
+    .prepare = prepare,
+    .round_row = round_row,
+    .multiply = multiply};
 
 uint64_t kernel_amx_int8_work(size_t rounds)
 {
