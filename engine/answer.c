@@ -11,8 +11,7 @@
  * semantics §2). */
 static const float mass_counts = 0.05f;
 
-base_status session_note_token(engine_session *s, int32_t id, float surprise, float entropy,
-                               bool event, bool in_answer, base_error *err)
+base_status session_note_token(engine_session *s, const engine_token *token, base_error *err)
 {
     engine_answer *answer = s->answer;
     if (answer->token_count == s->token_capacity) {
@@ -24,11 +23,7 @@ base_status session_note_token(engine_session *s, int32_t id, float surprise, fl
         answer->tokens = grown;
         s->token_capacity = capacity;
     }
-    answer->tokens[answer->token_count++] = (engine_token){.id = id,
-                                                           .surprise_nats = surprise,
-                                                           .entropy_nats = entropy,
-                                                           .event = event,
-                                                           .answer = in_answer};
+    answer->tokens[answer->token_count++] = *token;
     return BASE_OK;
 }
 

@@ -222,6 +222,19 @@ void core_mass_drop(core_stream *s, size_t count)
     s->mass_rows -= count < s->mass_rows ? count : s->mass_rows;
 }
 
+float core_mass_of(const core_stream *s, size_t back)
+{
+    if (back >= s->mass_rows) {
+        return NAN;
+    }
+    const float *row = s->row_mass + (s->mass_rows - 1 - back) * CORE_OWNERS_MAX;
+    float share = 0;
+    for (size_t o = 1; o < s->owners; o++) { /* owner 0: live tokens */
+        share += row[o];
+    }
+    return share;
+}
+
 void core_hidden_watch(core_stream *s, size_t layer, float *sum)
 {
     BASE_ASSERT(layer < s->model->shape.layers);

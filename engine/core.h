@@ -180,6 +180,9 @@ base_status core_state_restore(core_stream *stream, const void *state, size_t si
 void core_mass_watch(core_stream *stream, float *mass, size_t owners, size_t *tokens);
 void core_mass_sum(core_stream *stream);
 void core_mass_drop(core_stream *stream, size_t count);
+/* Share of its attention that the token `back` before the last one of the last batch gave to owned
+ * slots, 0..1; NAN when that was not watched, or is summed up already. */
+float core_mass_of(const core_stream *stream, size_t back);
 
 /* Hidden state (CPU only): while on, every core_run adds what each token's residual stream is
  * behind `layer` (0-based), scaled to a mean square of 1. sum [channels] accumulates; NULL switches

@@ -54,6 +54,11 @@ const float *session_logits(const engine_session *s)
     return s->logits + s->draft.row * core_model_shape(s->e->model)->vocabulary;
 }
 
+float session_mass(const engine_session *s)
+{
+    return core_mass_of(s->window.stream, s->draft.count - s->draft.row);
+}
+
 void session_draft_drop(engine_session *s)
 {
     session_draft *d = &s->draft;

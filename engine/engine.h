@@ -172,8 +172,10 @@ typedef struct engine_token {
     int32_t id;
     float surprise_nats; /* -ln p of the token that was chosen */
     float entropy_nats;  /* of the distribution it was drawn from */
-    bool event;          /* memory was consulted before it */
-    bool answer;         /* false: token of the prompt */
+    /* share of the attention behind that distribution that memories got, 0..1; NAN in the prompt */
+    float attention_mass;
+    bool event;  /* memory was consulted before it */
+    bool answer; /* false: token of the prompt */
 } engine_token;
 
 typedef enum engine_kv { ENGINE_KV_COMPUTED, ENGINE_KV_DISK } engine_kv;

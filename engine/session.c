@@ -425,10 +425,13 @@ static base_status read_prompt(engine_session *s, const int32_t *ids, size_t cou
         s->answer->prefill_tokens += chunk;
         for (size_t t = 0; t < chunk && !status; t++) {
             float logit = t == 0 ? first_logit : s->logits[(t - 1) * v + (size_t)ids[done + t]];
-            status = session_note_token(s, ids[done + t], known ? lse - logit : 0.0f, entropy,
-                                        false, false, err);
+            engine_token token = {.id = ids[done + t],
+                                  .surprise_nats = known ? lse - logit : 0.0f,
+                                  .entropy_nats = entropy,
+                                  .attention_mass = NAN};
+            status = session_note_token(s, &token, err);
             if (!status) {
-                status = session_lived_note(s, ids[done + t], known ? lse - logit : 0.0f, err);
+                status = session_lived_note(s, token.id, token.surprise_nats, err);
             }
             known = true;
             stats(s, s->logits + t * v, &lse, &entropy);
@@ -759,12 +762,17 @@ static base_status generate(engine_session *s, size_t max_tokens, const forced *
             break;
         }
         bool start = n == 0 && s->question && session_recalls(s) && has_memory(s);
-        float surprise = lse - logits[id];
-        status = session_note_token(s, id, surprise, entropy, event || start, true, err);
+        engine_token token = {.id = id,
+                              .surprise_nats = lse - logits[id],
+                              .entropy_nats = entropy,
+                              .attention_mass = session_mass(s),
+                              .event = event || start,
+                              .answer = true};
+        status = session_note_token(s, &token, err);
         if (!status && !(status = session_note_text(s, id, false, err))) {
             status = session_say(s, id, drafts ? count - n - 1 : 0, err);
         }
-        if (!status && !(status = session_lived_note(s, id, surprise, err))) {
+        if (!status && !(status = session_lived_note(s, id, token.surprise_nats, err))) {
             status = session_lived_leave(s, err);
         }
     }

@@ -190,6 +190,8 @@ void session_draft_free(session_draft *draft);
 void session_draft_note(engine_session *s, const store_episode *episode);
 /* Distribution [V] of the next token. */
 const float *session_logits(const engine_session *s);
+/* Share of the attention behind it that memories got; NAN where that was not watched. */
+float session_mass(const engine_session *s);
 /* The token that was chosen from it, noted in the answer already, goes into the window; behind it
  * up to ahead_max that may follow (0: none). */
 base_status session_say(engine_session *s, int32_t id, size_t ahead_max, base_error *err);
@@ -198,8 +200,7 @@ void session_draft_drop(engine_session *s);
 
 /* answer.c ------------------------------------------------------------------------------------- */
 
-base_status session_note_token(engine_session *s, int32_t id, float surprise, float entropy,
-                               bool event, bool in_answer, base_error *err);
+base_status session_note_token(engine_session *s, const engine_token *token, base_error *err);
 base_status session_note_text(engine_session *s, int32_t id, bool last, base_error *err);
 /* The attention that a memory has got so far goes to the trace: before it is evicted, and at the
  * end. */

@@ -97,7 +97,7 @@ base_status eval_job_trace(eval_job *job, const char *arm, const char *question,
                                        .entropy_nats = (double)t->entropy_nats,
                                        .surprise_nats = (double)t->surprise_nats,
                                        .event = t->event,
-                                       .attention_mass = (double)NAN};
+                                       .attention_mass = (double)t->attention_mass};
     }
     if (!status) {
         status = eval_results_trace(job->results, arm, question, tokens, answer->token_count, err);

@@ -193,6 +193,9 @@ for file in results.sqlite results.jsonl report.html report.md controls.json; do
     check "results lie in --out: $file" test -s "$work/results/$file"
 done
 check 'four answers are there' test "$(wc -l <"$work/results/results.jsonl")" -eq 4
+check 'traces say what attention memories got' python3 -c 'import sqlite3, sys
+most = sqlite3.connect(sys.argv[1]).execute("SELECT max(attention_mass) FROM traces").fetchone()[0]
+sys.exit(not 0 < most < 1)' "$work/results/results.sqlite"
 before=$(cat "$work/results/results.jsonl")
 run 0 eval files $files --arms none,full --controls 1 --out "$work/results" $today
 check 'the same run again asks nothing' test "$before" = "$(cat "$work/results/results.jsonl")"

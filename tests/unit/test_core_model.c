@@ -273,8 +273,15 @@ static void test_attention_mass_is_a_share_and_follows_bias(void **state)
         memset(mass, 0, sizeof mass);
         core_mass_watch(stream, mass, 3, &tokens);
         run(stream, ids, 4, NULL, 0);
+        float each = 0;
+        for (size_t back = 0; back < 4; back++) {
+            each += core_mass_of(stream, back);
+        }
+        assert_true(isnan(core_mass_of(stream, 4)));
         core_mass_sum(stream);
         assert_int_equal(tokens, 4);
+        assert_true(fabsf(each - mass[2]) < 1e-5f);
+        assert_true(isnan(core_mass_of(stream, 0)));
         assert_true(fabsf(mass[0] + mass[2] - 4.0f) < 1e-3f); /* live + memory = all of it */
         assert_true(mass[1] == 0.0f && mass[2] > 0.0f);
         weak = i ? weak : mass[2];

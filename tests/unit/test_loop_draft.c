@@ -39,6 +39,7 @@ static void assert_same_answer(const engine_answer *a, const engine_answer *b)
         assert_int_equal(x->event, y->event);
         assert_memory_equal(&x->surprise_nats, &y->surprise_nats, sizeof x->surprise_nats);
         assert_memory_equal(&x->entropy_nats, &y->entropy_nats, sizeof x->entropy_nats);
+        assert_memory_equal(&x->attention_mass, &y->attention_mass, sizeof x->attention_mass);
     }
     assert_int_equal(a->event_count, b->event_count);
     for (size_t e = 0; e < a->event_count; e++) {
