@@ -6,7 +6,9 @@
 const char eval_arm_ablations[] =
     "+trigger=innovation|once|always|random, +layout=B|S, +query=encoder|hidden (the query is the "
     "model's own hidden state, as are the vectors of the store), +no-bias, +no-time, +no-bm25, "
-    "+no-kv-disk (never read keys and values from disk), +no-follow (a refusal stands), "
+    "+no-kv-disk (never read keys and values from disk), +no-follow (a note leads to no "
+    "other, a refusal stands), +no-names (what names other things than the question stays), "
+    "+no-draft (one token a pass), "
     "+plain (prompt: notes without dates), "
     "+rival (oracle: what the right note replaced lies beside it at strength 0.1; questions where "
     "it replaced nothing are left out), "

@@ -113,8 +113,13 @@ static base_status write_pairs(eval_text *out, const eval_run *run, base_error *
             cell_text(out, reference);
             eval_text_add(out, " − ");
             cell_text(out, run->arms[i]);
-            eval_text_add(out, " | %zu | %+.3f [%+.3f, %+.3f] | %.3f | ", pair.a.n, pair.difference,
-                          pair.low, pair.high, pair.p_bootstrap);
+            eval_text_add(out, " | %zu | %+.3f", pair.a.n, pair.difference);
+            if (isnan(pair.low)) { /* fewer than two groups to draw from */
+                eval_text_add(out, " | – | ");
+            } else {
+                eval_text_add(out, " [%+.3f, %+.3f] | %.3f | ", pair.low, pair.high,
+                              pair.p_bootstrap);
+            }
             eval_text_add(out, pair.has_mcnemar ? "%.3g |\n" : "– |\n", pair.p_mcnemar);
         }
     }

@@ -204,7 +204,7 @@ static void test_eval_report_page_is_well_formed_and_holds_the_figures(void **st
 static void test_eval_report_too_little_data_is_said_not_drawn(void **state)
 {
     eval_run run;
-    base_buffer page = {0};
+    base_buffer page = {0}, text = {0};
     fill(*state, 3);
     assert_ok(eval_run_load(*state, &run, err));
     assert_ok(eval_report_page(&run, 1, &page, err));
@@ -213,6 +213,9 @@ static void test_eval_report_too_little_data_is_said_not_drawn(void **state)
     assert_non_null(strstr(page.data, "Not in this run"));
     assert_non_null(strstr(page.data, "recall against distance"));
     assert_null(strstr(page.data, "id=\"along"));
+    assert_ok(eval_report_markdown(&run, 1, &text, err));
+    assert_null(strstr(text.data, "nan"));
+    base_buffer_free(&text);
     base_buffer_free(&page);
     eval_run_free(&run);
 }
