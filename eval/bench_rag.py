@@ -546,10 +546,11 @@ def main():
              "first token ms", "answer ms", "notes / answers as prompt"]
     body = [cells(arm, row) for arm, row in result["arms"].items()]
     if o.table:
+        commit = re.sub(r"^([0-9a-f]{7})[0-9a-f]+", r"\1", result["commit"])
         with open(o.table, "a", encoding="utf-8") as f:
             for row in body:
                 what = f"{name}, {'reader' if result['adapter'] else 'no adapter'}"
-                f.write(f"| {' | '.join([result['date'], result['commit'], what, *row])} |\n")
+                f.write(f"| {' | '.join([result['date'], commit, what, *row])} |\n")
     if o.json:
         print(json.dumps(result, indent=1))
     else:
