@@ -122,15 +122,16 @@ static int check_usage(const cli_options *o, const eval_suite *suite)
         return cli_usage("eval: the suite '%s' is not there (only: %s, report, import)",
                          o->operands[0], names);
     }
-    if (!o->out || (suite->documents && !o->documents) || (suite->questions && !o->questions)) {
+    bool documents = eval_takes_documents(suite, o->mode);
+    if (!o->out || (documents && !o->documents) || (suite->questions && !o->questions)) {
         return cli_usage("eval %s needs%s%s --out DIR", suite->name,
-                         suite->documents ? " --documents FILE" : "",
+                         documents ? " --documents FILE" : "",
                          suite->questions ? " --questions FILE" : "");
     }
-    if (!suite->documents && (o->documents || o->questions)) {
+    if (!documents && (o->documents || o->questions)) {
         return cli_usage("eval %s makes its own documents and questions", suite->name);
     }
-    if (suite->documents && !suite->questions && o->questions) {
+    if (documents && !suite->questions && o->questions) {
         return cli_usage("eval %s makes its own questions", suite->name);
     }
     if (o->limit == 0) {

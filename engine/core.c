@@ -95,6 +95,7 @@ static void lay_out_arrays(core_stream *s, layout *l)
         s->mixer_rows = take(l, batch, s->mixer_row * sizeof(float));
         s->mixer_heads = take(l, batch, s->mixer_out * sizeof(float));
         s->mixer_scratch = take(l, 1, s->mixer_scratch_floats * sizeof(float));
+        s->mixer_novelty = take(l, CORE_SNAPSHOT_EVERY, s->mixer_head_count * sizeof(float));
     }
     s->x = take(l, batch, shape->channels * sizeof(float));
     s->normed = take(l, batch, shape->channels * sizeof(float));
@@ -240,6 +241,14 @@ void core_hidden_watch(core_stream *s, size_t layer, float *sum)
     BASE_ASSERT(layer < s->model->shape.layers);
     s->hidden_layer = layer;
     s->hidden_sum = sum;
+}
+
+void core_novelty_watch(core_stream *s, float *novelty)
+{
+    s->novelty = s->mixing && !s->gpu ? novelty : NULL;
+    if (novelty) {
+        *novelty = NAN;
+    }
 }
 
 /* --- the forward pass ------------------------------------------------------------------------- */
@@ -452,6 +461,7 @@ static void run_batch(core_stream *s, const int32_t *tokens, size_t count)
         kernel_matrix_row(&model->embedding, (size_t)tokens[t], s->x + t * shape->channels);
     }
     scale(s->x, count * shape->channels, model->embedding_scale);
+    s->novelty_sum = 0;
     for (size_t i = 0; i < shape->layers; i++) {
         const core_layer *layer = &model->layers[i];
         normalise(s, layer->attention_norm, count);
@@ -468,6 +478,9 @@ static void run_batch(core_stream *s, const int32_t *tokens, size_t count)
         if (s->hidden_sum && i == s->hidden_layer) {
             add_hidden(s, count);
         }
+    }
+    if (s->novelty) {
+        *s->novelty = s->novelty_sum / (float)(model->mixer_layers * s->mixer_head_count);
     }
 }
 

@@ -189,4 +189,9 @@ float core_mass_of(const core_stream *stream, size_t back);
  * off. */
 void core_hidden_watch(core_stream *stream, size_t layer, float *sum);
 
+/* Novelty (CPU only): while on, every core_run leaves in *novelty how much of its last token the
+ * mixers did not predict (mixer.h), mean over their layers and heads. NAN until then, and where
+ * there are no mixers; NULL switches off. */
+void core_novelty_watch(core_stream *stream, float *novelty);
+
 #endif

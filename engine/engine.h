@@ -276,6 +276,9 @@ typedef int32_t engine_look(void *argument, size_t index, int32_t token, const f
 base_status engine_force(engine_session *s, const char *question, const char *text,
                          engine_look *look, void *argument, engine_answer *answer, base_error *err);
 
+/* core_novelty_watch of the session's stream (evaluation). */
+void engine_watch_novelty(engine_session *s, float *novelty);
+
 /* Commit the uses that counted and the KV that was computed, if the writer lock is free within the
  * store's lock_wait; else they are dropped and counted (semantics §7). Never an error for the
  * answer. */

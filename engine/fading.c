@@ -35,6 +35,7 @@ void core_fading_sizes(core_stream *s)
     s->mixer_floats = mixer_state_floats(&f->mixer);
     s->mixer_row = mixer_row(&f->mixer);
     s->mixer_out = mixer_out_width(&f->mixer);
+    s->mixer_head_count = f->mixer.heads;
     s->mixer_scratch_floats = mixer_scratch_floats(&f->mixer, s->batch_max);
     s->mixer_kept = SNAPSHOTS * s->mixer_floats + ROWS_KEPT * s->mixer_row;
     if (s->device) { /* keeps more rows in place of the convolution's own */
@@ -83,9 +84,13 @@ void core_fading_run(core_stream *s, const core_fading *f, size_t tokens)
             memcpy(snapshot_of(s, f, at), state, s->mixer_floats * sizeof *state);
         }
         mixer_run(&f->mixer, s->pool, rows, s->mixer_row, count, state,
-                  s->mixer_heads + done * s->mixer_out, NULL, s->mixer_scratch);
+                  s->mixer_heads + done * s->mixer_out, s->novelty ? s->mixer_novelty : NULL,
+                  s->mixer_scratch);
         for (size_t t = 0; t < count; t++) {
             memcpy(row_of(s, f, at + t), rows + t * s->mixer_row, s->mixer_row * sizeof *rows);
+        }
+        for (size_t h = 0; s->novelty && done + count == tokens && h < s->mixer_head_count; h++) {
+            s->novelty_sum += s->mixer_novelty[(count - 1) * s->mixer_head_count + h];
         }
     }
 }

@@ -901,6 +901,11 @@ base_status engine_ask(engine_session *s, const char *question, size_t max_token
     return end_answer(s, status, err);
 }
 
+void engine_watch_novelty(engine_session *s, float *novelty)
+{
+    core_novelty_watch(s->window.stream, novelty);
+}
+
 /* Text without turns: BOS where the model wants one, then the text; memories go to its start, and
  * at most so far back as insertion_point allows. Anew: behind nothing. */
 static base_status take_text(engine_session *s, const int32_t *ids, size_t count, bool anew,

@@ -88,11 +88,13 @@ struct core_stream {
     bool mixing;       /* there are mixers: theirs, or recurrent layers */
     size_t run_tokens; /* live tokens that the states have seen */
     size_t mixer_floats, mixer_row, mixer_out, mixer_scratch_floats, mixer_kept;
-    float *mixer_state;   /* [mixer layers, mixer_floats] */
-    float *mixer_before;  /* [mixer layers, mixer_kept] what running again needs: fading.c */
-    float *mixer_rows;    /* [batch_max, mixer_row] projections */
-    float *mixer_heads;   /* [batch_max, mixer_out] */
-    float *mixer_scratch; /* [mixer_scratch_floats] */
+    size_t mixer_head_count; /* of one layer */
+    float *mixer_state;      /* [mixer layers, mixer_floats] */
+    float *mixer_before;     /* [mixer layers, mixer_kept] what running again needs: fading.c */
+    float *mixer_rows;       /* [batch_max, mixer_row] projections */
+    float *mixer_heads;      /* [batch_max, mixer_out] */
+    float *mixer_scratch;    /* [mixer_scratch_floats] */
+    float *mixer_novelty;    /* [CORE_SNAPSHOT_EVERY, mixer_head_count] */
 
     float *mass; /* watched by the caller, NULL = off */
     size_t owners;
@@ -100,6 +102,9 @@ struct core_stream {
 
     float *hidden_sum; /* watched by the caller, NULL = off */
     size_t hidden_layer;
+
+    float *novelty;    /* watched by the caller, NULL = off */
+    float novelty_sum; /* of the last token that was run, over mixers and heads */
 };
 
 /* --- window.c --------------------------------------------------------------------------------- */

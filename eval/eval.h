@@ -48,11 +48,12 @@ typedef struct eval_options {
     size_t limit;                      /* questions; 0 = all of a file, the suite's default */
     uint64_t seed;                     /* of what is generated or drawn */
     size_t max_tokens;                 /* of an answer, 0 = 24 */
-    size_t tokens;                     /* haystack: size of the text, 0 = 16,000 */
-    const char *mode;                  /* haystack: ingested, lived; stream: forced, free */
-    bool replay;                       /* documents become known as the questions' time goes on */
-    double without_evidence;           /* share of questions whose evidence is left out */
-    size_t controls;                   /* questions of the controls; 0 = no controls */
+    size_t tokens;                     /* of the text of documents, 0 = 16,000 */
+    /* haystack: ingested, lived; stream: forced, free; events: retrieve, write; NULL: the first */
+    const char *mode;
+    bool replay;             /* documents become known as the questions' time goes on */
+    double without_evidence; /* share of questions whose evidence is left out */
+    size_t controls;         /* questions of the controls; 0 = no controls */
     int64_t now_us; /* for questions without a time; BASE_TIME_NONE = the newest document's */
     bool may_abstain;
     double half_life_s;             /* of sources without a measured one; NAN = no decay */
@@ -67,13 +68,17 @@ enum { EVAL_CONTROLS_DEFAULT = 40 };
 
 typedef struct eval_suite {
     const char *name, *help;
-    const char *arms; /* default */
-    size_t limit;     /* default, 0 = all */
+    const char *arms;          /* default */
+    size_t limit;              /* default, 0 = all */
     bool documents, questions; /* files that it needs */
 } eval_suite;
 enum { EVAL_SUITE_COUNT = 7 };
 extern const eval_suite eval_suites[EVAL_SUITE_COUNT];
 const eval_suite *eval_suite_find(const char *name); /* NULL when there is none */
+/* Suite events in mode write: detectors choose sentences of a text to store, not places to ask. */
+bool eval_detectors_write(const char *suite, const char *mode);
+/* Does the suite need `documents`? mode NULL: its default. */
+bool eval_takes_documents(const eval_suite *suite, const char *mode);
 
 /* Run a suite, or go on with the run that options->out holds. All results are in options->out then
  * (eval_run_load). Errors: BASE_INVALID (bad input, named by file and line), BASE_EXISTS (out holds

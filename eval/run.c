@@ -23,8 +23,18 @@ const eval_suite eval_suites[EVAL_SUITE_COUNT] = {
     {"stream", "a text that needs another memory every sentence, teacher-forced or free",
      "none,prompt,full+trigger=once,full,full+trigger=always", 34, false, false},
     {"events", "detectors at equal event rate: do they fire where memory is needed?",
-     "entropy,surprise,margin,random,every", 34, false, false},
+     "entropy,surprise,whitened,margin,random,every", 34, false, false},
 };
+
+bool eval_detectors_write(const char *suite, const char *mode)
+{
+    return strcmp(suite, "events") == 0 && mode && strcmp(mode, "write") == 0;
+}
+
+bool eval_takes_documents(const eval_suite *suite, const char *mode)
+{
+    return suite->documents || eval_detectors_write(suite->name, mode);
+}
 
 const eval_suite *eval_suite_find(const char *name)
 {
@@ -119,8 +129,9 @@ static base_status read_files(const eval_options *o, eval_set *set, base_error *
     return status ? status : base_file_read(o->questions, FILE_MAX, &set->questions_text, err);
 }
 
-static eval_generator *generator_of(const char *suite)
+static eval_generator *generator_of(const eval_options *o)
 {
+    const char *suite = eval_detectors_write(o->suite, o->mode) ? "haystack" : o->suite;
     const struct {
         const char *suite;
         eval_generator *generator;
@@ -138,7 +149,7 @@ static eval_generator *generator_of(const char *suite)
 static base_status open_set(eval_job *job, size_t limit, base_error *err)
 {
     const eval_options *o = job->o;
-    eval_generator *generate = generator_of(job->suite->name);
+    eval_generator *generate = generator_of(job->o);
     base_file_info info = {0};
     base_status status;
     if (job->suite->questions) {
@@ -173,7 +184,7 @@ static base_status write_set(eval_job *job, base_error *err)
                  {"questions.jsonl", &job->set->questions_text}};
     char path[4096];
     base_status status = BASE_OK;
-    for (size_t i = 0; i < 2 && !status && generator_of(job->suite->name); i++) {
+    for (size_t i = 0; i < 2 && !status && generator_of(job->o); i++) {
         status = base_path_join(path, sizeof path, job->path, files[i].name);
         status = status
                      ? base_fail(err, status, "path is too long: %.80s...", job->path)
@@ -236,7 +247,8 @@ static base_status open_results(eval_job *job, size_t limit, base_error *err)
 
 static base_status check_options(const eval_options *o, const eval_suite *suite, base_error *err)
 {
-    if ((suite->documents && !o->documents) || (suite->questions && !o->questions)) {
+    if ((eval_takes_documents(suite, o->mode) && !o->documents) ||
+        (suite->questions && !o->questions)) {
         return base_fail(err, BASE_INVALID, "%s needs %s", suite->name,
                          suite->questions ? "documents and questions" : "documents: a text");
     }
@@ -246,6 +258,7 @@ static base_status check_options(const eval_options *o, const eval_suite *suite,
     }
     const char *modes = strcmp(suite->name, "haystack") == 0 ? "ingested,lived"
                         : strcmp(suite->name, "stream") == 0 ? "forced,free"
+                        : strcmp(suite->name, "events") == 0 ? "retrieve,write"
                                                              : "";
     const char *at = o->mode ? strstr(modes, o->mode) : modes;
     size_t size = o->mode ? strlen(o->mode) : 0;
@@ -294,9 +307,8 @@ base_status eval_run_suite(engine *e, const eval_options *options, base_error *e
     memcpy(job.path, o.out, strlen(o.out) + 1);
     if (!(status = check_options(&o, job.suite, err)) &&
         !(status = events ? BASE_OK : eval_arms_parse(o.arms, job.arms, &job.arm_count, err)) &&
-        !(status = check_hidden(&job, err)) &&
-        !(status = open_set(&job, limit, err)) && !(status = open_results(&job, limit, err)) &&
-        !(status = write_set(&job, err))) {
+        !(status = check_hidden(&job, err)) && !(status = open_set(&job, limit, err)) &&
+        !(status = open_results(&job, limit, err)) && !(status = write_set(&job, err))) {
         job.begin_ms = job.told_ms = base_clock_ms();
         status = stream   ? eval_run_stream(&job, err)
                  : events ? eval_run_events(&job, err)

@@ -132,6 +132,33 @@ static void test_passes_of_up_to_16_give_the_bits_of_steps_far_beyond_the_window
     }
 }
 
+/* Novelty of the last token: all of the first is new; the same one by one as together. Without
+ * mixers there is none. */
+static void test_novelty_is_watched_in_any_passes(void **state)
+{
+    (void)state;
+    for (size_t kind = 0; kind < 3; kind++) {
+        float steps = 0, together = 0, first = 0, none = 0;
+        core_stream *stream = open_stream(kind, true, pool);
+        core_stream *plain = open_stream(kind, false, NULL);
+        core_novelty_watch(stream, &steps);
+        assert_true(isnan(steps));
+        golden_run(stream, random_ids, 1, 1, NULL);
+        first = steps;
+        assert_true(fabsf(first - 1.0f) < 1e-3f);
+        golden_run(stream, random_ids + 1, 39, 1, NULL);
+        core_stream_clear(stream);
+        core_novelty_watch(stream, &together);
+        golden_run(stream, random_ids, 40, 40, NULL);
+        assert_true(together == steps && together > 0.0f && together != first);
+        core_novelty_watch(plain, &none);
+        golden_run(plain, random_ids, 4, 4, NULL);
+        assert_true(isnan(none));
+        core_stream_close(stream);
+        core_stream_close(plain);
+    }
+}
+
 static void test_dropped_tokens_leave_no_trace_in_the_states(void **state)
 {
     (void)state;
@@ -300,6 +327,7 @@ int main(void)
         cmocka_unit_test(test_logits_match_the_oracle_in_any_passes),
         cmocka_unit_test(test_up_to_w_tokens_a_hybrid_is_attention_bit_for_bit),
         cmocka_unit_test(test_passes_of_up_to_16_give_the_bits_of_steps_far_beyond_the_windows),
+        cmocka_unit_test(test_novelty_is_watched_in_any_passes),
         cmocka_unit_test(test_dropped_tokens_leave_no_trace_in_the_states),
         cmocka_unit_test(test_memories_stand_among_fading_tokens),
         cmocka_unit_test(test_a_restored_state_continues_with_the_same_bits),
