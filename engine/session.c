@@ -284,7 +284,7 @@ static base_status recent_text(engine_session *s, size_t first, size_t count, ba
 
 /* --- memory in the middle of running text (answer events; long user text) --------------------- */
 
-/* Before the user turn, or 256 slots back if that is farther; never inside a header. */
+/* Before the user turn, or 256 slots back if that is farther; never inside a header or a memory. */
 static size_t insertion_point(const engine_session *s)
 {
     size_t end = splice_slots(&s->window);
@@ -294,7 +294,7 @@ static size_t insertion_point(const engine_session *s)
     }
     at = at > s->header_at && at < s->answer_at ? s->header_at : at;
     size_t begin = core_slots_begin(s->window.stream);
-    return at > begin ? at : begin;
+    return splice_beside(&s->window, at > begin ? at : begin);
 }
 
 /* What to ask memory with in running text: what is being said, in short answers behind what was
@@ -303,11 +303,8 @@ static base_status running_query(engine_session *s, bool in_answer, base_buffer 
                                  base_error *err)
 {
     size_t said = splice_slots(&s->window) - s->answer_at;
-    if (!in_answer) {
+    if (!in_answer || !s->question) {
         return recent_text(s, s->memory_at, PROMPT_QUERY_TOKENS, query, err);
-    }
-    if (!s->question) {
-        return recent_text(s, s->memory_at, ANSWER_QUERY_TOKENS, query, err);
     }
     if (said <= SHORT_ANSWER && s->answer->best_score >= running_score_min) {
         base_status status = base_buffer_printf(query, "%s ", s->question);
@@ -531,10 +528,9 @@ static base_status look_up_oracle(engine_session *s, retrieval_hit *hits, size_t
                             .score = 1.0f,
                             .relevance = 1.0f,
                             .similarity = 1.0f,
-                            .strength =
-                                s->options.oracle_strength
-                                    ? s->options.oracle_strength[i]
-                                    : (float)store_strength(&brief, s->options.as_of_us)};
+                            .strength = s->options.oracle_strength
+                                            ? s->options.oracle_strength[i]
+                                            : (float)store_strength(&brief, s->options.as_of_us)};
     }
     return session_event(s, true, 0, s->question, strlen(s->question), start, err);
 }

@@ -114,6 +114,7 @@ base_status splice_insert(splice_window *w, size_t at, uint64_t episode, const v
                           size_t count, float strength, float bias, base_error *err)
 {
     uint32_t owner = free_owner(w);
+    assert_live(w, at, 0);
     if (owner == 0) {
         return base_fail(err, BASE_LIMIT, "%d memories are resident already", SPLICE_RESIDENTS_MAX);
     }
@@ -145,6 +146,17 @@ const splice_resident *splice_find(const splice_window *w, uint64_t episode)
         }
     }
     return NULL;
+}
+
+size_t splice_beside(const splice_window *w, size_t at)
+{
+    for (size_t i = 0; i < w->resident_count; i++) {
+        const splice_resident *r = &w->residents[i];
+        if (at > r->at && at < r->at + r->count) {
+            return r->at + r->count;
+        }
+    }
+    return at;
 }
 
 size_t splice_behind(const splice_window *w)

@@ -58,8 +58,10 @@ void splice_unrun(splice_window *w, size_t count);
  * tokens. */
 base_status splice_run_again(splice_window *w, size_t at, float *logits, base_error *err);
 
-/* Put an episode's block before slot `at`. bias = ln(strength) (0 for no bias). BASE_LIMIT: window
- * or resident table full. */
+/* `at`, or where it lies inside a memory, the end of that. */
+size_t splice_beside(const splice_window *w, size_t at);
+/* Put an episode's block before slot `at`, not inside a memory. bias = ln(strength) (0 for no
+ * bias). BASE_LIMIT: window or resident table full. */
 base_status splice_insert(splice_window *w, size_t at, uint64_t episode, const void *block,
                           size_t count, float strength, float bias, base_error *err);
 void splice_evict(splice_window *w, size_t resident);

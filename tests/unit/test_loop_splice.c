@@ -11,6 +11,7 @@
 
 #include <math.h>
 
+#include "engine/splice.h"
 #include "tests/unit/loop_testing.h"
 
 static loop l;
@@ -31,7 +32,7 @@ static const char *const questions[] = {
     "Who won the Ambleford chess open?",
     "In which year did the observatory on Mount Kestrel open?",
 };
-static const char *const answers[] = {" Osric Penhallow", " Tamsin Quill", " pier seven",
+static const char *const answers[] = {" Osric Penhallow", " Tamsin Quill",  " pier seven",
                                       " blue cabinet",    " Ravi Sundaram", " 1937"};
 enum { FACTS = sizeof texts / sizeof *texts };
 
@@ -146,8 +147,7 @@ static void test_an_empty_store_gives_plain_generation_token_for_token(void **st
         engine_answer answer;
         engine_session_defaults(&options);
         options.may_abstain = true;
-        engine_session *s =
-            loop_session(&empty, i ? ENGINE_ARM_FULL : ENGINE_ARM_NONE, &options);
+        engine_session *s = loop_session(&empty, i ? ENGINE_ARM_FULL : ENGINE_ARM_NONE, &options);
         loop_check(engine_ask(s, "What is the capital of France?", 24, &answer, &err), &err);
         assert_false(answer.abstained);
         said[i] = base_strdup(answer.text);
@@ -327,6 +327,37 @@ static void test_a_question_longer_than_the_window_is_refused_and_the_session_go
     engine_session_close(s);
 }
 
+/* A memory that was put into another would be evicted with a part of that. */
+static void test_no_memory_is_put_into_another(void **state)
+{
+    (void)state;
+    enum { COUNT = 3 };
+    const int32_t ids[] = {40, 41, 42, 43, 44, 45};
+    core_stream_options options = {.slots_max = 64};
+    core_stream *stream = NULL;
+    splice_window w;
+    base_error err = {0};
+    loop_check(core_stream_open(engine_model(l.e), &options, &stream, &err), &err);
+    void *block = base_calloc(1, core_block_bytes(stream, COUNT));
+    loop_check(splice_open(stream, &w, &err), &err);
+    loop_check(splice_run(&w, ids, 6, NULL, 0, &err), &err);
+    core_block_read(stream, 0, COUNT, block);
+    loop_check(splice_insert(&w, 2, 1, block, COUNT, 1.0f, 0.0f, &err), &err);
+    const size_t wanted[] = {0, 1, 2, 5, 5, 5, 6};
+    for (size_t at = 0; at < 7; at++) {
+        assert_int_equal(splice_beside(&w, at), wanted[at]);
+    }
+    loop_check(splice_insert(&w, splice_beside(&w, 3), 2, block, COUNT, 1.0f, 0.0f, &err), &err);
+    splice_evict(&w, 0);
+    assert_int_equal(splice_find(&w, 2)->at, 2);
+    for (size_t i = 0, token = 0; i < splice_slots(&w); i++) {
+        int32_t wanted_token = i >= 2 && i < 2 + COUNT ? -1 : ids[token++];
+        assert_int_equal(core_token(stream, i), wanted_token);
+    }
+    base_free(block);
+    splice_close(&w);
+}
+
 int main(void)
 {
     loop_open_engine(&l);
@@ -337,6 +368,7 @@ int main(void)
         cmocka_unit_test(test_an_empty_store_gives_plain_generation_token_for_token),
         cmocka_unit_test(test_own_keys_and_values_carry_the_answer_and_anothers_do_not),
         cmocka_unit_test(test_strength_weakens_a_memory_in_attention),
+        cmocka_unit_test(test_no_memory_is_put_into_another),
         cmocka_unit_test(test_a_restarted_session_answers_as_a_fresh_one_bit_for_bit),
         cmocka_unit_test(test_kv_from_disk_gives_the_bits_of_kv_computed),
         cmocka_unit_test(test_a_question_longer_than_the_window_is_refused_and_the_session_goes_on),
