@@ -9,22 +9,25 @@
 
 enum { LOOP_PATH = 1100 };
 
-/* 0, or -1 with the reason on stderr. window: of the hybrid's attention. */
+/* 0, or -1 with the reason on stderr. plain: "", or a model's path, which takes the tiny one's
+ * place. window: of the hybrid's attention. */
 static inline int loop_make_models(char folder[LOOP_PATH], char plain[LOOP_PATH],
                                    char hybrid[LOOP_PATH], size_t window)
 {
     const char *tmp = getenv("TMPDIR");
-    prime_options options = {
-        .window = window, .layer_count = CHAT_MODEL_LAYERS, .mixer = MIXER_GDN};
+    prime_options options = {.window = window, .mixer = MIXER_GDN};
     base_error err = {0};
     snprintf(folder, LOOP_PATH - 20, "%s/eidetic-models-XXXXXX", tmp ? tmp : "/tmp");
     if (!mkdtemp(folder)) {
         perror(folder);
         return -1;
     }
-    snprintf(plain, LOOP_PATH, "%.1000s/plain.gguf", folder);
+    bool make = plain[0] == 0;
+    if (make) {
+        snprintf(plain, LOOP_PATH, "%.1000s/plain.gguf", folder);
+    }
     snprintf(hybrid, LOOP_PATH, "%.1000s/hybrid.gguf", folder);
-    if (!chat_model_write(plain) || prime_model(plain, hybrid, &options, &err)) {
+    if ((make && !chat_model_write(plain)) || prime_model(plain, hybrid, &options, &err)) {
         fprintf(stderr, "%s\n", err.text);
         return -1;
     }
