@@ -30,7 +30,8 @@ static const cli_option options[] = {
      "GGUF model (else $EIDETIC_MODEL, else the default model)"},
     {"encoder", 0, TEXT, AT(encoder), "DIR", "text encoder folder (else the default encoder)"},
     {"adapter", 0, TEXT, AT(adapter), "FILE|none",
-     "LoRA adapter (GGUF); ask, chat and eval take MODEL.reader.gguf where it is"},
+     "LoRA adapter or trained mixers (GGUF); ask, chat and eval take MODEL.reader.gguf where it "
+     "is"},
     {"core", 0, TEXT, AT(core), "full|window|hybrid",
      "attention over all slots; sinks and the last W tokens, endlessly; a hybrid's fading layers"},
     {"window", 0, COUNT, AT(window), "W", "full: slots of the window; window: tokens seen (1,024)"},

@@ -1,9 +1,10 @@
-/* engine/adapter.c: LoRA adapters in the GGUF form that llama.cpp also reads.
+/* engine/adapter.c: LoRA adapters in the GGUF form that llama.cpp also reads, and trained mixers.
  *
  * LoRA (Hu et al. 2021): W' = W + (alpha/r) B A, merged when the model is loaded, so that a step
  * costs nothing more than the bytes of the merged matrices, which are Q8_0. What is refused, by
  * name: an adapter of another architecture, of other weights (also of the same model in another
- * quantisation), with factors that do not fit, or with tensors that the model lacks.
+ * quantisation), with factors that do not fit, or with tensors that the model lacks. Trained mixers
+ * (adapter_core.c) go the same way.
  */
 #include <math.h>
 #include <stdio.h>
@@ -17,7 +18,9 @@
 struct core_adapter {
     gguf_file *file;
     float alpha;
+    bool of_core;  /* trained mixers, not additions to a model's own matrices */
     size_t merged; /* tensors of the model that have had theirs */
+    size_t whole;  /* tensors that are no factors */
 };
 
 /* Of a text for a message, at most 80 bytes. */
@@ -78,7 +81,8 @@ static base_status check_kind(core_adapter *a, const char *architecture, base_er
     gguf_get_text(a->file, "general.type", &type);
     gguf_get_text(a->file, "adapter.type", &kind);
     gguf_get_text(a->file, "general.architecture", &made_for);
-    if (!gguf_text_is(type, "adapter") || !gguf_text_is(kind, "lora")) {
+    a->of_core = gguf_text_is(kind, "core");
+    if (!gguf_text_is(type, "adapter") || (!gguf_text_is(kind, "lora") && !a->of_core)) {
         return base_fail(err, BASE_INVALID, "%s: not a LoRA adapter", gguf_path(a->file));
     }
     if (!gguf_text_is(made_for, architecture)) {
@@ -124,14 +128,27 @@ const gguf_file *core_adapter_file(const core_adapter *a)
     return a->file;
 }
 
+base_status core_adapter_apply(core_adapter *a, const char *architecture, gguf_file **base,
+                               bool *hybrid, base_error *err)
+{
+    if (!a->of_core) {
+        return BASE_OK;
+    }
+    if (*hybrid) {
+        return base_fail(err, BASE_INVALID, "%s: mixers for a Transformer, %s is a hybrid already",
+                         gguf_path(a->file), gguf_path(*base));
+    }
+    *hybrid = true;
+    return core_adapter_join(a->file, architecture, base, &a->whole, err);
+}
+
 base_status core_adapter_check_used(const core_adapter *a, base_error *err)
 {
-    size_t tensors = gguf_tensor_count(a->file);
-    return 2 * a->merged == tensors
-               ? BASE_OK
-               : base_fail(err, BASE_INVALID,
-                           "%s: adapter has %zu tensors, only %zu fit this model",
-                           gguf_path(a->file), tensors, 2 * a->merged);
+    size_t tensors = gguf_tensor_count(a->file), used = 2 * a->merged + a->whole;
+    return used == tensors ? BASE_OK
+                           : base_fail(err, BASE_INVALID,
+                                       "%s: adapter has %zu tensors, only %zu fit this model",
+                                       gguf_path(a->file), tensors, used);
 }
 
 /* --- merging ---------------------------------------------------------------------------------- */

@@ -41,7 +41,8 @@ typedef struct core_shape {
 /* Load a GGUF model (architectures llama, qwen2, qwen3, mamba2, granitehybrid, and bmojo, ours for
  * B'MOJO-F: model_fading.c; others are refused by name). The file stays mapped.
  * adapter_path: GGUF LoRA merged into the weights at load (NULL = none; merged matrices become P8
- * with per-32 scales, documented); refused by name if made for another model. Errors:
+ * with per-32 scales, documented), or trained mixers, which make a hybrid of a Transformer
+ * (adapter_core.c); refused by name if made for another model. Errors:
  * BASE_NOT_FOUND, BASE_CORRUPT (place named), BASE_UNSUPPORTED, BASE_NO_MEMORY. */
 base_status core_model_open(const char *path, const char *adapter_path, core_model **out,
                             base_error *err);

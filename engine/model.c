@@ -545,7 +545,6 @@ base_status core_model_open(const char *path, const char *adapter_path, core_mod
                             base_error *err)
 {
     core_model *model = base_calloc(1, sizeof *model);
-    core_adapter *a = NULL;
     if (!model) {
         return base_fail(err, BASE_NO_MEMORY, "no memory for a model");
     }
@@ -556,12 +555,16 @@ base_status core_model_open(const char *path, const char *adapter_path, core_mod
         status = read_architecture(model, err);
     }
     if (!status && adapter_path) {
-        status = core_adapter_open(adapter_path, model->file, model->architecture, &a, err);
+        status =
+            core_adapter_open(adapter_path, model->file, model->architecture, &model->adapter, err);
+    }
+    if (!status && adapter_path) {
+        status = core_adapter_apply(model->adapter, model->architecture, &model->file,
+                                    &model->fading, err);
     }
     if (!status) {
-        status = load(model, a, err);
+        status = load(model, model->adapter, err);
     }
-    core_adapter_close(a);
     if (status) {
         core_model_close(model);
         return status;
@@ -596,6 +599,7 @@ void core_model_close(core_model *model)
     base_free(model->layers);
     base_free(model->frequencies);
     gguf_close(model->file);
+    core_adapter_close(model->adapter);
     base_free(model);
 }
 

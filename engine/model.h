@@ -45,8 +45,11 @@ typedef struct core_layer {
     bool recurrent;                 /* no attention: no keys, no values, no plane */
 } core_layer;
 
+typedef struct core_adapter core_adapter; /* an opened adapter file */
+
 struct core_model {
     gguf_file *file;
+    core_adapter *adapter;    /* owned; NULL = none. Mixers point into it */
     const char *architecture; /* of the blocks: "llama", "qwen2", "qwen3", ... */
     bool fading;              /* general.architecture is bmojo */
     core_shape shape;
@@ -72,9 +75,7 @@ struct core_model {
     uint8_t hash[32];
 };
 
-/* --- adapter.c: LoRA -------------------------------------------------------------------------- */
-
-typedef struct core_adapter core_adapter; /* an opened LoRA file */
+/* --- adapter.c: LoRA, and trained mixers ------------------------------------------------------ */
 
 /* Open `path` for the model in `base`, which is borrowed. An adapter that says which weights it was
  * trained on (eidetic.base_tensors) is refused, by name, for others; one that says nothing (another
@@ -88,6 +89,17 @@ const gguf_file *core_adapter_file(const core_adapter *adapter);
 base_status core_adapter_merge(core_adapter *adapter, const gguf_tensor *tensor, const char *name,
                                size_t rows, size_t columns, uint8_t **raw, uint32_t *type,
                                base_error *err);
+/* Trained mixers: make *base (taken; on failure the caller's or NULL) the hybrid, and *hybrid
+ * true. Anything else stays as it is. Errors: those of core_adapter_join; BASE_INVALID: it is one
+ * already. */
+base_status core_adapter_apply(core_adapter *adapter, const char *architecture, gguf_file **base,
+                               bool *hybrid, base_error *err);
+/* adapter_core.c: *file (as above) becomes the hybrid that the mixers in `adapter`, which outlives
+ * it, make of it; *whole: how many of their tensors are no factors. Errors: BASE_CORRUPT (a key or
+ * a tensor of the base is missing), BASE_INVALID (a tensor that no fading layer has),
+ * BASE_NO_MEMORY. */
+base_status core_adapter_join(const gguf_file *adapter, const char *architecture, gguf_file **file,
+                              size_t *whole, base_error *err);
 /* BASE_INVALID unless all of its tensors have found their place. */
 base_status core_adapter_check_used(const core_adapter *adapter, base_error *err);
 /* SHA-256 of all tensors by name, type, shape and both ends of their bytes: which weights are

@@ -168,41 +168,75 @@ static void row_of(const gguf_tensor *tensor, size_t row, float *out)
         out);
 }
 
-/* Gate rows [H*D, C] = (W_o^T + W_v with each row repeated H/G times)/2. */
-static void make_gate(priming *p, size_t layer)
+/* Can row_of read all of its rows? */
+static bool holds_rows(const gguf_tensor *tensor)
 {
-    const core_shape *s = &p->model->shape;
-    size_t rows = s->heads * s->head_size, channels = s->channels;
-    const gguf_tensor *output = of_layer(p, layer, "attn_output");
-    const gguf_tensor *value = of_layer(p, layer, "attn_v");
-    float *gate = make(p, layer, "ssm_g.weight", rows, channels);
+    size_t bytes = kernel_source_known(tensor->type)
+                       ? kernel_source_row_bytes(tensor->type, (size_t)tensor->shape[0])
+                       : 0;
+    return bytes > 0 && tensor->size / bytes >= tensor->shape[1];
+}
+
+base_status prime_gate(const gguf_tensor *output, const gguf_tensor *value, gguf_tensor *gate,
+                       uint8_t **owned, base_error *err)
+{
+    size_t rows = (size_t)output->shape[0], channels = (size_t)output->shape[1];
+    size_t value_rows = (size_t)value->shape[1], repeat = value_rows ? rows / value_rows : 0;
+    if (repeat == 0 || value->shape[0] != channels || !holds_rows(output) || !holds_rows(value)) {
+        return base_fail(err, BASE_CORRUPT, "tensor %.*s does not fit the values' [%zu, %zu]",
+                         (int)output->name.size, output->name.data, value_rows,
+                         (size_t)value->shape[0]);
+    }
+    float *made = base_calloc(rows * channels, sizeof *made);
     float *work = base_calloc(rows > channels ? rows : channels, sizeof *work);
-    if (!gate || !work) {
+    if (!made || !work) {
+        base_free(made);
         base_free(work);
-        p->status = p->status ? p->status : base_fail(p->err, BASE_NO_MEMORY, "no memory");
-        return;
+        return base_fail(err, BASE_NO_MEMORY, "no memory for gate rows");
     }
     for (size_t c = 0; c < channels; c++) {
         row_of(output, c, work);
         for (size_t r = 0; r < rows; r++) {
-            gate[r * channels + c] = 0.5f * work[r];
+            made[r * channels + c] = 0.5f * work[r];
         }
     }
     for (size_t r = 0; r < rows; r++) {
-        row_of(value, r / (s->heads / s->kv_heads), work);
+        row_of(value, r / repeat, work);
         for (size_t c = 0; c < channels; c++) {
-            gate[r * channels + c] += 0.5f * work[c];
+            made[r * channels + c] += 0.5f * work[c];
         }
     }
     base_free(work);
-    if (channels % 32 == 0) {
-        new_tensor *t = &p->tensors[p->count - 1];
-        size_t bytes = kernel_source_row_bytes(KERNEL_SRC_Q8_0, channels);
-        for (size_t r = 0; r < rows; r++) { /* in place: a rounded row is shorter */
-            kernel_source_quantise_q8_0(gate + r * channels, channels, (uint8_t *)gate + r * bytes);
-        }
-        t->type = KERNEL_SRC_Q8_0;
-        t->size = rows * bytes;
+    uint32_t type = channels % 32 == 0 ? KERNEL_SRC_Q8_0 : KERNEL_SRC_F32;
+    size_t bytes = kernel_source_row_bytes(type, channels);
+    for (size_t r = 0; r < rows && type == KERNEL_SRC_Q8_0; r++) { /* in place: it shrinks */
+        kernel_source_quantise_q8_0(made + r * channels, channels, (uint8_t *)made + r * bytes);
+    }
+    *owned = (uint8_t *)made;
+    *gate = (gguf_tensor){.type = type,
+                          .dimensions = 2,
+                          .shape = {channels, rows, 1, 1},
+                          .data = *owned,
+                          .size = rows * bytes};
+    return BASE_OK;
+}
+
+static void make_gate(priming *p, size_t layer)
+{
+    gguf_tensor gate;
+    uint8_t *owned = NULL;
+    new_tensor *t = add(p);
+    if (t) {
+        p->status = prime_gate(of_layer(p, layer, "attn_output"), of_layer(p, layer, "attn_v"),
+                               &gate, &owned, p->err);
+    }
+    if (owned) {
+        snprintf(t->name, sizeof t->name, "blk.%zu.ssm_g.weight", layer);
+        t->type = gate.type;
+        t->rows = (size_t)gate.shape[1];
+        t->columns = (size_t)gate.shape[0];
+        t->data = t->owned = owned;
+        t->size = gate.size;
     }
 }
 

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "base/status.h"
+#include "engine/gguf.h"
 #include "engine/mixer.h"
 
 typedef struct prime_options {
@@ -28,5 +29,12 @@ typedef struct prime_options {
  * core_model_open; BASE_INVALID: it is a hybrid already, or a layer that is not there. */
 base_status prime_model(const char *from, const char *to, const prime_options *options,
                         base_error *err);
+
+/* Gate rows [H*D, C] of one layer's mixer, (W_o^T + W_v with each row repeated H/G times)/2, from
+ * W_o = output [C, H*D] and W_v = value [G*D, C]: Q8_0 (F32 where C does not fit its blocks). *gate
+ * gets no name, its data is *owned, the caller's to base_free. Errors: BASE_CORRUPT (shapes that do
+ * not fit), BASE_NO_MEMORY. */
+base_status prime_gate(const gguf_tensor *output, const gguf_tensor *value, gguf_tensor *gate,
+                       uint8_t **owned, base_error *err);
 
 #endif

@@ -19,34 +19,62 @@ from gguf_file import TYPES, Gguf, write_adapter
 from wrapper import VERSION
 
 
-def export(lora, gguf, path, examples=""):
-    """Write adapter.gguf; its size in bytes.  Read back and compared before it counts as done."""
-    meta, strings = gguf.metadata, []
-    strings.append(("general.name", meta.get("general.name", "") + " memory reader"))
-    strings.append(("general.license", meta.get("general.license", "")))
-    strings.append(("general.base_model.0.name", meta.get("general.name", "")))
-    strings.append(("eidetic.base_tensors", gguf.tensors_sha256()))
-    strings.append(("eidetic.base_type", TYPES[gguf.tensors["blk.0.attn_q.weight"][1]][0]))
-    strings.append(("eidetic.prompt_version", str(VERSION)))
-    if examples and os.path.exists(examples):
-        with open(examples, "rb") as file:
-            strings.append(("eidetic.examples_sha256", hashlib.sha256(file.read()).hexdigest()))
-    tensors = lora.state()
-    write_adapter(path, tensors, lora.alpha, meta["general.architecture"], strings)
+def base_keys(gguf, what):
+    """Keys that say which weights an adapter belongs to."""
+    meta = gguf.metadata
+    return [("general.name", f"{meta.get('general.name', '')} {what}"),
+            ("general.license", meta.get("general.license", "")),
+            ("general.base_model.0.name", meta.get("general.name", "")),
+            ("eidetic.base_tensors", gguf.tensors_sha256()),
+            ("eidetic.base_type", TYPES[gguf.tensors["blk.0.attn_q.weight"][1]][0])]
+
+
+def check_written(path, tensors):
+    """Every tensor reads back as it was written; the file's size in bytes."""
     again = Gguf(path)
     for name, value in tensors.items():
-        want = value.detach().cpu().to(torch.float16).float()
-        if not torch.equal(again.tensor(name), want):
+        half = name.endswith((".lora_a", ".lora_b"))
+        value = value.detach().cpu()
+        if not torch.equal(again.tensor(name), value.half().float() if half else value.float()):
             raise ValueError(f"{path}: tensor {name} does not read back as it was written")
     return os.path.getsize(path)
 
 
+def export(lora, gguf, path, examples=""):
+    """Write adapter.gguf; its size in bytes.  Read back and compared before it counts as done."""
+    keys = base_keys(gguf, "memory reader") + [("eidetic.prompt_version", str(VERSION))]
+    if examples and os.path.exists(examples):
+        with open(examples, "rb") as file:
+            keys.append(("eidetic.examples_sha256", hashlib.sha256(file.read()).hexdigest()))
+    tensors = lora.state()
+    write_adapter(path, tensors, lora.alpha, gguf.metadata["general.architecture"], keys)
+    return check_written(path, tensors)
+
+
+def export_core(mixers, gguf, window, path, zero=False):
+    """Write the mixers of a hybrid (hybrid.py) as an adapter of the kind "core", with the keys of
+    engine/model_fading.c; its size in bytes.  zero: with every mixer's factor 0."""
+    architecture = gguf.metadata["general.architecture"]
+    layers = gguf.metadata[architecture + ".block_count"]
+    kinds = bytes(int(i in mixers.layers) for i in range(layers))
+    keys = base_keys(gguf, "fading memory") + [
+        ("bmojo.layer_kinds", kinds), ("bmojo.window", window),
+        ("bmojo.attention_window", 2 * window), ("bmojo.sinks", 4),
+        ("bmojo.fading_residual", True), ("bmojo.tied", True), ("bmojo.ssm.kind", "gdn"),
+        ("bmojo.ssm.conv_kernel", 4), ("bmojo.ssm.norm_eps", 1e-5)]
+    tensors = mixers.gguf()
+    if zero:
+        tensors |= {n: torch.zeros_like(t) for n, t in tensors.items() if n.endswith("ssm_gate")}
+    write_adapter(path, tensors, mixers.alpha, architecture, keys, kind="core")
+    return check_written(path, tensors)
+
+
 def fake_q8_0(w):
-    """w through Q8_0 and back: blocks of 32, f16 scale = max / 127."""
+    """w through Q8_0 and back, as the engine rounds: blocks of 32, f16 scale = max / 127."""
     b = w.reshape(-1, 32)
-    scale = b.abs().amax(1, keepdim=True) / 127
+    scale = (b.abs().amax(1, keepdim=True) / 127).half().float()
     q = torch.round(b / scale.clamp_min(1e-30)).clamp(-127, 127)
-    return (q * scale.half().float()).reshape(w.shape)
+    return (q * scale).reshape(w.shape)
 
 
 def fake_q4_1(w):

@@ -173,24 +173,38 @@ def _put_string(text):
     return struct.pack("<Q", len(raw)) + raw
 
 
-def write_adapter(path, tensors, alpha, architecture="llama", strings=()):
-    """Write a GGUF v3 LoRA adapter (general.type=adapter, adapter.type=lora) with f16 tensors.
+def _put_value(value):
+    """A typed metadata value: text, bool, unsigned number, real, or bytes as an array of u8."""
+    if isinstance(value, str):
+        return struct.pack("<I", STRING) + _put_string(value)
+    if isinstance(value, bool):
+        return struct.pack("<I?", 7, value)
+    if isinstance(value, int):
+        return struct.pack("<II", 4, value)
+    if isinstance(value, bytes):
+        return struct.pack("<IIQ", ARRAY, 0, len(value)) + value
+    return struct.pack("<If", 6, value)
 
-    tensors: name -> float tensor [rows, columns]: `X.lora_a` [rank, in], `X.lora_b` [out, rank],
-    with X the name of the base model's tensor and its row order (so no permutation is left to
-    do).  The base's W becomes W + alpha / rank * B A.  strings: more (key, value) pairs.
+
+def write_adapter(path, tensors, alpha, architecture="llama", keys=(), kind="lora"):
+    """Write a GGUF v3 adapter (general.type=adapter, adapter.type=kind).
+
+    tensors: name -> float tensor [rows, columns]: `X.lora_a` [rank, in], `X.lora_b` [out, rank] in
+    f16, with X the name of the base model's tensor and its row order (so no permutation is left to
+    do); others in f32.  The base's W becomes W + alpha / rank * B A.  keys: more (key, value) pairs.
     """
     keys = [("general.architecture", architecture), ("general.type", "adapter"),
-            ("adapter.type", "lora"), *strings]
-    head = b"".join(_put_string(k) + struct.pack("<I", STRING) + _put_string(v) for k, v in keys)
-    head += _put_string("adapter.lora.alpha") + struct.pack("<If", 6, alpha)
+            ("adapter.type", kind), *keys, ("adapter.lora.alpha", alpha)]
+    head = b"".join(_put_string(k) + _put_value(v) for k, v in keys)
     table, body = b"", b""
     for name, value in tensors.items():
-        raw = value.detach().cpu().to(torch.float16).contiguous().numpy().tobytes()
+        half = name.endswith((".lora_a", ".lora_b"))
+        value = value.detach().cpu().to(torch.float16 if half else torch.float32)
+        raw = value.contiguous().numpy().tobytes()
         table += _put_string(name) + struct.pack("<I", value.dim())
         table += b"".join(struct.pack("<Q", n) for n in reversed(value.shape))
-        table += struct.pack("<IQ", 1, len(body))
+        table += struct.pack("<IQ", 1 if half else 0, len(body))
         body += raw + b"\0" * (-len(raw) % 32)
-    start = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(keys) + 1) + head + table
+    start = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(keys)) + head + table
     with open(path, "wb") as file:
         file.write(start + b"\0" * (-len(start) % 32) + body)

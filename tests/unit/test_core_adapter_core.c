@@ -1,0 +1,142 @@
+/* Trained mixers (a core adapter) on the model they belong to: logits of the hybrid that the two
+ * make against engine/train/hybrid.py (tests/golden/gen_core_adapter.py), and every adapter that
+ * does not fit.
+ *
+ * Tolerance: f32 through two layers and norms, 1e-5 of the largest logit (seen: 3.8e-7). Both sides
+ * merge the same factors and round the sums to Q8_0; a sum within 1e-7 of the middle between two
+ * codes could fall to either side and would move logits by up to 1e-3, but none does here.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tests/unit/golden_logits.h"
+
+enum { V = GOLDEN_VOCABULARY, L = GOLDEN_TOKENS, W = 6 };
+
+static char base_path[512], adapter_path[512];
+static int32_t ids[L];
+static float expected[L][V];
+
+static void run(const char *adapter, bool hybrid, size_t window, float logits[L][V])
+{
+    core_model *model = NULL;
+    core_stream *stream = NULL;
+    base_error err = {0};
+    core_stream_options options = {.slots_max = 64,
+                                   .hybrid = hybrid,
+                                   .window = window,
+                                   .kv_f32 = true,
+                                   .activations = KERNEL_ACT_F32};
+    if (core_model_open(base_path, adapter, &model, &err) ||
+        core_stream_open(model, &options, &stream, &err)) {
+        fail_msg("%s", err.text);
+    }
+    if (adapter) {
+        assert_int_equal(core_model_fading_layers(model), 1);
+        assert_int_equal(core_model_exact_window(model), W);
+    }
+    golden_run(stream, ids, L, 7, logits);
+    core_stream_close(stream);
+    core_model_close(model);
+}
+
+static void test_a_base_with_trained_mixers_is_what_was_trained(void **state)
+{
+    (void)state;
+    float hybrid[L][V], window[L][V];
+    run(adapter_path, true, 0, hybrid);
+    run(NULL, false, 2 * W, window);
+    float error = golden_error(hybrid[0], expected[0], L * V);
+    float effect = golden_error(window[0], expected[0], L * V);
+    printf("error %.1e, effect of the mixers %.2f\n", (double)error, (double)effect);
+    assert_true(error < 1e-5f && effect > 0.05f);
+}
+
+static void test_mixers_leave_the_full_core_as_it_is(void **state)
+{
+    (void)state;
+    float with[L][V], without[L][V];
+    run(adapter_path, false, 0, with);
+    run(NULL, false, 0, without);
+    assert_true(golden_error(with[0], without[0], L * V) < 1e-5f);
+}
+
+/* The adapter with its first `from` replaced by `to` (of one size, or the bytes behind `from` when
+ * `behind` says how many); the message must hold `what` and the file's name. */
+static void refuse(const char *from, size_t behind, const char *to, size_t to_size,
+                   const char *what)
+{
+    base_buffer file = {0};
+    base_error err = {0};
+    core_model *model = NULL;
+    char path[] = "/tmp/eidetic-core-XXXXXX";
+    assert_int_equal(base_file_read(adapter_path, 1 << 20, &file, &err), BASE_OK);
+    size_t size = strlen(from), at = 0;
+    char *bytes = file.data;
+    while (at + size <= file.size && memcmp(bytes + at, from, size) != 0) {
+        at++;
+    }
+    assert_true(at + size + behind + to_size <= file.size);
+    memcpy(bytes + at + behind, to, to_size);
+    int out = mkstemp(path);
+    assert_true(out >= 0 && write(out, bytes, file.size) == (ssize_t)file.size && !close(out));
+    assert_int_not_equal(core_model_open(base_path, path, &model, &err), BASE_OK);
+    assert_null(model);
+    if (!strstr(err.text, what) || !strstr(err.text, path)) {
+        fail_msg("'%s' lacks '%s'", err.text, what);
+    }
+    unlink(path);
+    base_buffer_free(&file);
+}
+
+static void test_mixers_that_do_not_fit_are_refused_by_name(void **state)
+{
+    (void)state;
+    refuse("blk.1.ssm_a", 0, "blk.1.ssm_d", 11, "tensor blk.1.ssm_a is missing");
+    refuse("blk.1.ssm_gate", 0, "blk.1.ssm_gait", 14, "tensor blk.1.ssm_gait is none");
+    refuse("blk.1.ssm_dt", 0, "blk.0.ssm_dt", 12, "tensor blk.0.ssm_dt is none");
+    refuse("blk.1.ssm_dt", 12 + 4, "\3", 1, "blk.1.ssm_dt has shape [1, 3], expected [1, 4]");
+    refuse("blk.1.ssm_q.weight.lora_b", 0, "blk.1.ssm_x.weight.lora_b", 25, "one of its two");
+    refuse("bmojo.ssm.kind", 14 + 4 + 8, "xyz", 3, "bmojo.ssm.kind 'xyz'");
+    refuse("bmojo.layer_kinds", 0, "bmojo.layer_kindz", 17, "bmojo.layer_kinds is missing");
+    refuse("eidetic.base_tensors", 20 + 4 + 8, "-", 1, "holds other weights");
+}
+
+static void test_a_hybrid_takes_no_mixers(void **state)
+{
+    (void)state;
+    char path[512];
+    base_error err = {0};
+    core_model *model = NULL;
+    snprintf(path, sizeof path, "%s/tests/golden/hybrid_gdn.gguf", EIDETIC_SOURCE_DIR);
+    assert_int_equal(core_model_open(path, adapter_path, &model, &err), BASE_INVALID);
+    assert_non_null(strstr(err.text, "architecture 'llama', the model is qwen3"));
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    const char *folder = EIDETIC_SOURCE_DIR "/tests/golden";
+    snprintf(base_path, sizeof base_path, "%s/core_base.gguf", folder);
+    snprintf(adapter_path, sizeof adapter_path, "%s/core_adapter.gguf", folder);
+    return golden_read("core_adapter", ids, expected) ? 0 : -1;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_base_with_trained_mixers_is_what_was_trained),
+        cmocka_unit_test(test_mixers_leave_the_full_core_as_it_is),
+        cmocka_unit_test(test_mixers_that_do_not_fit_are_refused_by_name),
+        cmocka_unit_test(test_a_hybrid_takes_no_mixers),
+    };
+    return cmocka_run_group_tests(tests, set_up, NULL);
+}
