@@ -1,0 +1,137 @@
+"""What a bounded window costs and what trained mixers give back, measured by the engine itself.
+
+    python engine/train/table.py --model MODEL.gguf --adapter DIR/core.gguf --zero DIR/core.zero.gguf
+           --build build/release --work DIR
+
+Mean NLL of whole documents by position, same sinks in every row: window W, window 2W, the hybrid of
+`eidetic prime` (untrained), the trained one, the same with its mixers set to 0, full attention. Last
+the difference trained - window 2W beyond 2W: mean over documents and 95 % bootstrap interval over
+documents. Documents are the beginnings of those of one half (eval/split.py), of 4W to --tokens ids.
+What was measured before in DIR is not run again.
+"""
+import argparse
+import json
+import os
+import random
+import shlex
+import subprocess
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.join(HERE, "..", "..")
+sys.path[:0] = [HERE, os.path.join(ROOT, "eval")]
+from distill import CHARACTERS, SETS
+from gguf_file import Gguf
+from split import half
+from tokenizer import Tokenizer
+
+RESAMPLES = 10000
+
+
+def documents(tokenizer, side, count, low, high, seed):
+    """`count` lists of `low` to `high` ids, beginnings of documents, sets in turn."""
+    rng, sources = random.Random(seed), []
+    for name in SETS:
+        records = sorted(half(name, side)[0], key=lambda d: d["id"])
+        rng.shuffle(records)
+        sources.append(iter(records))
+    out = []
+    while sources and len(out) < count:
+        source = sources.pop(0)
+        for record in source:
+            ids = tokenizer.encode(record["text"][:CHARACTERS * high])[:high]
+            if len(ids) >= low:
+                out.append(ids)
+                sources.append(source)
+                break
+    return out
+
+
+def build_tool(build, work):
+    tool = os.path.join(work, "nll")
+    libraries = [os.path.join(build, f"lib{n}.a") for n in ("engine_core", "base")]
+    packages = subprocess.run(["pkg-config", "--libs", "jansson", "libpcre2-8"], check=True,
+                              capture_output=True, text=True).stdout
+    subprocess.run(["cc", "-std=c11", "-O2", "-D_POSIX_C_SOURCE=200809L", "-D_DEFAULT_SOURCE",
+                    "-I", ROOT, os.path.join(ROOT, "eval", "tools", "nll.c"), "-o", tool,
+                    *libraries, *shlex.split(packages), "-lm", "-lpthread"], check=True)
+    return tool
+
+
+def interval(values, seed=1):
+    """Mean and 95 % percentile bootstrap interval of values."""
+    rng = random.Random(seed)
+    means = sorted(sum(rng.choices(values, k=len(values))) / len(values)
+                   for _ in range(RESAMPLES))
+    return (sum(values) / len(values), means[int(0.025 * RESAMPLES)],
+            means[int(0.975 * RESAMPLES) - 1])
+
+
+def band_mean(rows, low, high):
+    """Mean over tokens at positions [low, high); entry p of a row is the token at p + 1."""
+    values = [x for row in rows for x in row[max(0, low - 1):high - 1]]
+    return sum(values) / len(values) if values else None
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--adapter", required=True)
+    parser.add_argument("--zero", required=True)
+    parser.add_argument("--build", default="build/release")
+    parser.add_argument("--work", required=True)
+    parser.add_argument("--window", type=int, default=256)
+    parser.add_argument("--side", choices=("tune", "test"), default="test")
+    parser.add_argument("--documents", type=int, default=24)
+    parser.add_argument("--tokens", type=int, default=2048)
+    parser.add_argument("--seed", type=int, default=3)
+    parser.add_argument("--activations", choices=("q8", "f32"), default="q8")
+    args = parser.parse_args()
+    os.makedirs(args.work, exist_ok=True)
+    w, gguf = args.window, Gguf(args.model)
+    texts = documents(Tokenizer(gguf.metadata), args.side, args.documents, 4 * w, args.tokens,
+                      args.seed)
+    primed = os.path.join(args.work, "primed.gguf")
+    layers = Gguf(args.adapter).metadata["bmojo.layer_kinds"]
+    subprocess.run([os.path.join(args.build, "eidetic"), "prime", args.model, "-o", primed,
+                    "--window", str(w), "--layers",
+                    ",".join(str(i) for i, kind in enumerate(layers) if kind == 1)],
+                   check=True, stdout=subprocess.DEVNULL)
+    tool = build_tool(args.build, args.work)
+    arms = {f"window {w}": (args.model, "-", str(w)),
+            f"window {2 * w}": (args.model, "-", str(2 * w)),
+            "hybrid, untrained": (primed, "-", "hybrid"),
+            "hybrid, trained": (args.model, args.adapter, "hybrid"),
+            "trained, mixers at 0": (args.model, args.zero, "hybrid"),
+            "full": (args.model, "-", "full")}
+    rows = {}
+    for name, (model, adapter, core) in arms.items():
+        path = os.path.join(args.work, name.replace(" ", "-").replace(",", "") + ".jsonl")
+        if not os.path.exists(path):
+            with open(path + ".new", "w", encoding="utf-8") as out:
+                subprocess.run([tool, model, adapter, core, args.activations], check=True,
+                               input=json.dumps(texts), stdout=out, text=True)
+            os.replace(path + ".new", path)
+        with open(path, encoding="utf-8") as lines:
+            rows[name] = [json.loads(line) for line in lines]
+    bands = [(1, w), (w, 2 * w), (2 * w, 4 * w), (4 * w, args.tokens), (2 * w, args.tokens)]
+    print(f"{len(texts)} documents of the {args.side} half, {sum(map(len, texts))} tokens")
+    print("| attention | " + " | ".join(f"{a}-{b - 1}" for a, b in bands) + " |")
+    print("|" + " --- |" * (1 + len(bands)))
+    for name in arms:
+        means = [band_mean(rows[name], a, b) for a, b in bands]
+        print(f"| {name} | " + " | ".join("-" if m is None else f"{m:.4f}" for m in means) + " |")
+
+    def beyond(name):
+        return [sum(row[2 * w - 1:]) / len(row[2 * w - 1:]) for row in rows[name]]
+
+    base, full = beyond(f"window {2 * w}"), beyond("full")
+    gap = sum(b - f for b, f in zip(base, full)) / len(base)
+    for name in ("hybrid, trained", "trained, mixers at 0", "full"):
+        mean, low, high = interval([a - b for a, b in zip(beyond(name), base)])
+        print(f"{name} - window {2 * w}, beyond {2 * w}: {mean:+.4f} [{low:+.4f}, {high:+.4f}] "
+              f"nats a token; {-mean / gap:.3f} of the gap")
+
+
+if __name__ == "__main__":
+    main()
