@@ -16,7 +16,7 @@ int cmd_verify(const cli_options *o)
     store_verify_report report = {0};
     const char *path = cli_store_path(o);
     base_status status = store_verify(path, o->repair, &report, &err);
-    if (!status) {
+    if (!status && !report.unwalkable) {
         store *s = NULL;
         store_options options = {.read_only = !o->repair};
         status = store_open(path, &options, &s, &err);

@@ -44,6 +44,7 @@ base_status store_report_add(store_verify_report *report, const char *file, uint
 typedef struct store_salvage {
     const char *folder, *fresh_folder;
     bool raw; /* read the bytes of data.mdb instead of its tables */
+    uint64_t finished; /* a commit that is known to have ended from elsewhere, 0 = none */
 } store_salvage;
 /* Write all valid records into a consistent new environment; problems = what is lost. */
 base_status store_salvage_records(void *argument /* store_salvage */, store_check *check,

@@ -3,7 +3,8 @@
  * 1. Gather valid records into a new environment: out of the tables, or, when these cannot be
  *    walked, out of the bytes of data.mdb (every record says which it is, record.h). In the bytes
  *    lie old copies too; of several the one of the newest commit counts, and none of a commit that
- *    is not known as finished. What FORGOTTEN names is left out.
+ *    is not known as finished: by the newest head, or by the catalogue, which follows a commit when
+ *    it is durable (the head may be what is damaged). What FORGOTTEN names is left out.
  * 2. Make it consistent: heads that are lost are made up from the episodes that need them, the
  *    tables that only repeat others are written anew, old versions are closed, counters counted.
  *    Episodes that a version lost are named ("lost") and join FORGOTTEN, so that all who follow
@@ -158,7 +159,8 @@ static base_status visit_meta(work *w, store_table table, const store_key *key, 
 static base_status visit_all(work *w, store_table table, const store_key *key, uint64_t commit,
                              const uint8_t *record, size_t size, base_error *err)
 {
-    if (w->txn.meta.last_commit > 0 && commit > w->txn.meta.last_commit) {
+    if (w->txn.meta.last_commit > 0 && commit > w->txn.meta.last_commit &&
+        commit > w->salvage->finished) {
         return BASE_OK;
     }
     return put_salvaged(w, table, key, record, size, err);

@@ -406,6 +406,7 @@ typedef struct store_verify_report {
     size_t count;
     uint64_t repaired;
     uint64_t episodes_checked;
+    bool unwalkable; /* data.mdb cannot be walked to its end: to open it may end the process */
 } store_verify_report;
 /* Check every checksum and the agreement of the catalogue record by record. LMDB is walked in a
  * child process; the child's death is reported as damage. repair: rebuild the catalogue from the

@@ -425,6 +425,19 @@ static bool names_file(const store_verify_report *report, const char *file)
     return false;
 }
 
+/* The newest commit that the catalogue has taken in, 0 when it cannot be read. */
+static uint64_t catalogued_commit(const char *folder)
+{
+    store_catalog *c = NULL;
+    store_catalog_state state = {0};
+    if (store_catalog_open(folder, STORE_CATALOG_READ, &c, NULL) == BASE_OK &&
+        store_catalog_get_state(c, &state, NULL) != BASE_OK) {
+        state.commit = 0;
+    }
+    store_catalog_close(c);
+    return state.commit;
+}
+
 /* Salvage into a new file and swap it in. raw: the tables cannot be walked. */
 static base_status repair_records(const char *folder, bool raw, store_verify_report *report,
                                   base_error *err)
@@ -434,7 +447,10 @@ static base_status repair_records(const char *folder, bool raw, store_verify_rep
     if (base_path_join(fresh, sizeof fresh, folder, "rewrite") != BASE_OK) {
         return base_fail(err, BASE_LIMIT, "path is too long: %.80s...", folder);
     }
-    store_salvage salvage = {.folder = folder, .fresh_folder = fresh, .raw = raw};
+    store_salvage salvage = {.folder = folder,
+                             .fresh_folder = fresh,
+                             .raw = raw,
+                             .finished = catalogued_commit(folder)};
     uint64_t checked = report->episodes_checked;
     base_status status = run_child(store_salvage_records, &salvage, report, &died, &broken, err);
     report->episodes_checked = checked;
@@ -477,6 +493,7 @@ static base_status repair_store(const char *folder, bool raw, int *lock_fd,
     store_close(s);
     if (status == BASE_OK) {
         report->repaired = found;
+        report->unwalkable = false;
     }
     return status;
 }
@@ -507,6 +524,7 @@ base_status store_verify(const char *path, bool repair, store_verify_report *rep
     if (status == BASE_OK && !died && !broken) {
         status = compare_catalog(path, &found, err);
     }
+    found.unwalkable = died || broken;
     size_t sessions = 0;
     if (status == BASE_OK && repair) {
         status = store_repair_sessions(path, &found, &sessions, err);

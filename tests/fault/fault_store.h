@@ -97,7 +97,7 @@ static inline size_t fault_verify(const char *path, bool repair, const char *who
     store *s = NULL;
     store_options options = {.read_only = !repair};
     base_status status = store_verify(path, repair, &report, &err);
-    if (!status && !(status = store_open(path, &options, &s, &err))) {
+    if (!status && !report.unwalkable && !(status = store_open(path, &options, &s, &err))) {
         status = retrieval_verify(s, FAULT_DIM, repair, &report, &err);
     }
     store_close(s);

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
+#include "base/file.h"
 #include "base/hash.h"
 #include "store/db.h"
 #include "store_testing.h"
@@ -272,6 +273,53 @@ static void test_store_truncated_file_is_reported(void **state)
     test_free(bytes);
 }
 
+/* Flip a bit in every head that the newest commit wrote; returns that commit. */
+static uint64_t damage_newest_heads(const char *path)
+{
+    base_map map;
+    uint64_t newest = 0;
+    for (int round = 0; round < 2; round++) { /* find the newest; damage its heads */
+        assert_ok(base_map_open(path, &map, err));
+        for (size_t at = 0; at < map.size; at++) {
+            store_table table;
+            store_key key;
+            uint64_t commit;
+            size_t size;
+            if (map.data[at] == 'e' &&
+                store_record_probe(map.data + at, map.size - at, &table, &key, &commit, &size) &&
+                table == STORE_TABLE_META) {
+                if (round == 0) {
+                    newest = commit > newest ? commit : newest;
+                } else if (commit == newest) {
+                    flip_bit(path, (long)(at + size - 1));
+                }
+            }
+        }
+        base_map_close(&map);
+    }
+    return newest;
+}
+
+/* Goal: what the newest commit wrote is salvaged from the bytes even when its head is what is
+ * damaged and only older heads are left: the catalogue knows that the commit had ended. Method: the
+ * newest heads and LMDB's own two first pages are spoiled. */
+static void test_store_salvage_trusts_the_catalogue_for_the_newest_commit(void **state)
+{
+    char path[4096];
+    data_path(state, path);
+    fill(state);
+    assert_int_equal(damage_newest_heads(path), DOCUMENTS);
+    char zeros[8192] = {0};
+    FILE *file = fopen(path, "r+b");
+    assert_int_equal(fwrite(zeros, 1, sizeof zeros, file), sizeof zeros);
+    fclose(file);
+    store_verify_report report;
+    assert_ok(store_verify(*state, true, &report, err));
+    assert_false(has_problem(&report, "lost", 0));
+    base_free(report.problems);
+    assert_verifies(*state, EPISODES);
+}
+
 /* Goal: pages of garbage anywhere: verify reports or all is well, never a crash; repair gives a
  * store that verifies, and every text that it has is right. Fixed positions, all pages but a few.
  */
@@ -371,6 +419,7 @@ int main(void)
         WITH_FOLDER(test_store_flipped_bit_is_found_and_repaired),
         WITH_FOLDER(test_store_flip_in_each_record_is_named),
         WITH_FOLDER(test_store_truncated_file_is_reported),
+        WITH_FOLDER(test_store_salvage_trusts_the_catalogue_for_the_newest_commit),
         WITH_FOLDER(test_store_garbage_pages_are_survived),
         WITH_FOLDER(test_store_newer_format_is_refused),
     };
