@@ -1,9 +1,11 @@
 /* cli/bench.h: what the parts of `eidetic bench` share. cmd_bench.c measures the model and the
- * machine, bench_ingest.c readers, text encoder and ingest, bench_retrieval.c a lookup.
+ * machine, bench_ingest.c readers, text encoder and ingest, bench_retrieval.c a lookup,
+ * bench_upkeep.c an index that grows and shrinks.
  */
 #ifndef CLI_BENCH_H
 #define CLI_BENCH_H
 
+#include "base/rng.h"
 #include "cli/cli.h"
 
 enum { CLI_BENCH_ROUNDS_MAX = 1000, CLI_BENCH_PATH = 4096 };
@@ -41,8 +43,14 @@ base_status cli_bench_corpus_open(const cli_options *o, size_t invented, size_t 
                                   cli_bench_corpus *corpus, base_error *err);
 void cli_bench_corpus_close(cli_bench_corpus *corpus);
 
+/* A unit vector [dim], on the sphere at random. */
+void cli_bench_random_vector(base_rng *rng, float *v, size_t dim);
+/* out [dim]: a unit vector whose cosine with v (unit length) is `cosine`, turned towards `to`. */
+void cli_bench_turn(const float *v, const float *to, float cosine, float *out, size_t dim);
+
 int cli_bench_encoder(const cli_options *o);
 int cli_bench_ingest(const cli_options *o);
 int cli_bench_retrieval(const cli_options *o);
+int cli_bench_upkeep(const cli_options *o);
 
 #endif

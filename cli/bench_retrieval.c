@@ -69,7 +69,7 @@ typedef struct retrieval_bench {
 
 /* --- vectors ---------------------------------------------------------------------------------- */
 
-static void random_vector(base_rng *rng, float *v, size_t dim)
+void cli_bench_random_vector(base_rng *rng, float *v, size_t dim)
 {
     double sum = 0;
     for (size_t i = 0; i < dim; i++) {
@@ -81,8 +81,7 @@ static void random_vector(base_rng *rng, float *v, size_t dim)
     }
 }
 
-/* A unit vector whose cosine with v is `cosine`, turned towards `to`. */
-static void turn(const float *v, const float *to, float cosine, float *out, size_t dim)
+void cli_bench_turn(const float *v, const float *to, float cosine, float *out, size_t dim)
 {
     float along = retrieval_dot(v, to, dim);
     double sum = 0;
@@ -100,8 +99,8 @@ static void turn(const float *v, const float *to, float cosine, float *out, size
 static void jitter(base_rng *rng, const float *v, float cosine, float *out, size_t dim)
 {
     float to[STORE_VECTOR_DIM_MAX];
-    random_vector(rng, to, dim);
-    turn(v, to, cosine, out, dim);
+    cli_bench_random_vector(rng, to, dim);
+    cli_bench_turn(v, to, cosine, out, dim);
 }
 
 /* The same for a copy of an episode, in a direction in which episodes differ from one another: what
@@ -115,7 +114,7 @@ static void jitter_copy(const retrieval_bench *b, base_rng *rng, const float *v,
     for (size_t i = 0; i < b->dim; i++) {
         to[i] = at[i] - from[i];
     }
-    turn(v, to, b->jitter_cosine, out, b->dim);
+    cli_bench_turn(v, to, b->jitter_cosine, out, b->dim);
 }
 
 /* The median over base vectors of the cosine with the nearest other one, copies left out. */
@@ -234,7 +233,7 @@ static base_status make_base(retrieval_bench *b, base_error *err)
         base_rng rng;
         base_rng_seed(&rng, 1);
         for (size_t i = 0; i < b->corpus.count; i++) {
-            random_vector(&rng, b->base + i * b->dim, b->dim);
+            cli_bench_random_vector(&rng, b->base + i * b->dim, b->dim);
         }
         b->origin = "random";
         return BASE_OK;
@@ -266,7 +265,7 @@ static base_status put_copies(retrieval_bench *b, store_txn *txn, base_rng *rng,
         } else if (b->o.documents) {
             jitter_copy(b, rng, base, v);
         } else {
-            random_vector(rng, v, b->dim);
+            cli_bench_random_vector(rng, v, b->dim);
         }
         size_t begin = text.size;
         status = base_buffer_append(&text, b->corpus.texts[from], b->corpus.sizes[from]);

@@ -609,6 +609,7 @@ static const struct {
     {"encoder", true, cli_bench_encoder},
     {"ingest", false, cli_bench_ingest},
     {"retrieval", false, cli_bench_retrieval},
+    {"upkeep", false, cli_bench_upkeep},
 };
 enum { PARTS = sizeof parts / sizeof *parts };
 
@@ -669,8 +670,8 @@ int cmd_bench(const cli_options *o)
         part++;
     }
     if (part == PARTS) {
-        return cli_usage("bench: '%s' is none of prefill, decode, splice, retrieval, ingest, "
-                         "encoder, limits",
+        return cli_usage("bench: '%s' is none of prefill, decode, splice, retrieval, upkeep, "
+                         "ingest, encoder, limits",
                          o->operands[0]);
     }
     if (o->batch > 1 && (part != 1 || o->batch > GPU_BATCH_MAX)) {

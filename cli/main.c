@@ -152,7 +152,7 @@ static const struct command {
      COMMON STORE " encoder ", 0, 0, cmd_reindex},
     {"prime", "MODEL", "make a hybrid (-o FILE) of a Transformer",
      COMMON " out window layers mixer seed ", 1, 1, cmd_prime},
-    {"bench", "prefill|decode|splice|retrieval|ingest|encoder|limits", "measure speed",
+    {"bench", "prefill|decode|splice|retrieval|upkeep|ingest|encoder|limits", "measure speed",
      COMMON STORE MODEL " encoder limit depth batch rounds paced no-detector documents count out ",
      1, 1, cmd_bench},
     {"eval", "SUITE",

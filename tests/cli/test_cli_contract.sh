@@ -372,6 +372,13 @@ json 'd["rows"][0]["origin"] == "corpus and jitter" and 0.3 <= d["rows"][0]["jit
 json 'd["rows"][0]["vectors"] == 3000 and d["rows"][0]["encoded"] == 40'
 json 'd["rows"][0]["recall_at_10"] > 0.9 and d["rows"][0]["index_s"] > 0 and d["rows"][0]["store_s"] > 0'
 run 2 bench retrieval --store "$store" --count 5
+run 0 bench upkeep --count 6500 --rounds 3 --json
+json 'd["rows"][0]["origin"] == "random" and len(d["rows"][0]["filled"]) == 10 and len(d["rows"][0]["forgotten"]) == 3'
+json 'd["rows"][0]["filled"][9]["vectors"] == 6500 and [r["vectors"] for r in d["rows"][0]["forgotten"]] == [6435, 6371, 6308]'
+json 'all(0.5 < r["recall_at_10"] <= 1 and r["near_cpu_ms"] > 0 for r in d["rows"][0]["forgotten"])'
+run 2 bench upkeep --store "$store"
+run 1 bench upkeep --documents "$store" --count 100000
+says 'not 100000'
 stage='dict(what=str, median_s=number, median_cpu_s=number, bytes_s=number, episodes_s=number)'
 run 0 bench ingest --documents "$sample/documents.jsonl" --rounds 1 --json
 json "has(d, dict(encoder=str, threads=int, isa=str, corpus=dict(path=str, episodes=int, bytes=int, tokens=int), rows=[$stage]))"
