@@ -395,6 +395,16 @@ static const char *join(int argc, char **argv)
     return line;
 }
 
+/* Before FAISS's initialisers, which run before main and may hold instructions of AVX2. */
+__attribute__((constructor(101))) static void check_processor(void)
+{
+    base_error err = {0};
+    if (retrieval_usable(base_isa_detect(), &err)) {
+        fprintf(stderr, "eidetic: %s\n", err.text);
+        _exit(CLI_FAILED);
+    }
+}
+
 int main(int argc, char **argv)
 {
     cli_options o = {.now_us = BASE_TIME_NONE,

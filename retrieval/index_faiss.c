@@ -26,6 +26,7 @@
 
 #include "base/mem.h"
 #include "retrieval/index.h"
+#include "retrieval/retrieval.h"
 
 /* Kinds. Small segments are exact and searched by our own pass (borrow_flat): 10,000 x 384 take it
  * 0.5 ms. The others are inverted files whose lists hold four bits for every four dimensions
@@ -87,6 +88,16 @@ static base_status translate(base_error *err, int code, const char *what)
         err->system_code = code;
     }
     return status;
+}
+
+base_status retrieval_usable(base_isa isa, base_error *err)
+{
+    if (RETRIEVAL_FAISS_AVX2 && isa < BASE_ISA_AVX2) {
+        return base_fail(err, BASE_UNSUPPORTED,
+                         "the FAISS of this program needs AVX2, FMA and F16C, which this processor "
+                         "lacks: build the program on this machine (./dev build)");
+    }
+    return BASE_OK;
 }
 
 void retrieval_faiss_kind(size_t count, size_t dim, char kind[RETRIEVAL_KIND_MAX])

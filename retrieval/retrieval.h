@@ -13,6 +13,7 @@
 #ifndef RETRIEVAL_RETRIEVAL_H
 #define RETRIEVAL_RETRIEVAL_H
 
+#include "base/cpu.h"
 #include "store/store.h"
 
 typedef struct retrieval retrieval;
@@ -20,6 +21,10 @@ typedef struct retrieval retrieval;
 /* Below this relevance (eval/calibrate_abstain.md: how it was calibrated) what was found does not
  * answer the question: an asker abstains. */
 #define RETRIEVAL_SCORE_ANSWERABLE 0.35f
+
+/* Can a processor with these instructions run the FAISS that this program was linked with? Errors:
+ * BASE_UNSUPPORTED, saying what to do; nothing else here may be called then. */
+base_status retrieval_usable(base_isa isa, base_error *err);
 
 /* s stays owned by the caller and must outlive the handle. dim: the encoder's vector size. Catches
  * up with the store. A damaged or foreign index folder is rebuilt (logged), never an error. */

@@ -16,6 +16,7 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "retrieval/index.h"
+#include "retrieval/retrieval.h"
 
 #define DIM 48
 
@@ -260,6 +261,18 @@ static void test_retrieval_faiss_errors_are_ours(void **state)
     retrieval_faiss_free(NULL);
 }
 
+/* Goal: where FAISS was compiled for AVX2, a processor without it gets an error that says so. */
+static void test_retrieval_faiss_names_the_processor_it_needs(void **state)
+{
+    (void)state;
+    base_error err = {0};
+    assert_int_equal(retrieval_usable(BASE_ISA_SCALAR, &err),
+                     RETRIEVAL_FAISS_AVX2 ? BASE_UNSUPPORTED : BASE_OK);
+    assert_int_equal(strstr(err.text, "AVX2") != NULL, RETRIEVAL_FAISS_AVX2);
+    assert_int_equal(retrieval_usable(BASE_ISA_AVX2, &err), BASE_OK);
+    assert_int_equal(retrieval_usable(BASE_ISA_AMX, &err), BASE_OK);
+}
+
 static int make_folder(void **state)
 {
     (void)state;
@@ -280,6 +293,7 @@ int main(void)
         cmocka_unit_test(test_retrieval_faiss_flat_equals_our_flat),
         cmocka_unit_test(test_retrieval_faiss_ivf_recall_is_95_percent),
         cmocka_unit_test(test_retrieval_faiss_errors_are_ours),
+        cmocka_unit_test(test_retrieval_faiss_names_the_processor_it_needs),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
