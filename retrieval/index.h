@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "base/status.h"
 
@@ -78,5 +79,31 @@ base_status retrieval_faiss_search(const retrieval_faiss *index, const float *qu
 /* Does the index hold this id with this vector? Exact for a flat kind, else nearly so. */
 base_status retrieval_faiss_check(const retrieval_faiss *index, uint64_t id, const float *vector,
                                   bool *agrees, base_error *err);
+/* Does it hold this id? A kind that cannot tell (an inverted file alone) says yes. O(log n). */
+bool retrieval_faiss_holds(const retrieval_faiss *index, uint64_t id);
+/* vector [dim]: as the index holds it, exact for a flat kind, else nearly so. false: not held, or a
+ * kind that has none (an inverted file alone). */
+bool retrieval_faiss_get(const retrieval_faiss *index, uint64_t id, float *vector);
+/* Would as many vectors be well served by what this kind was trained on? */
+bool retrieval_faiss_suits(const char *kind, size_t count, size_t dim);
+
+/* --- a segment's file (segment_file.c) ------------------------------------------------------- */
+
+/* A new file of mode 0600 (one that is there is cut), and its end: flush, fsync, close; status: how
+ * writing went, an error of which is handed on. Errors name the path. */
+base_status retrieval_file_create(const char *path, FILE **out, base_error *err);
+base_status retrieval_file_finish(FILE *file, const char *path, base_status status,
+                                  base_error *err);
+
+typedef struct retrieval_stripped {
+    uint64_t count, first_id, last_id; /* of what is left; count 0: nothing, and no file */
+} retrieval_stripped;
+/* Write a segment's bytes (checksum verified) to path without the ids gone [gone_count] (ascending;
+ * unknown ones are ignored); all else stays bit for bit, nothing is encoded again. O(size).
+ * BASE_UNSUPPORTED: not of two stages, the records must serve. On an error the file is the caller's
+ * to remove. */
+base_status retrieval_segment_strip(const void *data, size_t size, const uint64_t *gone,
+                                    size_t gone_count, const char *path, retrieval_stripped *out,
+                                    base_error *err);
 
 #endif

@@ -2,7 +2,7 @@
  * names FAISS).
  *
  * Segments are built by index_factory, searched, and written as FAISS's own file format. Nothing is
- * removed from one: forgetting writes it anew from the store (retrieval.c). FAISS throws C++
+ * removed from one here: segment_file.c copies the file without what goes. FAISS throws C++
  * exceptions; its C API turns them into codes, `translate` below turns those into ours.
  *
  * Not here: HNSW (slow to build with Debian's generic FAISS: 391 s for 200,000 x 384 on two
@@ -17,12 +17,10 @@
 #include <faiss/c_api/error_c.h>
 #include <faiss/c_api/index_factory_c.h>
 #include <faiss/c_api/index_io_c.h>
-#include <fcntl.h>
 #include <math.h>
 #include <omp.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/mem.h"
 #include "retrieval/index.h"
@@ -131,6 +129,14 @@ static bool is_staged(const char *kind)
     return strstr(kind, "Refine") != NULL;
 }
 
+bool retrieval_faiss_suits(const char *kind, size_t count, size_t dim)
+{
+    char wanted[RETRIEVAL_KIND_MAX];
+    retrieval_faiss_kind(count, dim, wanted);
+    return is_staged(kind) && is_staged(wanted) && lists_of(wanted) <= 2 * lists_of(kind) &&
+           lists_of(kind) <= 2 * lists_of(wanted);
+}
+
 size_t retrieval_faiss_sample(const char *kind)
 {
     return TRAIN_LIST * lists_of(kind);
@@ -223,16 +229,11 @@ base_status retrieval_faiss_add(retrieval_faiss *r, const uint64_t *ids, const f
 
 base_status retrieval_faiss_write(const retrieval_faiss *r, const char *path, base_error *err)
 {
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    FILE *file = fd < 0 ? NULL : fdopen(fd, "wb");
-    if (!file) {
-        int system_errno = errno;
-        if (fd >= 0) {
-            close(fd);
-        }
-        return base_fail_errno(err, system_errno, "cannot create %s", path);
+    FILE *file = NULL;
+    base_status status = retrieval_file_create(path, &file, err);
+    if (status != BASE_OK) {
+        return status;
     }
-    base_status status = BASE_OK;
     errno = 0;
     int code = faiss_write_index(r->index, file);
     if (code != 0) {
@@ -240,13 +241,8 @@ base_status retrieval_faiss_write(const retrieval_faiss *r, const char *path, ba
         status = system_errno == ENOSPC || system_errno == EDQUOT || system_errno == EIO
                      ? base_fail_errno(err, system_errno, "cannot write %s", path)
                      : translate(err, code, path);
-    } else if (fflush(file) != 0 || fsync(fileno(file)) != 0) {
-        status = base_fail_errno(err, errno, "cannot write %s", path);
     }
-    if (fclose(file) != 0 && status == BASE_OK) {
-        status = base_fail_errno(err, errno, "cannot close %s", path);
-    }
-    return status;
+    return retrieval_file_finish(file, path, status, err);
 }
 
 base_status retrieval_faiss_read(const char *kind, const void *data, size_t size, size_t dim,
@@ -368,17 +364,23 @@ done:
     return status;
 }
 
-/* Where an id stands in the map of a kind of two stages; false: in none. ids ascend. */
-static bool find_place(const retrieval_faiss *r, uint64_t id, FaissIndex **held, idx_t *place)
+/* The ids that the index holds, ascending, in FAISS's memory. false: a kind without a map of them.
+ */
+static bool borrow_ids(const retrieval_faiss *r, const idx_t **ids, size_t *count)
 {
-    FaissIndexIDMap *map =
-        faiss_IndexIDMap2_cast(r->index) ? NULL : faiss_IndexIDMap_cast(r->index);
-    idx_t *ids = NULL;
-    size_t count = 0, low = 0;
-    if (!map) {
-        return false;
+    FaissIndexIDMap *map = faiss_IndexIDMap_cast(r->index); /* IDMap2 is one, too */
+    idx_t *held = NULL;
+    if (map) {
+        faiss_IndexIDMap_id_map(map, &held, count);
+        *ids = held;
     }
-    faiss_IndexIDMap_id_map(map, &ids, &count);
+    return map != NULL;
+}
+
+/* Where an id stands among ids (ascending); -1: nowhere. */
+static idx_t find_id(const idx_t *ids, size_t count, uint64_t id)
+{
+    size_t low = 0;
     for (size_t high = count; low < high;) {
         size_t middle = low + (high - low) / 2;
         if ((uint64_t)ids[middle] < id) {
@@ -387,18 +389,37 @@ static bool find_place(const retrieval_faiss *r, uint64_t id, FaissIndex **held,
             high = middle;
         }
     }
-    *held = faiss_IndexIDMap_sub_index(map);
-    *place = low < count && (uint64_t)ids[low] == id ? (idx_t)low : -1;
-    return true;
+    return low < count && (uint64_t)ids[low] == id ? (idx_t)low : -1;
 }
 
-/* A flat kind answers by id (IDMap2), one of two stages by place; in an inverted file alone an
- * episode's own vector must find it. What is compressed is compared by cosine. */
+bool retrieval_faiss_holds(const retrieval_faiss *r, uint64_t id)
+{
+    const idx_t *ids = NULL;
+    size_t count = 0;
+    return !borrow_ids(r, &ids, &count) || find_id(ids, count, id) >= 0;
+}
+
+bool retrieval_faiss_get(const retrieval_faiss *r, uint64_t id, float *vector)
+{
+    const idx_t *ids = NULL;
+    size_t count = 0;
+    idx_t place = borrow_ids(r, &ids, &count) ? find_id(ids, count, id) : -1;
+    return place >= 0 &&
+           faiss_Index_reconstruct(faiss_IndexIDMap_sub_index(faiss_IndexIDMap_cast(r->index)),
+                                   place, vector) == 0;
+}
+
+/* What is compressed is compared by cosine: values beyond those trained on are cut to them. */
+static bool is_near(const float *stored, const float *vector, size_t dim)
+{
+    float length = sqrtf(retrieval_dot(stored, stored, dim) * retrieval_dot(vector, vector, dim));
+    return retrieval_dot(stored, vector, dim) > 0.98f * length;
+}
+
+/* In an inverted file alone an episode's own vector must find it. */
 base_status retrieval_faiss_check(const retrieval_faiss *r, uint64_t id, const float *vector,
                                   bool *agrees, base_error *err)
 {
-    FaissIndex *held = r->index;
-    idx_t place = (idx_t)id;
     *agrees = false;
     if (faiss_IndexIVF_cast(r->index)) {
         retrieval_near found[4];
@@ -409,15 +430,13 @@ base_status retrieval_faiss_check(const retrieval_faiss *r, uint64_t id, const f
         }
         return status;
     }
-    bool staged = find_place(r, id, &held, &place);
     float *stored = base_alloc(r->dim * sizeof *stored);
     if (!stored) {
         return base_fail(err, BASE_NO_MEMORY, "no memory for a vector");
     }
-    /* An id that is not there is an exception in FAISS: not an error here, but the answer no. */
-    if (place >= 0 && faiss_Index_reconstruct(held, place, stored) == 0) {
-        *agrees = staged ? retrieval_dot(stored, vector, r->dim) > 0.98f
-                         : memcmp(stored, vector, r->dim * sizeof *stored) == 0;
+    if (retrieval_faiss_get(r, id, stored)) {
+        *agrees = r->staged ? is_near(stored, vector, r->dim)
+                            : memcmp(stored, vector, r->dim * sizeof *stored) == 0;
     }
     base_free(stored);
     return BASE_OK;

@@ -42,27 +42,39 @@ static bool follow_one(void *argument, const store_view *view)
     return true;
 }
 
-/* Add ids (ascending) that a segment may hold to the marks, each once, in order. */
+static bool is_in_segment(const retrieval *r, uint64_t id)
+{
+    for (size_t i = 0; i < r->manifest.count; i++) {
+        const retrieval_entry *e = &r->manifest.entries[i];
+        if (id >= e->first_id && id <= e->last_id) {
+            return retrieval_faiss_holds(r->segments[i], id);
+        }
+    }
+    return false;
+}
+
+/* Add ids (ascending) that a segment holds to the marks, each once, in order. */
 static base_status mark_dead(retrieval *r, const uint64_t *ids, size_t count, base_error *err)
 {
-    size_t in_segments = 0;
-    while (in_segments < count && ids[in_segments] <= r->manifest.covered) {
-        in_segments++;
-    }
-    if (in_segments == 0) {
+    if (count == 0) {
         return BASE_OK;
     }
-    uint64_t *merged = base_alloc((r->dead_count + in_segments) * sizeof *merged);
+    uint64_t *merged = base_alloc((r->dead_count + count) * sizeof *merged);
     if (!merged) {
-        return base_fail(err, BASE_NO_MEMORY, "no memory for %zu forgotten ids", in_segments);
+        return base_fail(err, BASE_NO_MEMORY, "no memory for %zu forgotten ids", count);
     }
-    size_t n = 0, a = 0, b = 0;
-    while (a < r->dead_count || b < in_segments) {
-        bool take_new = a == r->dead_count || (b < in_segments && ids[b] <= r->dead[a]);
-        uint64_t id = take_new ? ids[b++] : r->dead[a++];
-        if (n == 0 || merged[n - 1] != id) {
-            merged[n++] = id;
+    size_t n = 0, a = 0;
+    for (size_t b = 0; b < count; b++) {
+        if (is_in_segment(r, ids[b])) {
+            while (a < r->dead_count && r->dead[a] < ids[b]) {
+                merged[n++] = r->dead[a++];
+            }
+            a += a < r->dead_count && r->dead[a] == ids[b];
+            merged[n++] = ids[b];
         }
+    }
+    while (a < r->dead_count) {
+        merged[n++] = r->dead[a++];
     }
     base_free(r->dead);
     r->dead = merged;

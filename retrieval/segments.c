@@ -8,8 +8,11 @@
  * After a crash between 1 and 2 the new files are leftovers; between 2 and 3 the old ones are. The
  * next writer removes either. One writer at a time across processes: flock on <store>/index/lock.
  *
- * A segment is merged into a newer one when it is less than twice as large, so each vector is
- * rewritten O(log n) times; a segment that holds a forgotten episode is rewritten without it.
+ * A segment is merged with newer ones when it is less than twice as large (EXTEND_TIMES, where
+ * they can be added to a copy of it: as long as what it was trained on suits so many), so each
+ * vector is rewritten O(log n) times, and trained on and encoded anew each time that a segment has
+ * become four times as large. A segment that holds a forgotten episode is copied without it
+ * (segment_file.c).
  */
 #include <dirent.h>
 #include <errno.h>
@@ -26,6 +29,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/rng.h"
 #include "retrieval/internal.h"
 
 #define TAIL_MIN \
@@ -34,8 +38,10 @@
 #define SEGMENT_MAX 1048576 /* vectors of a segment: 470 MB at dim 384 */
 #define BATCH 16384         /* vectors added at once: 25 MB at dim 384 */
 #define DEAD_SHARE 4        /* rewrite unasked when one in so many is forgotten */
-#define LOAD_TRIES 5        /* a writer may replace the manifest while we read */
-#define SAMPLE_TRIES 3      /* another process may forget while we count */
+#define EXTEND_TIMES 8      /* merge what can be added to with what is an eighth of it */
+#define NO_SEGMENT SIZE_MAX
+#define LOAD_TRIES 5   /* a writer may replace the manifest while we read */
+#define SAMPLE_TRIES 3 /* another process may forget while we count */
 
 bool retrieval_is_dead(const retrieval *r, uint64_t id)
 {
@@ -115,29 +121,39 @@ static base_status anchor_of(const retrieval *r, uint64_t id, uint32_t *anchor, 
     return BASE_OK;
 }
 
-static base_status load_segment(const retrieval *r, const retrieval_entry *e, retrieval_faiss **out,
-                                base_error *err)
+/* Map a segment's file: size and checksum are the manifest's. */
+static base_status map_segment(const retrieval *r, const retrieval_entry *e, base_map *map,
+                               base_error *err)
 {
     char path[RETRIEVAL_PATH_MAX];
-    base_map map;
     if (base_path_join(path, sizeof path, r->folder, e->file) != BASE_OK) {
         return base_fail(err, BASE_LIMIT, "path too long: %s/%s", r->folder, e->file);
     }
-    base_status status = base_map_open(path, &map, err);
+    base_status status = base_map_open(path, map, err);
+    if (status == BASE_OK &&
+        (map->size != e->bytes || base_crc32c(0, map->data, map->size) != e->crc)) {
+        base_map_close(map);
+        status =
+            base_fail(err, BASE_CORRUPT, "%s: size or checksum differs from the manifest", path);
+    }
+    return status;
+}
+
+static base_status load_segment(const retrieval *r, const retrieval_entry *e, retrieval_faiss **out,
+                                base_error *err)
+{
+    base_map map;
+    base_status status = map_segment(r, e, &map, err);
     if (status != BASE_OK) {
         return status;
     }
-    if (map.size != e->bytes || base_crc32c(0, map.data, map.size) != e->crc) {
-        status =
-            base_fail(err, BASE_CORRUPT, "%s: size or checksum differs from the manifest", path);
-    } else {
-        status = retrieval_faiss_read(e->kind, map.data, map.size, r->dim, out, err);
-    }
+    status = retrieval_faiss_read(e->kind, map.data, map.size, r->dim, out, err);
     base_map_close(&map);
     if (status == BASE_OK && retrieval_faiss_count(*out) != e->count) {
         retrieval_faiss_free(*out);
         *out = NULL;
-        status = base_fail(err, BASE_CORRUPT, "%s: holds another number of vectors", path);
+        status = base_fail(err, BASE_CORRUPT, "%s/%s: holds another number of vectors", r->folder,
+                           e->file);
     }
     if (status == BASE_OK) {
         uint32_t anchor;
@@ -145,7 +161,8 @@ static base_status load_segment(const retrieval *r, const retrieval_entry *e, re
         if (found == BASE_OK && anchor != e->anchor) {
             retrieval_faiss_free(*out);
             *out = NULL;
-            status = base_fail(err, BASE_CORRUPT, "%s: belongs to another store", path);
+            status =
+                base_fail(err, BASE_CORRUPT, "%s/%s: belongs to another store", r->folder, e->file);
         }
     }
     return status;
@@ -213,9 +230,12 @@ base_status retrieval_segments_load(retrieval *r, base_error *err)
 typedef struct collect {
     retrieval_flat flat; /* the sample; the batch */
     uint64_t last;
-    size_t every; /* one in so many is a sample */
+    size_t every; /* one of so many neighbours is a sample */
+    size_t drawn; /* which of them: at random, as texts may come in turns */
     size_t seen;
+    base_rng rng;
     retrieval_faiss *index; /* NULL while the sample is taken */
+    bool checks;            /* the index was trained on others: does it tell these apart? */
     uint64_t first_id, last_id;
     base_status status;
     base_error *err;
@@ -231,8 +251,25 @@ static base_status add_batch(collect *c)
     c->last_id = batch->ids[batch->count - 1];
     base_status status =
         retrieval_faiss_add(c->index, batch->ids, batch->vectors, batch->count, c->err);
+    for (size_t i = 0; i < batch->count && status == BASE_OK && c->checks; i++) {
+        bool agrees;
+        status = retrieval_faiss_check(c->index, batch->ids[i], batch->vectors + i * batch->dim,
+                                       &agrees, c->err);
+        if (status == BASE_OK && !agrees) {
+            status = base_fail(c->err, BASE_UNSUPPORTED, "vectors unlike those trained on");
+        }
+    }
     retrieval_flat_clear(batch);
     return status;
+}
+
+static bool is_sample(collect *c)
+{
+    size_t at = c->seen++ % c->every;
+    if (at == 0) {
+        c->drawn = (size_t)base_rng_below(&c->rng, c->every);
+    }
+    return at == c->drawn;
 }
 
 static bool collect_one(void *argument, const store_view *view)
@@ -241,7 +278,7 @@ static bool collect_one(void *argument, const store_view *view)
     if (view->id > c->last) {
         return false;
     }
-    if (!view->vector || view->vector_dim != c->flat.dim || (!c->index && c->seen++ % c->every)) {
+    if (!view->vector || view->vector_dim != c->flat.dim || (!c->index && !is_sample(c))) {
         return true;
     }
     c->status = retrieval_flat_add(&c->flat, view->id, view->vector, c->err);
@@ -255,13 +292,22 @@ static bool collect_one(void *argument, const store_view *view)
 typedef struct range {
     uint64_t first, last;
     size_t count;       /* vectors, as far as known */
-    size_t old_segment; /* SIZE_MAX when it is built anew */
+    size_t begins_with; /* the segment that holds its first ids, or NO_SEGMENT */
+    bool changes;       /* else that segment is all of it, and stays */
 } range;
 
-static base_status scan_range(const retrieval *r, const range *g, collect *c, base_error *err)
+/* Does what the range's first segment was trained on suit count vectors? */
+static bool can_extend(const retrieval *r, const range *g, size_t count)
+{
+    return g->begins_with != NO_SEGMENT &&
+           retrieval_faiss_suits(r->manifest.entries[g->begins_with].kind, count, r->dim);
+}
+
+/* Visit what has an id above `after`, up to c->last. */
+static base_status scan_ids(const retrieval *r, uint64_t after, collect *c, base_error *err)
 {
     uint64_t damaged;
-    base_status status = store_scan(r->s, g->first - 1, collect_one, c, &damaged, err);
+    base_status status = store_scan(r->s, after, collect_one, c, &damaged, err);
     return status == BASE_OK ? c->status : status;
 }
 
@@ -280,8 +326,10 @@ static base_status take_sample(const retrieval *r, const range *g, char kind[RET
         }
         retrieval_flat_clear(&c->flat);
         c->seen = 0;
+        base_rng_seed(&c->rng, 1);
         c->every = count > sample ? count / sample : 1;
-        if ((status = scan_range(r, g, c, err)) || c->seen >= count || c->flat.count >= sample) {
+        if ((status = scan_ids(r, g->first - 1, c, err)) || c->seen >= count ||
+            c->flat.count >= sample) {
             return status;
         }
         count = c->seen;
@@ -302,7 +350,7 @@ static base_status index_range(const retrieval *r, const range *g, char kind[RET
     }
     retrieval_flat_free(&c->flat); /* a batch takes less */
     if (status == BASE_OK && c->index) {
-        status = scan_range(r, g, c, err);
+        status = scan_ids(r, g->first - 1, c, err);
     }
     if (status == BASE_OK && c->index) {
         status = add_batch(c);
@@ -316,36 +364,101 @@ static base_status index_range(const retrieval *r, const range *g, char kind[RET
     return status;
 }
 
+/* The old segment that a range begins with, without what is forgotten: in memory, and, where
+ * anything is, in the file path (*written). */
+static base_status copy_segment(const retrieval *r, const retrieval_entry *old, const char *path,
+                                retrieval_entry *entry, retrieval_faiss **index, bool *written,
+                                base_error *err)
+{
+    base_map map;
+    base_status status = map_segment(r, old, &map, err);
+    *entry = *old;
+    if (status == BASE_OK && dead_between(r, old->first_id, old->last_id) > 0) {
+        retrieval_stripped left;
+        status =
+            retrieval_segment_strip(map.data, map.size, r->dead, r->dead_count, path, &left, err);
+        base_map_close(&map);
+        if (status == BASE_OK && left.count == 0) {
+            status = base_fail(err, BASE_UNSUPPORTED, "%s: nothing is left", old->file);
+        }
+        if (status == BASE_OK) {
+            entry->first_id = left.first_id;
+            entry->last_id = left.last_id;
+            *written = true;
+            status = base_map_open(path, &map, err);
+        }
+    }
+    if (status == BASE_OK) {
+        status = retrieval_faiss_read(old->kind, map.data, map.size, r->dim, index, err);
+        base_map_close(&map);
+    }
+    return status;
+}
+
+/* The segment of a range that begins with an old one: what is newer is added to a copy of it. */
+static base_status extend_segment(const retrieval *r, const range *g, const char *path,
+                                  retrieval_entry *entry, retrieval_faiss **index, base_error *err)
+{
+    const retrieval_entry *old = &r->manifest.entries[g->begins_with];
+    bool written = false;
+    collect c = {.flat = {.dim = r->dim}, .last = g->last, .checks = true, .err = err};
+    base_status status = copy_segment(r, old, path, entry, &c.index, &written, err);
+    if (status == BASE_OK && g->last > old->last_id &&
+        (status = scan_ids(r, old->last_id, &c, err)) == BASE_OK) {
+        status = add_batch(&c);
+    }
+    if (status == BASE_OK && (c.last_id > 0 || !written)) {
+        entry->last_id = c.last_id > 0 ? c.last_id : entry->last_id;
+        status = retrieval_faiss_write(c.index, path, err);
+    }
+    if (status == BASE_OK) {
+        *index = c.index;
+        c.index = NULL;
+    }
+    retrieval_faiss_free(c.index);
+    retrieval_flat_free(&c.flat);
+    return status;
+}
+
+/* The same of any range, from the records alone. */
+static base_status make_segment(const retrieval *r, const range *g, const char *path,
+                                retrieval_entry *entry, retrieval_faiss **index, base_error *err)
+{
+    collect c;
+    base_status status = index_range(r, g, entry->kind, &c, index, err);
+    if (status == BASE_OK && *index) {
+        entry->first_id = c.first_id;
+        entry->last_id = c.last_id;
+        status = retrieval_faiss_write(*index, path, err);
+    }
+    return status;
+}
+
 /* Build the segment of a range and write its file. *index stays NULL when it holds no vector. */
 static base_status build_range(const retrieval *r, const range *g, const char *file,
                                retrieval_faiss **index, retrieval_entry *entry, base_error *err)
 {
-    collect c;
     char path[RETRIEVAL_PATH_MAX];
     *index = NULL;
-    memset(entry, 0, sizeof *entry);
-    snprintf(entry->file, sizeof entry->file, "%s", file);
-    base_status status = index_range(r, g, entry->kind, &c, index, err);
-    if (status != BASE_OK || !*index) {
-        return status;
+    if (base_path_join(path, sizeof path, r->folder, file) != BASE_OK) {
+        return base_fail(err, BASE_LIMIT, "path too long: %s/%s", r->folder, file);
     }
-    entry->first_id = c.first_id;
-    entry->last_id = c.last_id;
-    entry->count = retrieval_faiss_count(*index);
-    status = anchor_of(r, entry->last_id, &entry->anchor, err);
-    if (status == BASE_OK && base_path_join(path, sizeof path, r->folder, file) != BASE_OK) {
-        status = base_fail(err, BASE_LIMIT, "path too long: %s/%s", r->folder, file);
+    base_status status = can_extend(r, g, g->count) ? extend_segment(r, g, path, entry, index, err)
+                                                    : BASE_UNSUPPORTED;
+    if (status == BASE_UNSUPPORTED || status == BASE_CORRUPT || status == BASE_NOT_FOUND) {
+        memset(entry, 0, sizeof *entry); /* the old file does not serve: from the records */
+        status = make_segment(r, g, path, entry, index, err);
     }
-    if (status != BASE_OK) {
-        retrieval_faiss_free(*index);
-        *index = NULL;
-        return status;
+    if (status == BASE_OK && *index) {
+        snprintf(entry->file, sizeof entry->file, "%s", file);
+        entry->count = retrieval_faiss_count(*index);
+        status = anchor_of(r, entry->last_id, &entry->anchor, err);
+        status = status == BASE_NOT_FOUND ? BASE_OK : status; /* just forgotten: is not checked */
     }
-    status = retrieval_faiss_write(*index, path, err);
-    if (status == BASE_OK) {
+    if (status == BASE_OK && *index) {
         status = retrieval_segment_crc(r->folder, file, &entry->crc, &entry->bytes, err);
     }
-    if (status != BASE_OK) {
+    if (status != BASE_OK || !*index) {
         retrieval_faiss_free(*index);
         *index = NULL;
         unlink(path);
@@ -362,7 +475,7 @@ typedef struct plan {
     bool clean;   /* no forgotten episode is left in a segment afterwards */
 } plan;
 
-/* The tail as new segments, merged with older ones that are less than twice as large. */
+/* The tail as new segments, merged with older ones that are not much larger. */
 static base_status plan_tail(const retrieval *r, plan *p, base_error *err)
 {
     p->changes = true;
@@ -377,17 +490,18 @@ static base_status plan_tail(const retrieval *r, plan *p, base_error *err)
     while (done < r->tail.count) {
         size_t take = r->tail.count - done < SEGMENT_MAX ? r->tail.count - done : SEGMENT_MAX;
         p->ranges[p->count++] =
-            (range){r->tail.ids[done], r->tail.ids[done + take - 1], take, SIZE_MAX};
+            (range){r->tail.ids[done], r->tail.ids[done + take - 1], take, NO_SEGMENT, true};
         done += take;
     }
     while (p->count >= 2) {
         range *newer = &p->ranges[p->count - 1], *older = newer - 1;
-        if (older->count >= 2 * newer->count || older->count + newer->count > SEGMENT_MAX) {
+        size_t times = can_extend(r, older, older->count + newer->count) ? EXTEND_TIMES : 2;
+        if (older->count >= times * newer->count || older->count + newer->count > SEGMENT_MAX) {
             break;
         }
         older->last = newer->last;
         older->count += newer->count;
-        older->old_segment = SIZE_MAX;
+        older->changes = true;
         p->count--;
     }
     return BASE_OK;
@@ -404,9 +518,9 @@ static base_status make_plan(const retrieval *r, bool force, plan *p, base_error
     for (size_t i = 0; i < n; i++) {
         const retrieval_entry *e = &r->manifest.entries[i];
         size_t dead = dead_between(r, e->first_id, e->last_id);
-        size_t live = e->count > dead ? (size_t)e->count - dead : 0; /* some may be gone already */
         bool rewrite = dead > 0 && (force || dead * DEAD_SHARE > e->count);
-        p->ranges[p->count++] = (range){e->first_id, e->last_id, live, rewrite ? SIZE_MAX : i};
+        p->ranges[p->count++] =
+            (range){e->first_id, e->last_id, (size_t)e->count - dead, i, rewrite};
         p->changes |= rewrite;
     }
     if (r->tail.count >= TAIL_MIN || (force && r->tail.count > 0)) {
@@ -417,8 +531,8 @@ static base_status make_plan(const retrieval *r, bool force, plan *p, base_error
     }
     p->clean = true;
     for (size_t i = 0; i < p->count; i++) {
-        p->clean &= p->ranges[i].old_segment == SIZE_MAX ||
-                    dead_between(r, p->ranges[i].first, p->ranges[i].last) == 0;
+        p->clean &=
+            p->ranges[i].changes || dead_between(r, p->ranges[i].first, p->ranges[i].last) == 0;
     }
     return BASE_OK;
 }
@@ -527,9 +641,9 @@ static base_status carry_out(retrieval *r, const plan *p, base_error *err)
         if (g->last > m.covered) {
             m.covered = g->last;
         }
-        if (g->old_segment != SIZE_MAX) {
-            m.entries[m.count] = r->manifest.entries[g->old_segment];
-            segments[m.count++] = r->segments[g->old_segment];
+        if (!g->changes) {
+            m.entries[m.count] = r->manifest.entries[g->begins_with];
+            segments[m.count++] = r->segments[g->begins_with];
             continue;
         }
         char file[48];
@@ -585,7 +699,7 @@ static void settle(retrieval *r, const plan *p)
     for (size_t i = 0; i < r->dead_count; i++) {
         bool in_old = false;
         for (size_t k = 0; k < p->count; k++) {
-            in_old |= p->ranges[k].old_segment != SIZE_MAX && r->dead[i] >= p->ranges[k].first &&
+            in_old |= !p->ranges[k].changes && r->dead[i] >= p->ranges[k].first &&
                       r->dead[i] <= p->ranges[k].last;
         }
         if (in_old) {

@@ -68,12 +68,10 @@ static store *open_it(bool read_only)
     return s;
 }
 
-/* Put a one-episode document in a commit of its own; returns its id. */
-static uint64_t put_as(store *s, store_kind kind, const char *id, const char *title,
-                       const char *text, int64_t observed, uint64_t vector_seed)
+/* Put a one-episode document with vector v [DIM] in a commit of its own; returns its id. */
+static uint64_t put_vector(store *s, store_kind kind, const char *id, const char *title,
+                           const char *text, int64_t observed, const float *v)
 {
-    float v[DIM];
-    lean_vector(vector_seed, v, DIM);
     store_new_span span = {.end_byte = strlen(text), .vector = v};
     store_new_document doc = {.source = "test",
                               .external_id = id,
@@ -96,6 +94,14 @@ static uint64_t put_as(store *s, store_kind kind, const char *id, const char *ti
     assert_ok(store_put_document(txn, &doc, &result, &first, &count, err));
     assert_ok(store_commit(txn, err));
     return first;
+}
+
+static uint64_t put_as(store *s, store_kind kind, const char *id, const char *title,
+                       const char *text, int64_t observed, uint64_t vector_seed)
+{
+    float v[DIM];
+    lean_vector(vector_seed, v, DIM);
+    return put_vector(s, kind, id, title, text, observed, v);
 }
 
 static uint64_t put(store *s, const char *id, const char *title, const char *text, int64_t observed,
@@ -512,6 +518,173 @@ static void test_retrieval_forgotten_vectors_leave_the_disk(void **state)
     store_close(s);
 }
 
+/* The manifest on disk; retrieval_manifest_free. */
+static retrieval_manifest read_manifest(void)
+{
+    char index[96];
+    retrieval_manifest m = {0};
+    snprintf(index, sizeof index, "%s/index", folder);
+    assert_ok(retrieval_manifest_read(index, &m, err));
+    return m;
+}
+
+/* Goal: what is forgotten in two segments, one of which is rewritten at once and the other not, is
+ * found in neither, and is gone from the disk after the next opening, which leaves the first
+ * segment as it is. Method: 5 of 40 (too few to rewrite unasked) and 6 of 15. */
+static void test_retrieval_forgets_from_two_segments(void **state)
+{
+    (void)state;
+    store *s = open_it(false);
+    put_many(s, 40, 0);
+    retrieval *r = open_retrieval(s);
+    assert_ok(retrieval_flush(r, true, err));
+    put_many(s, 15, 40);
+    assert_ok(retrieval_flush(r, true, err));
+    assert_int_equal(r->manifest.count, 2);
+    uint64_t ids[11];
+    size_t numbers[11];
+    for (size_t i = 0; i < 11; i++) {
+        retrieval_hit hit;
+        numbers[i] = i < 5 ? 3 + 4 * i : 41 + 2 * (i - 5);
+        search(r, 1000 + numbers[i], NULL, 200 * DAY, true, 1, &hit);
+        ids[i] = hit.id;
+    }
+    forget(s, ids, 11);
+    assert_ok(retrieval_flush(r, false, err));
+    assert_int_equal(r->dead_count, 5);
+    assert_true(r->manifest.commit < r->commit); /* else the next opening would not look */
+    retrieval_manifest before = read_manifest();
+    assert_int_equal(before.entries[0].count, 40);
+    assert_int_equal(before.entries[1].count, 9);
+    retrieval_close(r);
+    store_close(s);
+    for (int round = 0; round < 3; round++) { /* read only; finishing what is left; after that */
+        s = open_it(round == 0);
+        r = open_retrieval(s);
+        assert_int_equal(r->dead_count, round == 0 ? 5 : 0);
+        assert_int_equal(problems(s, false), 0);
+        for (size_t i = 0; i < 11; i++) {
+            float gone[DIM];
+            retrieval_hit hits[44];
+            size_t n = search(r, 1000 + numbers[i], NULL, 200 * DAY, true, 44, hits);
+            assert_int_equal(n, 44);
+            for (size_t k = 0; k < n; k++) {
+                assert_true(hits[k].id != ids[i]);
+            }
+            lean_vector(1000 + numbers[i], gone, DIM);
+            assert_int_equal(on_disk(gone, sizeof gone), round == 0 && i < 5);
+        }
+        retrieval_manifest after = read_manifest();
+        assert_int_equal(after.count, 2);
+        assert_int_equal(after.entries[0].count, round == 0 ? 40 : 35);
+        assert_string_equal(after.entries[1].file, before.entries[1].file);
+        retrieval_manifest_free(&after);
+        assert_ok(retrieval_flush(r, true, err));
+        retrieval_close(r);
+        store_close(s);
+    }
+    retrieval_manifest_free(&before);
+}
+
+/* The centres of the lists of a segment, which training alone changes (segment_file.c). */
+static void read_centres(const retrieval_entry *e, float *centres, size_t size)
+{
+    char path[160];
+    base_map map;
+    snprintf(path, sizeof path, "%s/index/%s", folder, e->file);
+    assert_ok(base_map_open(path, &map, err));
+    assert_true(map.size > 172 + size);
+    memcpy(centres, map.data + 172, size);
+    base_map_close(&map);
+}
+
+/* Goal: a large segment is trained once: what comes in is added to it, what is forgotten is cut
+ * out, both agree with the records; only when it has outgrown its lists is it trained anew. Method:
+ * the centres on disk of segments of 6,000 and 9,100. */
+static void test_retrieval_large_segments_grow_and_shrink_untrained(void **state)
+{
+    (void)state;
+    float first[64 * DIM], now[64 * DIM];
+    store *s = open_it(false);
+    put_many(s, 6000, 0);
+    retrieval *r = open_retrieval(s);
+    assert_ok(retrieval_flush(r, true, err));
+    assert_int_equal(r->manifest.count, 1);
+    char kind[RETRIEVAL_KIND_MAX];
+    snprintf(kind, sizeof kind, "%s", r->manifest.entries[0].kind);
+    assert_non_null(strstr(kind, "Refine"));
+    read_centres(&r->manifest.entries[0], first, sizeof first);
+    put_many(s, 3100, 6000);
+    assert_ok(retrieval_flush(r, true, err));
+    assert_int_equal(r->manifest.count, 1);
+    assert_int_equal(r->manifest.entries[0].count, 9100);
+    read_centres(&r->manifest.entries[0], now, sizeof now);
+    assert_memory_equal(now, first, sizeof now);
+    assert_int_equal(problems(s, false), 0);
+    uint64_t *ids = NULL;
+    size_t count;
+    assert_ok(store_select(s, NULL, BASE_TIME_NONE, BASE_TIME_MAX, &ids, &count, err));
+    assert_int_equal(count, 9100);
+    forget(s, ids, 1); /* the first, the last, and some between */
+    forget(s, ids + 9099, 1);
+    forget(s, ids + 3000, 200);
+    put_many(s, 10, 9100);
+    assert_ok(retrieval_flush(r, true, err));
+    assert_int_equal(r->dead_count, 0);
+    assert_int_equal(r->manifest.entries[0].count, 9100 - 202);
+    assert_int_equal(r->manifest.entries[0].first_id, ids[1]);
+    assert_int_equal(r->manifest.entries[0].last_id, ids[9098]);
+    read_centres(&r->manifest.entries[0], now, sizeof now);
+    assert_memory_equal(now, first, sizeof now);
+    retrieval_close(r);
+    assert_int_equal(problems(s, false), 0);
+    r = open_retrieval(s);
+    retrieval_hit hit;
+    static const size_t kept[] = {1, 2999, 3200, 6000, 9098, 9105};
+    for (size_t i = 0; i < sizeof kept / sizeof kept[0]; i++) {
+        assert_int_equal(search(r, 1000 + kept[i], NULL, 200 * DAY, true, 1, &hit), 1);
+        assert_true(hit.similarity > 0.999f);
+    }
+    assert_int_equal(search(r, 1000 + 3100, NULL, 200 * DAY, true, 1, &hit), 1);
+    assert_true(hit.similarity < 0.999f);
+    /* As of a day when one of them was known, the least similar, it is found all the same. */
+    float away[DIM];
+    lean_vector(1000 + 3100, away, DIM);
+    for (size_t i = 0; i < DIM; i++) {
+        away[i] = -away[i];
+    }
+    uint64_t early = put_vector(s, STORE_DOCUMENT, "early", "", "First.", -5 * DAY, away);
+    for (int round = 0; round < 2; round++) { /* in the tail; in the segment */
+        retrieval_hit found[4];
+        assert_ok(retrieval_sync(r, err));
+        assert_int_equal(search(r, 1000 + 3100, NULL, -1 * DAY, true, 4, found), 1);
+        assert_int_equal(found[0].id, early);
+        assert_true(found[0].similarity < -0.99f);
+        put_many(s, 2000, 20000);
+        assert_ok(retrieval_flush(r, true, err));
+    }
+    assert_true(r->manifest.covered >= early);
+    /* A vector beyond all that it was trained on: trained anew, on what is there. */
+    float beyond[DIM] = {-0.9f, 0.436f};
+    put_vector(s, STORE_DOCUMENT, "beyond", "", "Far out.", DAY, beyond);
+    put_many(s, 5000, 10000);
+    assert_ok(retrieval_flush(r, true, err));
+    read_centres(&r->manifest.entries[0], now, sizeof now);
+    assert_true(memcmp(now, first, sizeof now) != 0);
+    /* Most of it forgotten: too few for its lists, so made anew, of the kind for as many. */
+    base_free(ids);
+    assert_ok(store_select(s, NULL, BASE_TIME_NONE, BASE_TIME_MAX, &ids, &count, err));
+    forget(s, ids, count - 2000);
+    assert_ok(retrieval_flush(r, true, err));
+    assert_string_equal(r->manifest.entries[0].kind, "IDMap2,Flat");
+    retrieval_close(r);
+    assert_int_equal(problems(s, false), 0);
+    assert_true(retrieval_faiss_suits(kind, 60000, DIM));
+    assert_false(retrieval_faiss_suits(kind, 160000, DIM));
+    base_free(ids);
+    store_close(s);
+}
+
 /* Goal: an index whose every byte in turn is damaged, or cut, or deleted, gives the same results as
  * before, and verify names the file. Method: flip at 20 places in each file, cut each file, remove
  * each file. */
@@ -732,6 +905,8 @@ int main(void)
         with_store(test_retrieval_a_question_asked_before_is_no_answer),
         with_store(test_retrieval_collapses_copies_into_the_newest),
         with_store(test_retrieval_forgotten_vectors_leave_the_disk),
+        with_store(test_retrieval_forgets_from_two_segments),
+        with_store(test_retrieval_large_segments_grow_and_shrink_untrained),
         with_store(test_retrieval_damaged_index_is_rebuilt),
         with_store(test_retrieval_foreign_index_is_rebuilt),
         with_store(test_retrieval_segments_are_merged),
