@@ -3,7 +3,7 @@
  *
  * 1. The nearest vectors (segments and tail) and the best BM25 hits are united. FAISS cannot filter
  * here by time, so more are fetched, four times as many a round, until enough are known at as_of or
- * all were seen.
+ * all were seen. Where so many are not enough, few are known then: those are all compared.
  * Of a thing that changed often, the versions before crowd out the present one; so, with strength,
  * what replaced a closed candidate joins them.
  * 2. Each candidate's record gives the times in its text, and its exact cosine where only BM25
@@ -27,6 +27,7 @@
 
 #define RESULTS_MAX 256
 #define FETCH_MIN 96   /* nearest vectors asked for at least */
+#define FETCH_MAX 6144 /* and at most; of a million, about what 1 ms of comparing sees */
 #define TEXT_MIN 64    /* BM25 hits asked for at least */
 #define READ_MIN 96    /* candidates whose records are read at least */
 #define TWINS_MAX 48   /* candidates compared with one another */
@@ -141,6 +142,54 @@ base_status retrieval_nearest(const retrieval *r, const float *vector, size_t wa
     return BASE_OK;
 }
 
+/* The vector of an episode as the index holds it, borrowed or in room [dim]; NULL: it has none. */
+static const float *find_vector(const retrieval *r, uint64_t id, float *room)
+{
+    if (retrieval_is_dead(r, id)) {
+        return NULL;
+    }
+    for (size_t i = 0; i < r->manifest.count; i++) {
+        const retrieval_entry *e = &r->manifest.entries[i];
+        if (id >= e->first_id && id <= e->last_id) {
+            return retrieval_faiss_get(r->segments[i], id, room) ? room : NULL;
+        }
+    }
+    return retrieval_flat_get(&r->tail, id);
+}
+
+/* As retrieval_nearest, among what was observed at as_of or before: each is compared. */
+static base_status nearest_known(const retrieval *r, const retrieval_query *q, size_t wanted,
+                                 retrieval_near **near, size_t *count, base_error *err)
+{
+    uint64_t *ids = NULL;
+    size_t known = 0, n = 0;
+    base_status status = store_known(r->s, q->as_of_us, &ids, &known, err);
+    if (status != BASE_OK) {
+        return status;
+    }
+    retrieval_near *all = base_alloc((known + 1) * sizeof *all);
+    float *room = base_alloc(r->dim * sizeof *room);
+    if (!all || !room) {
+        base_free(all);
+        all = NULL;
+        status = base_fail(err, BASE_NO_MEMORY, "no memory for %zu candidates", known);
+    }
+    for (size_t i = 0; i < known && status == BASE_OK; i++) {
+        const float *v = find_vector(r, ids[i], room);
+        if (v) {
+            all[n++] = (retrieval_near){ids[i], retrieval_dot(q->vector, v, r->dim)};
+        }
+    }
+    if (status == BASE_OK) {
+        qsort(all, n, sizeof *all, by_similarity);
+        *near = all;
+        *count = n < wanted ? n : wanted;
+    }
+    base_free(room);
+    base_free(ids);
+    return status;
+}
+
 static base_status unite(const retrieval_near *near, size_t near_count, const store_text_hit *text,
                          size_t text_count, candidates *out, base_error *err)
 {
@@ -235,12 +284,15 @@ static base_status gather(const retrieval *r, const retrieval_query *q, candidat
     size_t held = q->vector ? vector_count(r) : 0;
     size_t enough = 2 * q->k > FETCH_MIN / 2 ? 2 * q->k : FETCH_MIN / 2;
     size_t wanted = 4 * q->k > FETCH_MIN ? 4 * q->k : FETCH_MIN;
-    while (status == BASE_OK) {
+    for (bool last = false; status == BASE_OK; wanted *= 4) {
         wanted = wanted < held ? wanted : held;
         retrieval_near *near = NULL;
         size_t near_count = 0, similar = 0;
         begin = now();
-        if (wanted > 0) {
+        if (wanted > FETCH_MAX) {
+            last = true;
+            status = nearest_known(r, q, FETCH_MAX, &near, &near_count, err);
+        } else if (wanted > 0) {
             status = retrieval_nearest(r, q->vector, wanted, &near, &near_count, err);
         }
         add_since(&begin, &spans.wall.near_ms, &spans.cpu.near_ms);
@@ -251,11 +303,10 @@ static base_status gather(const retrieval *r, const retrieval_query *q, candidat
         if (status == BASE_OK) {
             status = cut(r, q, c, &similar, err);
         }
-        if (status != BASE_OK || similar >= enough || wanted == held) {
+        if (status != BASE_OK || similar >= enough || wanted == held || last) {
             break;
         }
         retrieval_candidates_free(c);
-        wanted *= 4;
     }
     base_free(text);
     if (q->spans) {

@@ -56,6 +56,20 @@ void store_bm25_free(store_bm25 *b)
     memset(b, 0, sizeof *b);
 }
 
+size_t store_bm25_known(const store_bm25 *b, int64_t as_of_us, uint64_t *ids)
+{
+    size_t count = 0;
+    for (uint64_t id = 0; id < b->capacity; id++) {
+        if (b->slots[id].tokens > 0 && b->observed_at_us[id] <= as_of_us) {
+            if (ids) {
+                ids[count] = id;
+            }
+            count++;
+        }
+    }
+    return count;
+}
+
 void store_bm25_begin(store_bm25 *b, uint64_t total_tokens, uint64_t episodes)
 {
     double average = episodes && total_tokens ? (double)total_tokens / (double)episodes : 1.0;

@@ -32,6 +32,8 @@ typedef struct store_bm25 {
 
 base_status store_bm25_set(store_bm25 *b, uint64_t id, int64_t observed_at_us, uint32_t tokens);
 void store_bm25_free(store_bm25 *b);
+/* Ids of episodes with observed_at <= as_of, ascending, into ids (NULL: none); returns how many. */
+size_t store_bm25_known(const store_bm25 *b, int64_t as_of_us, uint64_t *ids);
 /* One query: begin, for each term term + its postings (each episode once), then finish. */
 void store_bm25_begin(store_bm25 *b, uint64_t total_tokens, uint64_t episodes);
 void store_bm25_term(store_bm25 *b, uint64_t episodes, uint64_t documents);

@@ -66,6 +66,10 @@ base_status store_catalog_search(store_catalog *c, const char *query, size_t que
                                  int64_t as_of_us, size_t k, store_text_hit *hits, size_t *count,
                                  base_error *err);
 
+/* See store_known. */
+base_status store_catalog_known(store_catalog *c, int64_t as_of_us, uint64_t **ids, size_t *count,
+                                base_error *err);
+
 /* Rewrite the file without free pages and empty the write-ahead log. */
 base_status store_catalog_vacuum(store_catalog *c, base_error *err);
 

@@ -760,6 +760,27 @@ base_status store_catalog_search(store_catalog *c, const char *query, size_t que
     return status;
 }
 
+base_status store_catalog_known(store_catalog *c, int64_t as_of_us, uint64_t **ids, size_t *count,
+                                base_error *err)
+{
+    store_catalog_state state;
+    base_status status = store_catalog_get_state(c, &state, err);
+    if (status == BASE_OK) {
+        status = load_rows(c, &state, err);
+    }
+    if (status != BASE_OK) {
+        return status;
+    }
+    size_t known = store_bm25_known(&c->bm25, as_of_us, NULL);
+    uint64_t *list = base_alloc((known + 1) * sizeof *list);
+    if (!list) {
+        return base_fail(err, BASE_NO_MEMORY, "no memory for %zu ids", known);
+    }
+    *count = store_bm25_known(&c->bm25, as_of_us, list);
+    *ids = list;
+    return BASE_OK;
+}
+
 /* --- proof of agreement ---------------------------------------------------------------------- */
 
 typedef struct text_sum {

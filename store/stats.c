@@ -66,6 +66,17 @@ base_status store_search_text(store *s, const char *query_text, size_t query_siz
     return status;
 }
 
+base_status store_known(store *s, int64_t as_of_us, uint64_t **ids, size_t *count, base_error *err)
+{
+    refresh_catalog(s);
+    pthread_mutex_lock(&s->catalog_lock);
+    base_status status = s->catalog
+                             ? store_catalog_known(s->catalog, as_of_us, ids, count, err)
+                             : base_fail(err, BASE_IO, "the store %s has no catalogue", s->path);
+    pthread_mutex_unlock(&s->catalog_lock);
+    return status;
+}
+
 /* --- figures
  * --------------------------------------------------------------------------------------------- */
 

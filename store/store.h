@@ -319,6 +319,10 @@ typedef struct store_text_hit {
 base_status store_search_text(store *s, const char *query_text, size_t query_size, int64_t as_of_us,
                               size_t k, store_text_hit *hits, size_t *count, base_error *err);
 
+/* Ids of what was observed at as_of or before, ascending, by the catalogue: what has been forgotten
+ * since a text was last searched may be among them. *ids freed by base_free. O(ids in memory). */
+base_status store_known(store *s, int64_t as_of_us, uint64_t **ids, size_t *count, base_error *err);
+
 /* What was measured of one source or document. A *stream* is a chain of episodes of which each
  * replaced the one before, in other documents or other versions; an episode that nothing has
  * replaced yet and that replaced nothing is a stream without change. */
