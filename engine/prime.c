@@ -48,7 +48,7 @@ static void write_keys(priming *p)
 {
     const gguf_file *file = p->model->file;
     size_t window = p->options->window ? p->options->window : WINDOW_DEFAULT;
-    const char *mixer = mixer_name(p->options->mixer);
+    const char *kind = mixer_name(p->options->mixer);
     gguf_keys *k = &p->head;
     gguf_keys_text(k, "general.architecture", "bmojo", 5);
     gguf_keys_text(k, "bmojo.base_architecture", p->model->architecture,
@@ -72,7 +72,7 @@ static void write_keys(priming *p)
     gguf_keys_u32(k, "bmojo.sinks", CORE_SINKS_MIN);
     gguf_keys_bool(k, "bmojo.fading_residual", true);
     gguf_keys_bool(k, "bmojo.tied", true);
-    gguf_keys_text(k, "bmojo.ssm.kind", mixer, strlen(mixer));
+    gguf_keys_text(k, "bmojo.ssm.kind", kind, strlen(kind));
     gguf_keys_u32(k, "bmojo.ssm.conv_kernel", CONV_KERNEL);
     gguf_keys_f32(k, "bmojo.ssm.norm_eps", p->options->mixer == MIXER_GKA ? 1e-6 : 1e-5);
     if (p->options->mixer == MIXER_GKA) {
