@@ -45,26 +45,6 @@ static void release(void *owner)
     base_free(j);
 }
 
-static bool begins(gguf_text text, const char *prefix)
-{
-    size_t size = strlen(prefix);
-    return text.size >= size && memcmp(text.data, prefix, size) == 0;
-}
-
-static void copy_keys(gguf_keys *to, const gguf_file *from, bool of_hybrid)
-{
-    for (size_t i = 0; i < gguf_key_count(from); i++) {
-        gguf_text key;
-        char ignored[8];
-        size_t size = 0;
-        gguf_key_at(from, i, &key, ignored, sizeof ignored);
-        const uint8_t *bytes = gguf_key_bytes(from, i, &size);
-        if (of_hybrid ? begins(key, "bmojo.") : !gguf_text_is(key, "general.architecture")) {
-            gguf_keys_copy(to, bytes, size);
-        }
-    }
-}
-
 static bool is_fading(const joined *j, size_t layer)
 {
     int64_t kind = 0;
@@ -169,8 +149,8 @@ static base_status write_image(joined *j, const char *architecture, base_error *
 {
     gguf_keys_text(&j->keys, "general.architecture", "bmojo", 5);
     gguf_keys_text(&j->keys, "bmojo.base_architecture", architecture, strlen(architecture));
-    copy_keys(&j->keys, j->base, false);
-    copy_keys(&j->keys, j->adapter, true);
+    gguf_keys_copy_file(&j->keys, j->base, "", "general.architecture");
+    gguf_keys_copy_file(&j->keys, j->adapter, "bmojo.", NULL);
     return gguf_keys_file(&j->keys, &j->image)
                ? base_fail(err, BASE_NO_MEMORY, "%s: no memory", gguf_path(j->adapter))
                : BASE_OK;

@@ -81,10 +81,26 @@ void gguf_keys_number(gguf_keys *k, uint32_t type, int32_t value)
     }
 }
 
-void gguf_keys_copy(gguf_keys *k, const void *bytes, size_t size)
+static bool begins(gguf_text text, const char *prefix)
 {
-    put(k, bytes, size);
-    k->count++;
+    size_t size = strlen(prefix);
+    return text.size >= size && memcmp(text.data, prefix, size) == 0;
+}
+
+void gguf_keys_copy_file(gguf_keys *k, const gguf_file *from, const char *prefix,
+                         const char *except)
+{
+    for (size_t i = 0; i < gguf_key_count(from); i++) {
+        gguf_text key;
+        char ignored[8];
+        size_t size = 0;
+        gguf_key_at(from, i, &key, ignored, sizeof ignored);
+        const uint8_t *bytes = gguf_key_bytes(from, i, &size);
+        if (begins(key, prefix) && !(except && gguf_text_is(key, except))) {
+            put(k, bytes, size);
+            k->count++;
+        }
+    }
 }
 
 void gguf_keys_tensor(gguf_keys *k, const char *name, uint32_t type, size_t columns, size_t rows,

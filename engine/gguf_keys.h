@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "base/mem.h"
+#include "engine/gguf.h"
 
 typedef struct gguf_keys {
     base_buffer bytes; /* released by the caller */
@@ -25,8 +26,10 @@ void gguf_keys_text(gguf_keys *k, const char *key, const char *value, size_t siz
 void gguf_keys_array(gguf_keys *k, const char *key, uint32_t type, size_t count);
 void gguf_keys_number(gguf_keys *k, uint32_t type, int32_t value);
 void gguf_keys_element(gguf_keys *k, const char *text, size_t size);
-/* A key with its value, as gguf_key_bytes gives it. */
-void gguf_keys_copy(gguf_keys *k, const void *bytes, size_t size);
+/* The keys of a file, with their values, that begin with prefix ("": all), without `except` (NULL:
+ * none). */
+void gguf_keys_copy_file(gguf_keys *k, const gguf_file *from, const char *prefix,
+                         const char *except);
 /* An entry of the table of tensors, behind all keys. rows 0: a vector; offset: of its data behind
  * the aligned head. */
 void gguf_keys_tensor(gguf_keys *k, const char *name, uint32_t type, size_t columns, size_t rows,

@@ -672,14 +672,13 @@ INLINE void add_products(__m256 total[4][2], const float *q, size_t q_stride, co
     }
 }
 
-/* For Q <= 4 heads; 8 slots at a time, their lane sums added together. V: columns / 8 where it is
- * known when compiled, else 0. */
-INLINE void scores_by_columns(float *scores, size_t scores_stride, const float *q, size_t q_stride,
-                              const kernel_kv *kv, size_t kv_offset, size_t slots,
-                              size_t head_size, float scale, const float *bias, const int Q,
-                              const bool half, const int V)
+/* For Q <= 4 heads; 8 slots at a time, their lane sums added together. */
+INLINE void scores_of(float *scores, size_t scores_stride, const float *q, size_t q_stride,
+                      const kernel_kv *kv, size_t kv_offset, size_t slots, size_t head_size,
+                      float scale, const float *bias, const int Q, const bool half,
+                      const size_t known)
 {
-    const size_t columns = V > 0 ? 8 * (size_t)V : head_size;
+    const size_t columns = known ? known : head_size;
     for (size_t first = 0; first < slots; first += 8) {
         size_t count = slots - first < 8 ? slots - first : 8;
         __m256 sums[4][8];
@@ -696,10 +695,10 @@ INLINE void scores_by_columns(float *scores, size_t scores_stride, const float *
             kernel_fetch_ahead(kv->keys, kv, kv_offset, first + a, columns, half);
             kernel_fetch_ahead(kv->keys, kv, kv_offset, first + b, columns, half);
             UNROLL
-            for (size_t d = 0; d < 8 * (size_t)V; d += 8) {
+            for (size_t d = 0; d < known; d += 8) {
                 add_products(total, q, q_stride, kv->keys, slot, d, 8, Q, half);
             }
-            for (size_t d = 0; V == 0 && d < columns; d += 8) {
+            for (size_t d = 0; known == 0 && d < columns; d += 8) {
                 add_products(total, q, q_stride, kv->keys, slot, d, columns - d, Q, half);
             }
             UNROLL
@@ -714,22 +713,6 @@ INLINE void scores_by_columns(float *scores, size_t scores_stride, const float *
             __m256 score = _mm256_fmadd_ps(reduce8(sums[h]), _mm256_set1_ps(scale), shift);
             store_part(scores + (size_t)h * scores_stride + first, score, count);
         }
-    }
-}
-
-INLINE void scores_of(float *scores, size_t scores_stride, const float *q, size_t q_stride,
-                      const kernel_kv *kv, size_t kv_offset, size_t slots, size_t head_size,
-                      float scale, const float *bias, const int Q, const bool half)
-{
-    if (head_size == 64) {
-        scores_by_columns(scores, scores_stride, q, q_stride, kv, kv_offset, slots, head_size,
-                          scale, bias, Q, half, 8);
-    } else if (head_size == 128) {
-        scores_by_columns(scores, scores_stride, q, q_stride, kv, kv_offset, slots, head_size,
-                          scale, bias, Q, half, 16);
-    } else {
-        scores_by_columns(scores, scores_stride, q, q_stride, kv, kv_offset, slots, head_size,
-                          scale, bias, Q, half, 0);
     }
 }
 

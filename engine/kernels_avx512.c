@@ -593,18 +593,19 @@ INLINE __m512 load_kv(const void *rows, size_t index, __mmask16 mask, const bool
     return load_plain(rows, index, mask, half ? KERNEL_F16 : KERNEL_F32);
 }
 
-/* q_h . key for Q <= 4 heads, lane by lane: lane i takes the columns i modulo 16. C: columns / 16
- * where it is known when compiled, else 0. */
+/* q_h . key for Q <= 4 heads, lane by lane: lane i takes the columns i modulo 16. known: columns, a
+ * multiple of 16, where that is known when compiled, else 0. */
 INLINE void lane_products(__m512 total[4], const float *q, size_t q_stride, const void *keys,
-                          size_t index, size_t columns, const int Q, const bool half, const int C)
+                          size_t index, size_t columns, const int Q, const bool half,
+                          const size_t known)
 {
     UNROLL
     for (int h = 0; h < Q; h++) {
         total[h] = _mm512_setzero_ps();
     }
-    if (C > 0) {
+    if (known > 0) {
         UNROLL
-        for (size_t d = 0; d < 16 * (size_t)C; d += 16) {
+        for (size_t d = 0; d < known; d += 16) {
             __m512 key = load_kv(keys, index + d, 0xffff, half);
             UNROLL
             for (int h = 0; h < Q; h++) {
@@ -626,10 +627,10 @@ INLINE void lane_products(__m512 total[4], const float *q, size_t q_stride, cons
 }
 
 /* For Q <= 4 heads; 16 slots at a time, their lane sums added together. */
-INLINE void scores_by_columns(float *scores, size_t scores_stride, const float *q, size_t q_stride,
-                              const kernel_kv *kv, size_t kv_offset, size_t slots,
-                              size_t head_size, float scale, const float *bias, const int Q,
-                              const bool half, const int C)
+INLINE void scores_of(float *scores, size_t scores_stride, const float *q, size_t q_stride,
+                      const kernel_kv *kv, size_t kv_offset, size_t slots, size_t head_size,
+                      float scale, const float *bias, const int Q, const bool half,
+                      const size_t known)
 {
     for (size_t first = 0; first < slots; first += 16) {
         size_t count = slots - first < 16 ? slots - first : 16;
@@ -638,10 +639,9 @@ INLINE void scores_by_columns(float *scores, size_t scores_stride, const float *
         for (size_t s = 0; s < 16; s++) {
             size_t slot = first + (s < count ? s : 0); /* past the end: any slot, not stored */
             __m512 total[4];
-            kernel_fetch_ahead(kv->keys, kv, kv_offset, slot, C > 0 ? 16 * (size_t)C : head_size,
-                               half);
+            kernel_fetch_ahead(kv->keys, kv, kv_offset, slot, known ? known : head_size, half);
             lane_products(total, q, q_stride, kv->keys, slot * kv->stride + kv_offset, head_size,
-                          Q, half, C);
+                          Q, half, known);
             UNROLL
             for (int h = 0; h < Q; h++) {
                 sums[h][4 * (s % 4) + s / 4] = total[h]; /* reduce16 puts it into lane s */
@@ -654,22 +654,6 @@ INLINE void scores_by_columns(float *scores, size_t scores_stride, const float *
             __m512 score = _mm512_fmadd_ps(reduce16(sums[h]), _mm512_set1_ps(scale), shift);
             _mm512_mask_storeu_ps(scores + (size_t)h * scores_stride + first, mask, score);
         }
-    }
-}
-
-INLINE void scores_of(float *scores, size_t scores_stride, const float *q, size_t q_stride,
-                      const kernel_kv *kv, size_t kv_offset, size_t slots, size_t head_size,
-                      float scale, const float *bias, const int Q, const bool half)
-{
-    if (head_size == 64) {
-        scores_by_columns(scores, scores_stride, q, q_stride, kv, kv_offset, slots, head_size,
-                          scale, bias, Q, half, 4);
-    } else if (head_size == 128) {
-        scores_by_columns(scores, scores_stride, q, q_stride, kv, kv_offset, slots, head_size,
-                          scale, bias, Q, half, 8);
-    } else {
-        scores_by_columns(scores, scores_stride, q, q_stride, kv, kv_offset, slots, head_size,
-                          scale, bias, Q, half, 0);
     }
 }
 

@@ -102,7 +102,8 @@ KERNEL_INLINE void kernel_fetch_ahead(const void *rows, const kernel_kv *kv, siz
 }
 
 /* attention_scores and attention_values of a table, from scores_of and values_columns of its file:
- * up to four heads at a time, their number and the KV type known when compiled. */
+ * up to four heads at a time, their number and the KV type known when compiled, and for scores the
+ * usual head sizes, too (`known`; 0: any). */
 #define KERNEL_BY_HEADS(ONE)                                                                      \
     for (size_t h = 0; h < query_count; h += 4) {                                                 \
         switch ((query_count - h < 4 ? query_count - h : 4) * 2 + (kv->half ? 1 : 0)) {           \
@@ -116,9 +117,15 @@ KERNEL_INLINE void kernel_fetch_ahead(const void *rows, const kernel_kv *kv, siz
         default: ONE(4, true); break;                                                             \
         }                                                                                         \
     }
-#define KERNEL_SCORES_OF(Q, HALF)                                                                 \
+#define KERNEL_SCORES_KNOWN(Q, HALF, KNOWN)                                                       \
     scores_of(scores + h * scores_stride, scores_stride, q + h * q_stride, q_stride, kv,          \
-              kv_offset, slots, head_size, scale, bias, Q, HALF)
+              kv_offset, slots, head_size, scale, bias, Q, HALF, KNOWN)
+#define KERNEL_SCORES_OF(Q, HALF)                                                                 \
+    switch (head_size) {                                                                          \
+    case 64: KERNEL_SCORES_KNOWN(Q, HALF, 64); break;                                             \
+    case 128: KERNEL_SCORES_KNOWN(Q, HALF, 128); break;                                           \
+    default: KERNEL_SCORES_KNOWN(Q, HALF, 0); break;                                              \
+    }
 #define KERNEL_VALUES_OF(Q, HALF)                                                                 \
     values_columns(out + h * out_stride, out_stride, p + h * p_stride, p_stride, factor + h, kv,  \
                    kv_offset, slots, columns, onto, Q, HALF)

@@ -46,23 +46,13 @@ static bool chosen(const priming *p, size_t layer)
 
 static void write_keys(priming *p)
 {
-    const gguf_file *file = p->model->file;
     size_t window = p->options->window ? p->options->window : WINDOW_DEFAULT;
     const char *kind = mixer_name(p->options->mixer);
     gguf_keys *k = &p->head;
     gguf_keys_text(k, "general.architecture", "bmojo", 5);
     gguf_keys_text(k, "bmojo.base_architecture", p->model->architecture,
                    strlen(p->model->architecture));
-    for (size_t i = 0; i < gguf_key_count(file); i++) {
-        gguf_text key;
-        char ignored[8];
-        size_t size = 0;
-        gguf_key_at(file, i, &key, ignored, sizeof ignored);
-        const uint8_t *bytes = gguf_key_bytes(file, i, &size);
-        if (key.size != 20 || memcmp(key.data, "general.architecture", 20) != 0) {
-            gguf_keys_copy(k, bytes, size);
-        }
-    }
+    gguf_keys_copy_file(k, p->model->file, "", "general.architecture");
     gguf_keys_array(k, "bmojo.layer_kinds", GGUF_KEYS_U8, p->model->shape.layers);
     for (size_t i = 0; i < p->model->shape.layers; i++) {
         gguf_keys_number(k, GGUF_KEYS_U8, chosen(p, i));

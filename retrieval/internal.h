@@ -68,5 +68,7 @@ base_status retrieval_segment_crc(const char *folder, const char *file, uint32_t
                                   uint64_t *bytes, base_error *err);
 
 bool retrieval_is_dead(const retrieval *r, uint64_t id);
+/* The segment whose range an id lies in (it need not hold it); NULL: none's. */
+const retrieval_faiss *retrieval_segment_of(const retrieval *r, uint64_t id);
 
 #endif

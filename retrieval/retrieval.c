@@ -44,13 +44,8 @@ static bool follow_one(void *argument, const store_view *view)
 
 static bool is_in_segment(const retrieval *r, uint64_t id)
 {
-    for (size_t i = 0; i < r->manifest.count; i++) {
-        const retrieval_entry *e = &r->manifest.entries[i];
-        if (id >= e->first_id && id <= e->last_id) {
-            return retrieval_faiss_holds(r->segments[i], id);
-        }
-    }
-    return false;
+    const retrieval_faiss *segment = retrieval_segment_of(r, id);
+    return segment && retrieval_faiss_holds(segment, id);
 }
 
 /* Add ids (ascending) that a segment holds to the marks, each once, in order. */

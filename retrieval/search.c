@@ -145,14 +145,12 @@ base_status retrieval_nearest(const retrieval *r, const float *vector, size_t wa
 /* The vector of an episode as the index holds it, borrowed or in room [dim]; NULL: it has none. */
 static const float *find_vector(const retrieval *r, uint64_t id, float *room)
 {
+    const retrieval_faiss *segment = retrieval_segment_of(r, id);
     if (retrieval_is_dead(r, id)) {
         return NULL;
     }
-    for (size_t i = 0; i < r->manifest.count; i++) {
-        const retrieval_entry *e = &r->manifest.entries[i];
-        if (id >= e->first_id && id <= e->last_id) {
-            return retrieval_faiss_get(r->segments[i], id, room) ? room : NULL;
-        }
+    if (segment) {
+        return retrieval_faiss_get(segment, id, room) ? room : NULL;
     }
     return retrieval_flat_get(&r->tail, id);
 }

@@ -43,6 +43,17 @@
 #define LOAD_TRIES 5   /* a writer may replace the manifest while we read */
 #define SAMPLE_TRIES 3 /* another process may forget while we count */
 
+const retrieval_faiss *retrieval_segment_of(const retrieval *r, uint64_t id)
+{
+    for (size_t i = 0; i < r->manifest.count; i++) {
+        const retrieval_entry *e = &r->manifest.entries[i];
+        if (id >= e->first_id && id <= e->last_id) {
+            return r->segments[i];
+        }
+    }
+    return NULL;
+}
+
 bool retrieval_is_dead(const retrieval *r, uint64_t id)
 {
     size_t low = 0, high = r->dead_count;

@@ -720,13 +720,17 @@ static base_status score_term(store_catalog *c, const store_catalog_state *state
     return status;
 }
 
+/* What BM25 knows of every episode is that of *state, the newest, from here on. */
+static base_status refresh_rows(store_catalog *c, store_catalog_state *state, base_error *err)
+{
+    base_status status = store_catalog_get_state(c, state, err);
+    return status == BASE_OK ? load_rows(c, state, err) : status;
+}
+
 static base_status search_terms(store_catalog *c, store_terms *terms, base_error *err)
 {
     store_catalog_state state;
-    base_status status = store_catalog_get_state(c, &state, err);
-    if (status == BASE_OK) {
-        status = load_rows(c, &state, err);
-    }
+    base_status status = refresh_rows(c, &state, err);
     if (status != BASE_OK) {
         return status;
     }
@@ -764,10 +768,7 @@ base_status store_catalog_known(store_catalog *c, int64_t as_of_us, uint64_t **i
                                 base_error *err)
 {
     store_catalog_state state;
-    base_status status = store_catalog_get_state(c, &state, err);
-    if (status == BASE_OK) {
-        status = load_rows(c, &state, err);
-    }
+    base_status status = refresh_rows(c, &state, err);
     if (status != BASE_OK) {
         return status;
     }

@@ -15,7 +15,6 @@ AdamW, warm-up, cosine. The same command goes on from DIR/state.pt. Results in D
 adapter), core.zero.gguf (the same with the mixers set to 0), log.jsonl.
 """
 import argparse
-import json
 import math
 import os
 import random
@@ -30,6 +29,7 @@ sys.path[:0] = [HERE, os.path.join(HERE, "..", "..", "eval")]
 from export_gguf_lora import export_core
 from gguf_file import Gguf
 from hybrid import Hybrid, Mixers
+from run_log import run_log
 from split import half
 from tokenizer import Tokenizer
 
@@ -37,12 +37,12 @@ SETS = ("haystack", "timeqa", "peps")
 CHARACTERS = 8          # of a token, at most: less text need not be tokenised
 
 
-def long_texts(tokenizer, side, tokens, count, seed):
-    """`count` texts of exactly `tokens` ids, each the beginning of a document, sets in turn."""
-    rng = random.Random(seed)
-    sources = []
+def long_texts(tokenizer, side, low, high, count, seed, characters=0):
+    """`count` lists of `low` to `high` ids, each the beginning of a document of at least so many
+    characters, sets in turn."""
+    rng, sources = random.Random(seed), []
     for name in SETS:
-        documents = [d for d in half(name, side)[0] if len(d["text"]) > 3 * tokens]
+        documents = [d for d in half(name, side)[0] if len(d["text"]) >= characters]
         documents.sort(key=lambda d: d["id"])
         rng.shuffle(documents)
         sources.append(iter(documents))
@@ -50,9 +50,9 @@ def long_texts(tokenizer, side, tokens, count, seed):
     while sources and len(out) < count:
         source = sources.pop(0)
         for document in source:
-            ids = tokenizer.encode(document["text"][:CHARACTERS * tokens])[:tokens]
-            if len(ids) == tokens:
-                out.append(torch.tensor(ids))
+            ids = tokenizer.encode(document["text"][:CHARACTERS * high])[:high]
+            if len(ids) >= low:
+                out.append(ids)
                 sources.append(source)
                 break
     return out
@@ -216,22 +216,16 @@ def main():
     args = parser.parse_args()
     os.makedirs(os.path.join(args.out, "texts"), exist_ok=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    started = time.time()
-
-    def log(record):
-        line = json.dumps({"at": round(time.time() - started, 1), **record})
-        print(line, flush=True)
-        with open(os.path.join(args.out, "log.jsonl"), "a", encoding="utf-8") as file:
-            file.write(line + "\n")
-
+    log = run_log(args.out)
     log({"device": device, "arguments": vars(args), "torch": torch.__version__})
     gguf = Gguf(args.model)
     layers = [int(i) for i in args.layers.split(",")]
     fast = torch.bfloat16 if device == "cuda" or args.bf16 else torch.float32
     model = Hybrid(gguf, device, fast, args.window)
     mixers = Mixers(model, layers, args.rank, args.window, args.seed).to(device)
-    texts = [t.to(device) for t in long_texts(Tokenizer(gguf.metadata), "tune", args.tokens,
-                                              args.texts + args.check, args.seed)]
+    texts = [torch.tensor(ids, device=device) for ids in long_texts(
+        Tokenizer(gguf.metadata), "tune", args.tokens, args.tokens, args.texts + args.check,
+        args.seed, 3 * args.tokens + 1)]
     count = len(texts) - args.check
     log({"texts": count, "parameters": sum(p.numel() for p in mixers.parameters())})
 

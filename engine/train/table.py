@@ -20,31 +20,11 @@ import sys
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.join(HERE, "..", "..")
 sys.path[:0] = [HERE, os.path.join(ROOT, "eval")]
-from distill import CHARACTERS, SETS
+from distill import long_texts
 from gguf_file import Gguf
-from split import half
 from tokenizer import Tokenizer
 
 RESAMPLES = 10000
-
-
-def documents(tokenizer, side, count, low, high, seed):
-    """`count` lists of `low` to `high` ids, beginnings of documents, sets in turn."""
-    rng, sources = random.Random(seed), []
-    for name in SETS:
-        records = sorted(half(name, side)[0], key=lambda d: d["id"])
-        rng.shuffle(records)
-        sources.append(iter(records))
-    out = []
-    while sources and len(out) < count:
-        source = sources.pop(0)
-        for record in source:
-            ids = tokenizer.encode(record["text"][:CHARACTERS * high])[:high]
-            if len(ids) >= low:
-                out.append(ids)
-                sources.append(source)
-                break
-    return out
 
 
 def build_tool(build, work):
@@ -89,8 +69,8 @@ def main():
     args = parser.parse_args()
     os.makedirs(args.work, exist_ok=True)
     w, gguf = args.window, Gguf(args.model)
-    texts = documents(Tokenizer(gguf.metadata), args.side, args.documents, 4 * w, args.tokens,
-                      args.seed)
+    texts = long_texts(Tokenizer(gguf.metadata), args.side, 4 * w, args.tokens, args.documents,
+                       args.seed)
     primed = os.path.join(args.work, "primed.gguf")
     layers = Gguf(args.adapter).metadata["bmojo.layer_kinds"]
     subprocess.run([os.path.join(args.build, "eidetic"), "prime", args.model, "-o", primed,

@@ -30,6 +30,7 @@ from evaluate import Reader, report
 from export_gguf_lora import export, merged
 from gguf_file import Gguf
 from llama import Llama, Lora
+from run_log import run_log
 from splice import Batch, Row, pack
 from tokenizer import Tokenizer
 from wrapper import HEADER, PREFIX, QUESTION
@@ -318,14 +319,7 @@ def main():
     torch.manual_seed(args.seed)
     torch.backends.cuda.matmul.allow_tf32 = False
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    started = time.time()
-
-    def log(record):
-        line = json.dumps({"at": round(time.time() - started, 1), **record})
-        print(line, flush=True)
-        with open(os.path.join(args.out, "log.jsonl"), "a", encoding="utf-8") as file:
-            file.write(line + "\n")
-
+    log = run_log(args.out)
     gguf = Gguf(args.model)
     tokenizer = Tokenizer(gguf.metadata)
     with gzip.open(args.examples, "rt", encoding="utf-8") as file:
