@@ -108,12 +108,12 @@ void kernel_matmul(base_pool *pool, const kernel_matrix *w, const float *x, size
 
 /* --- the rest, through a table per instruction set -------------------------------------------- */
 
-/* Keys and values of a window, one layer: rows of G*D, as f16 or f32 (KV type). */
+/* Keys and values of a window, one layer, as f16 or f32 (KV type); rows of one head or of all. */
 typedef struct kernel_kv {
-    const void *keys;   /* [S, G*D] rotated to their positions */
-    const void *values; /* [S, G*D] */
+    const void *keys;   /* [S, stride] rotated to their positions */
+    const void *values; /* [S, stride] */
     bool half;          /* f16, else f32 */
-    size_t stride;      /* elements between rows, = G*D */
+    size_t stride;      /* elements between rows */
 } kernel_kv;
 
 typedef struct kernel_table {

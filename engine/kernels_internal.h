@@ -88,8 +88,9 @@ static inline void kernel_row_sums(const float *rows, size_t stride, size_t coun
     }
 }
 
-/* Ask for `columns` of the slot that is KERNEL_AHEAD slots behind `slot`: they lie a stride apart,
- * which the hardware's own look-ahead does not follow. It may lie past the end: nothing is read. */
+/* Ask for `columns` of the slot that is KERNEL_AHEAD slots behind `slot`: the hardware's own
+ * look-ahead does not follow a stride, and is too short otherwise. It may lie past the end: nothing
+ * is read. */
 enum { KERNEL_AHEAD = 64 };
 KERNEL_INLINE void kernel_fetch_ahead(const void *rows, const kernel_kv *kv, size_t offset,
                                       size_t slot, size_t columns, const bool half)

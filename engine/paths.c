@@ -81,8 +81,8 @@ void core_see(const core_stream *s, size_t place, size_t window, size_t exact, c
 enum {
     FAR_SLOTS = 192,    /* from here on one token's attention is worth three loops over the pool */
     BLOCK_SLOTS = 64,   /* of scores that stay together; a multiple of every kernel's own step */
-    BLOCK_COLUMNS = 32, /* of values: one cache line of f16 */
-    BLOCK_VALUES = 256  /* slots whose values are read by all heads before the next ones */
+    BLOCK_COLUMNS = 32, /* of values, the least that a thread takes */
+    BLOCK_VALUES = 256  /* slots whose values are read by a group's heads before the next ones */
 };
 
 typedef struct attend_job {
@@ -127,19 +127,20 @@ static void find_owned(attend_job *job, size_t places)
     }
 }
 
-static kernel_kv view_kv(const attend_job *job, const core_view *view)
+/* A KV head's keys and values in a view. */
+static kernel_kv view_kv(const attend_job *job, const core_view *view, size_t group)
 {
     const core_stream *s = job->s;
     size_t plane = view->fading ? job->fading_plane : job->plane;
-    return (kernel_kv){.keys = core_kv_row(s, s->rotated, plane, view->from),
-                       .values = core_kv_row(s, s->values, plane, view->from),
+    return (kernel_kv){.keys = core_head_row(s, s->rotated, plane, group, view->from),
+                       .values = core_head_row(s, s->values, plane, group, view->from),
                        .half = !s->kv_f32,
-                       .stride = s->kv_width};
+                       .stride = s->model->shape.head_size};
 }
 
 /* lse of one path for one head. q rotated for it, p its normalised weights; work [D]. */
 static float path_lse(const core_stream *s, const core_view *view, const kernel_kv *kv,
-                      size_t offset, const float *q, const float *p, float scale, float *work)
+                      const float *q, const float *p, float scale, float *work)
 {
     size_t d = s->model->shape.head_size, best = 0;
     for (size_t j = 1; j < view->count; j++) {
@@ -148,7 +149,7 @@ static float path_lse(const core_stream *s, const core_view *view, const kernel_
     if (!(p[best] > 0.0f)) {
         return -INFINITY; /* every slot has bias -INF */
     }
-    size_t at = best * kv->stride + offset;
+    size_t at = best * kv->stride;
     const float *key = work;
     if (kv->half) {
         s->kernels->from_half(work, (const uint16_t *)kv->keys + at, d);
@@ -177,16 +178,16 @@ static void attend_item(const attend_job *job, size_t t, size_t group, size_t th
     }
     for (size_t i = 0; i < views->count; i++) {
         const core_view *view = &views->list[i];
-        kernel_kv kv = view_kv(job, view);
+        kernel_kv kv = view_kv(job, view, group);
         memcpy(query, q, n * d * sizeof *q);
         s->kernels->rope(query, n, d, view->cosine, view->sine, s->model->rope_halves);
-        kernel_attention(s->kernels, i ? part : out, query, n, d, &kv, group * d, view->count, d,
-                         scale, s->owned ? s->bias + view->from : NULL, scores);
+        kernel_attention(s->kernels, i ? part : out, query, n, d, &kv, 0, view->count, d, scale,
+                         s->owned ? s->bias + view->from : NULL, scores);
         for (size_t h = 0; h < n; h++) {
             float keep = 0.0f, weight = 1.0f;
             const float *p = scores + h * view->count;
             if (views->count > 1) {
-                float own = path_lse(s, view, &kv, group * d, query + h * d, p, scale, work);
+                float own = path_lse(s, view, &kv, query + h * d, p, scale, work);
                 float all = i ? fmaxf(lse[h], own) : own;
                 if (i && all > -INFINITY) {
                     all += logf(expf(lse[h] - all) + expf(own - all));
@@ -216,6 +217,11 @@ static void attend(void *argument, size_t begin, size_t end, size_t thread)
 
 /* --- one token that sees many slots in one path: each step is shared out on its own ----------- */
 
+static size_t blocks_of(size_t count, size_t size)
+{
+    return (count + size - 1) / size;
+}
+
 static void score_slots(void *argument, size_t begin, size_t end, size_t thread)
 {
     const attend_job *job = argument;
@@ -223,15 +229,15 @@ static void score_slots(void *argument, size_t begin, size_t end, size_t thread)
     const core_shape *shape = &s->model->shape;
     const core_view *view = &job->views->list[0];
     size_t n = shape->heads / shape->kv_heads, d = shape->head_size;
-    size_t groups = shape->kv_heads;
+    size_t blocks = blocks_of(view->count, BLOCK_SLOTS);
     (void)thread;
     for (size_t item = begin; item < end; item++) {
-        size_t group = item % groups, from = item / groups * BLOCK_SLOTS;
+        size_t group = item / blocks, from = item % blocks * BLOCK_SLOTS;
         size_t count = view->count - from < BLOCK_SLOTS ? view->count - from : BLOCK_SLOTS;
         core_view part = {.from = view->from + from, .count = count};
-        kernel_kv kv = view_kv(job, &part);
+        kernel_kv kv = view_kv(job, &part, group);
         s->kernels->attention_scores(s->scores + group * n * s->slots_max + from, s->slots_max,
-                                     s->qkv + group * n * d, n, d, &kv, group * d, count, d,
+                                     s->qkv + group * n * d, n, d, &kv, 0, count, d,
                                      1.0f / sqrtf((float)d), s->owned ? s->bias + part.from : NULL);
     }
 }
@@ -248,32 +254,39 @@ static void weigh_slots(void *argument, size_t begin, size_t end, size_t thread)
     }
 }
 
-static void add_values(void *argument, size_t begin, size_t end, size_t thread)
+/* Columns [column, column + columns) of a group's heads. */
+static void add_columns(const attend_job *job, size_t group, size_t column, size_t columns)
 {
-    const attend_job *job = argument;
     core_stream *s = job->s;
     const core_shape *shape = &s->model->shape;
     const core_view *view = &job->views->list[0];
     size_t n = shape->heads / shape->kv_heads, d = shape->head_size;
-    size_t blocks = (d + BLOCK_COLUMNS - 1) / BLOCK_COLUMNS;
     float ones[CORE_GROUP_MAX];
-    (void)thread;
     for (size_t h = 0; h < n; h++) {
         ones[h] = 1.0f;
     }
     for (size_t from = 0; from < view->count; from += BLOCK_VALUES) {
         size_t left = view->count - from, count = left < BLOCK_VALUES ? left : BLOCK_VALUES;
         core_view part = {.from = view->from + from, .count = count};
-        kernel_kv kv = view_kv(job, &part);
-        for (size_t item = begin; item < end; item++) {
-            size_t group = item / blocks, column = item % blocks * BLOCK_COLUMNS;
-            size_t columns = d - column < BLOCK_COLUMNS ? d - column : BLOCK_COLUMNS;
-            s->kernels->attention_values(
-                s->attended + group * n * d + column, d,
-                s->scores + group * n * s->slots_max + from, s->slots_max,
-                count < left ? ones : s->head_sums + group * n, n, &kv, group * d + column, count,
-                columns, from > 0);
-        }
+        kernel_kv kv = view_kv(job, &part, group);
+        s->kernels->attention_values(s->attended + group * n * d + column, d,
+                                     s->scores + group * n * s->slots_max + from, s->slots_max,
+                                     count < left ? ones : s->head_sums + group * n, n, &kv, column,
+                                     count, columns, from > 0);
+    }
+}
+
+static void add_values(void *argument, size_t begin, size_t end, size_t thread)
+{
+    const attend_job *job = argument;
+    size_t d = job->s->model->shape.head_size, blocks = blocks_of(d, BLOCK_COLUMNS);
+    (void)thread;
+    for (size_t item = begin; item < end;) {
+        size_t group = item / blocks, column = item % blocks * BLOCK_COLUMNS;
+        size_t last = (group + 1) * blocks < end ? (group + 1) * blocks : end;
+        size_t stop = (last - group * blocks) * BLOCK_COLUMNS;
+        add_columns(job, group, column, (stop < d ? stop : d) - column);
+        item = last;
     }
 }
 
@@ -285,11 +298,9 @@ static void attend_far(attend_job *job)
     size_t groups = shape->kv_heads;
     s->kernels->rope(s->qkv, shape->heads, shape->head_size, view->cosine, view->sine,
                      s->model->rope_halves);
-    base_pool_run(s->pool, groups * ((view->count + BLOCK_SLOTS - 1) / BLOCK_SLOTS), 1, score_slots,
-                  job);
+    base_pool_run(s->pool, groups * blocks_of(view->count, BLOCK_SLOTS), 1, score_slots, job);
     base_pool_run(s->pool, shape->heads, 1, weigh_slots, job);
-    base_pool_run(s->pool, groups * ((shape->head_size + BLOCK_COLUMNS - 1) / BLOCK_COLUMNS), 1,
-                  add_values, job);
+    base_pool_run(s->pool, groups * blocks_of(shape->head_size, BLOCK_COLUMNS), 1, add_values, job);
     for (size_t h = 0; s->mass && h < shape->heads; h++) {
         float *mass = s->head_mass + h * CORE_OWNERS_MAX;
         memset(mass, 0, CORE_OWNERS_MAX * sizeof *mass);

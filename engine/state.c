@@ -98,17 +98,21 @@ static void move_body(core_stream *s, uint8_t *to, const uint8_t *from)
         void *data;
         size_t size;
     } part;
-    size_t at = 0, fixed = 3, count = fixed + 2 * s->planes + (s->mixing ? 2 : 0);
+    size_t at = 0, fixed = 3, count = fixed + s->planes + (s->mixing ? 2 : 0);
     count = s->gpu ? fixed : count;
     for (size_t i = 0; i < count; i++, at += part.size) {
         if (i < fixed) {
             void *arrays[] = {s->bias, s->owner, s->tokens};
             part = (struct part){arrays[i], s->places * 4};
-        } else if (i < fixed + 2 * s->planes) {
-            size_t plane = (i - fixed) / 2;
-            uint8_t *array = (i - fixed) % 2 ? s->values : s->keys;
-            part = (struct part){core_kv_row(s, array, plane, 0), row};
-        } else if (i == fixed + 2 * s->planes) {
+        } else if (i < fixed + s->planes) {
+            part = (struct part){NULL, 2 * row};
+            if (to) {
+                core_kv_out(s, i - fixed, 0, s->places, to + at);
+            } else {
+                core_kv_in(s, i - fixed, 0, s->places, from + at);
+            }
+            continue;
+        } else if (i == fixed + s->planes) {
             part = (struct part){s->mixer_state, layers * s->mixer_floats * sizeof(float)};
         } else {
             part = (struct part){s->mixer_before, layers * s->mixer_kept * sizeof(float)};

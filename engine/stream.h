@@ -55,9 +55,10 @@ struct core_stream {
     size_t sinks_min;
     size_t gone; /* live slots that have left */
 
-    uint8_t *keys;                    /* [planes, slots_max, G*D] before rotation */
-    uint8_t *rotated;                 /* [planes, slots_max, G*D] */
-    uint8_t *values;                  /* [planes, slots_max, G*D] */
+    uint8_t *keys; /* [planes, slots_max, G*D] before rotation */
+    /* What attention reads: a head's slots lie one behind the other, which the hardware's own
+     * look-ahead follows. */
+    uint8_t *rotated, *values;        /* [planes, G, slots_max, D] */
     float *bias;                      /* [slots_max] ln(strength) */
     uint32_t *owner;                  /* [slots_max] 0 = live token */
     int32_t *tokens;                  /* [slots_max] id, -1 for a memory's */
@@ -109,11 +110,22 @@ struct core_stream {
 
 /* --- window.c --------------------------------------------------------------------------------- */
 
-/* Row `place` of a plane of s->keys, s->rotated or s->values. */
-static inline uint8_t *core_kv_row(const core_stream *s, uint8_t *array, size_t plane, size_t place)
+/* Row `place` of a plane of s->keys. */
+static inline uint8_t *core_key_row(const core_stream *s, size_t plane, size_t place)
 {
-    return array + (plane * s->slots_max + place) * s->kv_width * s->element;
+    return s->keys + (plane * s->slots_max + place) * s->kv_width * s->element;
 }
+/* Row `place` of a KV head in a plane of s->rotated or s->values. */
+static inline uint8_t *core_head_row(const core_stream *s, uint8_t *array, size_t plane,
+                                     size_t head, size_t place)
+{
+    size_t row = (plane * s->model->shape.kv_heads + head) * s->slots_max + place;
+    return array + row * s->model->shape.head_size * s->element;
+}
+/* Places [at, at + count) of a plane as rows of G*D: keys before rotation, then values. Out of the
+ * window, and into it (rotated keys are the caller's business). */
+void core_kv_out(const core_stream *s, size_t plane, size_t at, size_t count, uint8_t *to);
+void core_kv_in(core_stream *s, size_t plane, size_t at, size_t count, const uint8_t *from);
 /* Key and value [G*D] f32 of a new slot: stored, the key also rotated. key is overwritten. */
 void core_kv_enter(core_stream *s, size_t plane, size_t place, float *key, const float *value);
 /* Rotations of places [from, to) as sinks and gone are now. */

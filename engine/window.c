@@ -89,21 +89,22 @@ void core_stream_clear(core_stream *s)
 
 /* --- keys and values -------------------------------------------------------------------------- */
 
-static void store_row(const core_stream *s, uint8_t *to, const float *from)
+static void store(const core_stream *s, uint8_t *to, const float *from, size_t count)
 {
     if (s->kv_f32) {
-        memcpy(to, from, s->kv_width * sizeof(float));
+        memcpy(to, from, count * sizeof(float));
     } else {
-        s->kernels->to_half((uint16_t *)(void *)to, from, s->kv_width);
+        s->kernels->to_half((uint16_t *)(void *)to, from, count);
     }
 }
 
-static void load_row(const core_stream *s, float *to, const uint8_t *from)
+/* x [G*D] to the heads' rows of a place. */
+static void store_heads(const core_stream *s, uint8_t *array, size_t plane, size_t place,
+                        const float *x)
 {
-    if (s->kv_f32) {
-        memcpy(to, from, s->kv_width * sizeof(float));
-    } else {
-        s->kernels->from_half(to, (const uint16_t *)(const void *)from, s->kv_width);
+    size_t d = s->model->shape.head_size;
+    for (size_t head = 0; head < s->model->shape.kv_heads; head++) {
+        store(s, core_head_row(s, array, plane, head, place), x + head * d, d);
     }
 }
 
@@ -112,17 +113,48 @@ static void rotate_key(core_stream *s, size_t plane, size_t place, float *work)
 {
     const core_shape *shape = &s->model->shape;
     size_t half = shape->head_size / 2;
-    load_row(s, work, core_kv_row(s, s->keys, plane, place));
+    const uint8_t *key = core_key_row(s, plane, place);
+    if (s->kv_f32) {
+        memcpy(work, key, s->kv_width * sizeof(float));
+    } else {
+        s->kernels->from_half(work, (const uint16_t *)(const void *)key, s->kv_width);
+    }
     s->kernels->rope(work, shape->kv_heads, shape->head_size, s->place_cosine + place * half,
                      s->place_sine + place * half, s->model->rope_halves);
-    store_row(s, core_kv_row(s, s->rotated, plane, place), work);
+    store_heads(s, s->rotated, plane, place, work);
 }
 
 void core_kv_enter(core_stream *s, size_t plane, size_t place, float *key, const float *value)
 {
-    store_row(s, core_kv_row(s, s->keys, plane, place), key);
-    store_row(s, core_kv_row(s, s->values, plane, place), value);
+    store(s, core_key_row(s, plane, place), key, s->kv_width);
+    store_heads(s, s->values, plane, place, value);
     rotate_key(s, plane, place, key);
+}
+
+void core_kv_out(const core_stream *s, size_t plane, size_t at, size_t count, uint8_t *to)
+{
+    size_t bytes = count * s->kv_width * s->element;
+    size_t row = s->model->shape.head_size * s->element;
+    memcpy(to, core_key_row(s, plane, at), bytes);
+    to += bytes;
+    for (size_t place = at; place < at + count; place++) {
+        for (size_t head = 0; head < s->model->shape.kv_heads; head++, to += row) {
+            memcpy(to, core_head_row(s, s->values, plane, head, place), row);
+        }
+    }
+}
+
+void core_kv_in(core_stream *s, size_t plane, size_t at, size_t count, const uint8_t *from)
+{
+    size_t bytes = count * s->kv_width * s->element;
+    size_t row = s->model->shape.head_size * s->element;
+    memcpy(core_key_row(s, plane, at), from, bytes);
+    from += bytes;
+    for (size_t place = at; place < at + count; place++) {
+        for (size_t head = 0; head < s->model->shape.kv_heads; head++, from += row) {
+            memcpy(core_head_row(s, s->values, plane, head, place), from, row);
+        }
+    }
 }
 
 typedef struct rotate_job {
@@ -168,18 +200,29 @@ void core_angles(core_stream *s, size_t from, size_t to)
 
 /* --- moving ----------------------------------------------------------------------------------- */
 
+/* Rows [from, from + count) in each of `planes` planes of slots_max rows, to begin at `to`. */
+static void move_rows(const core_stream *s, uint8_t *array, size_t planes, size_t row_bytes,
+                      size_t from, size_t to, size_t count)
+{
+    for (size_t plane = 0; plane < planes; plane++) {
+        uint8_t *first = array + plane * s->slots_max * row_bytes;
+        memmove(first + to * row_bytes, first + from * row_bytes, count * row_bytes);
+    }
+}
+
 /* Move places [from, places) to begin at `to`, in every plane, rotated keys with them. */
 static void move_places(core_stream *s, size_t from, size_t to, bool rotated)
 {
-    size_t row = s->kv_width * s->element, count = s->places - from;
-    uint8_t *arrays[] = {s->keys, s->values, s->rotated};
+    const core_shape *shape = &s->model->shape;
+    size_t heads = s->planes * shape->kv_heads, row = shape->head_size * s->element;
+    size_t count = s->places - from;
     if (s->gpu) {
         gpu_rows_move(s->gpu, from, to, count, rotated);
-    }
-    for (size_t a = 0; !s->gpu && a < (rotated ? 3U : 2U); a++) {
-        for (size_t plane = 0; plane < s->planes; plane++) {
-            memmove(core_kv_row(s, arrays[a], plane, to), core_kv_row(s, arrays[a], plane, from),
-                    count * row);
+    } else {
+        move_rows(s, s->keys, s->planes, s->kv_width * s->element, from, to, count);
+        move_rows(s, s->values, heads, row, from, to, count);
+        if (rotated) {
+            move_rows(s, s->rotated, heads, row, from, to, count);
         }
     }
     memmove(s->bias + to, s->bias + from, count * sizeof *s->bias);
@@ -270,16 +313,13 @@ size_t core_block_bytes(const core_stream *s, size_t count)
 void core_block_read(const core_stream *s, size_t slot, size_t count, void *block)
 {
     BASE_ASSERT(slot <= core_slots(s) && count <= core_slots(s) - slot);
-    uint8_t *to = block;
-    size_t bytes = count * s->kv_width * s->element, at = place_of(s, slot);
+    size_t bytes = 2 * count * s->kv_width * s->element, at = place_of(s, slot);
     if (s->gpu) {
         gpu_rows_read(s->gpu, s->model->attention_planes, at, count, block);
         return;
     }
     for (size_t plane = 0; plane < s->model->attention_planes; plane++) {
-        memcpy(to, core_kv_row(s, s->keys, plane, at), bytes);
-        memcpy(to + bytes, core_kv_row(s, s->values, plane, at), bytes);
-        to += 2 * bytes;
+        core_kv_out(s, plane, at, count, (uint8_t *)block + plane * bytes);
     }
 }
 
@@ -297,15 +337,12 @@ base_status core_window_insert(core_stream *s, size_t slot, size_t count, const 
         s->sinks = at; /* the sinks end where the first memory begins */
     }
     move_places(s, at, at + count, false);
-    const uint8_t *from = block;
-    size_t bytes = count * s->kv_width * s->element;
+    size_t bytes = 2 * count * s->kv_width * s->element;
     if (s->gpu) {
         gpu_rows_write(s->gpu, s->model->attention_planes, at, count, block);
     }
     for (size_t plane = 0; !s->gpu && plane < s->model->attention_planes; plane++) {
-        memcpy(core_kv_row(s, s->keys, plane, at), from, bytes);
-        memcpy(core_kv_row(s, s->values, plane, at), from + bytes, bytes);
-        from += 2 * bytes;
+        core_kv_in(s, plane, at, count, (const uint8_t *)block + plane * bytes);
     }
     for (size_t i = 0; i < count; i++) {
         s->bias[at + i] = bias;
