@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "tests/unit/golden_logits.h"
+#include "tests/unit/models.h"
 
 enum { V = GOLDEN_VOCABULARY, L = GOLDEN_TOKENS, W = 6 };
 
@@ -121,6 +122,25 @@ static void test_a_hybrid_takes_no_mixers(void **state)
     assert_non_null(strstr(err.text, "architecture 'llama', the model is qwen3"));
 }
 
+/* Goal: the mixers that the repository keeps belong to the default model. Method: it opens with
+ * them, as the hybrid that the training made. */
+static void test_the_kept_mixers_fit_the_default_model(void **state)
+{
+    (void)state;
+    char path[4096];
+    base_error err = {0};
+    core_model *model = NULL;
+    if (!models_path(MODELS_GENERATOR, path, sizeof path)) {
+        printf("SKIPPED: %s is missing, run ./dev setup\n", path);
+        skip();
+    }
+    assert_int_equal(
+        core_model_open(path, EIDETIC_SOURCE_DIR "/engine/train/core.gguf", &model, &err), BASE_OK);
+    assert_int_equal(core_model_fading_layers(model), 8);
+    assert_int_equal(core_model_exact_window(model), 256);
+    core_model_close(model);
+}
+
 static int set_up(void **state)
 {
     (void)state;
@@ -137,6 +157,7 @@ int main(void)
         cmocka_unit_test(test_mixers_leave_the_full_core_as_it_is),
         cmocka_unit_test(test_mixers_that_do_not_fit_are_refused_by_name),
         cmocka_unit_test(test_a_hybrid_takes_no_mixers),
+        cmocka_unit_test(test_the_kept_mixers_fit_the_default_model),
     };
     return cmocka_run_group_tests(tests, set_up, NULL);
 }
