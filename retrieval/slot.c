@@ -33,6 +33,7 @@ typedef struct word {
     uint64_t hash; /* of the lower-cased word */
     word_kind kind;
     bool first, figure, connector, shared;
+    bool subject; /* a name only because both statements begin with it: see mark_subject() */
 } word;
 
 typedef struct sentence {
@@ -157,7 +158,8 @@ static word_kind kind_of(const char *text, const char *small, size_t size, bool 
     base_utf8_decode(text, size, &letter);
     bool capital = is_capital(letter);
     for (size_t i = 0; i < size && !capital; i++) {
-        capital = is_digit(text[i]); /* figures name things as capitals do */
+        /* Figures name things as capitals do, and a capital may stand within: "iPad". */
+        capital = is_digit(text[i]) || (text[i] >= 'A' && text[i] <= 'Z');
     }
     bool is_function = IN(functions, small, size);
     bool joins_names = IN(connectors, small, size) || (size == 1 && *small == 'i');
@@ -167,16 +169,22 @@ static word_kind kind_of(const char *text, const char *small, size_t size, bool 
     return is_function ? FUNCTION : CONTENT;
 }
 
+/* "A" and "I" are function words that name somebody before a point. */
+static bool is_initial(const word *w)
+{
+    return w->size == 1 && !w->first && *w->text >= 'A' && *w->text <= 'Z';
+}
+
 /* Does a sentence end with the sign at text[at]? A point does when a capital or a figure follows
- * and the word before it is no abbreviation ("Paul G. Allen", "St. Helens"). */
+ * and the word before it is no abbreviation ("Paul G. Allen", "William A. Brady", "St. Helens"). */
 static bool ends_sentence(const char *text, size_t at, size_t size, const sentence *so_far)
 {
-    if (text[at] != '.') {
-        return strchr("!?:\n|", text[at]) != NULL;
+    if (text[at] != '.' && text[at] != '!') { /* "Help! was sung by" goes on */
+        return strchr("?:\n|", text[at]) != NULL;
     }
     const word *last = so_far->count > 0 ? &so_far->words[so_far->count - 1] : NULL;
-    if (last && last->text + last->size == text + at && last->kind == NAME && last->size < 4 &&
-        !last->figure) {
+    if (last && last->text + last->size == text + at && last->size < 4 && !last->figure &&
+        (last->kind == NAME || is_initial(last))) {
         return false;
     }
     for (at++; at < size && strchr(" \t\r\n\"')", text[at]); at++) {
@@ -238,6 +246,35 @@ static bool is_one_of(const word *w, const char *const *list, size_t count)
     return in_list(list, count, small, w->size);
 }
 
+static bool is_copula(const word *w)
+{
+    return is_one_of(w, copulas, sizeof copulas / sizeof copulas[0]);
+}
+
+/* A role may be written in capitals: "the CEO of Boeing", "Boeing's CEO is", "has her as its CEO".
+ * Such a word is part of the frame, no name. */
+static void settle_roles(sentence *s)
+{
+    static const char *const owners[] = {"its", "his", "her", "their", "our", "my", "your"};
+    static const char *const of[] = {"of"};
+    for (size_t i = 1; i < s->count; i++) {
+        const word *before = &s->words[i - 1], *after = i + 1 < s->count ? before + 2 : NULL;
+        word *w = &s->words[i];
+        size_t capitals = 0;
+        while (capitals < w->size && w->text[capitals] >= 'A' && w->text[capitals] <= 'Z') {
+            capitals++;
+        }
+        if (w->kind != NAME || w->size < 2 || capitals < w->size) {
+            continue;
+        }
+        bool owned = before->hash == 1 || is_one_of(before, owners, 7);
+        bool role = after ? (before->kind == FUNCTION && is_one_of(after, of, 1)) ||
+                                (owned && is_copula(after))
+                          : owned;
+        w->kind = role ? CONTENT : NAME;
+    }
+}
+
 /* --- what both have -------------------------------------------------------------------------- */
 
 static void mark_common(sentence *a, sentence *b)
@@ -285,6 +322,30 @@ static void settle_first_words(sentence *a, const sentence *b)
                 w->kind = CONTENT;
             }
         }
+    }
+}
+
+/* "cricket comes from", "cricket was invented in": a noun without an article names a kind, and what
+ * both statements begin with is what they are about. Where in both the next word is part of the
+ * frame but no form of "to be" ("linebacker plays the"), the last of these is the verb. */
+static void mark_subject(sentence *a, sentence *b)
+{
+    size_t n = 0;
+    while (n < a->count && n < b->count && a->words[n].kind == CONTENT &&
+           b->words[n].kind == CONTENT && a->words[n].hash == b->words[n].hash) {
+        n++;
+    }
+    if (n == a->count || n == b->count) {
+        return;
+    }
+    const word *x = &a->words[n], *y = &b->words[n];
+    if (n > 1 && x->kind == FUNCTION && y->kind == FUNCTION && x->hash != 1 && y->hash != 1 &&
+        !is_copula(x) && !is_copula(y)) {
+        n--;
+    }
+    for (size_t i = 0; i < n; i++) {
+        a->words[i].kind = b->words[i].kind = NAME;
+        a->words[i].subject = b->words[i].subject = true;
     }
 }
 
@@ -445,7 +506,7 @@ static bool is_one_value(const sentence *s, size_t from, size_t to)
             touching = true;
         } else {
             touching = false;
-            if (i < to && w->shared && !w->connector) {
+            if (i < to && w->shared && !w->connector && w->hash != 1) {
                 return false; /* "2019 was 3" against "2020 was 4": two values */
             }
         }
@@ -493,8 +554,8 @@ static bool names_role_of_value(const sentence *s, size_t from)
     while (i < from && s->words[i].kind == NAME) {
         i++;
     }
-    return i + 1 < from && is_one_of(&s->words[i], copulas, sizeof copulas / sizeof copulas[0]) &&
-           s->words[i + 1].size == 3 && memcmp(s->words[i + 1].text, "the", 3) == 0;
+    return i + 1 < from && is_copula(&s->words[i]) && s->words[i + 1].size == 3 &&
+           memcmp(s->words[i + 1].text, "the", 3) == 0;
 }
 
 /* The value is the first name that the other statement has not, up to the last such name. */
@@ -519,7 +580,7 @@ static parts value_last(const sentence *s)
         from = name_begin(s, from);
         p = (parts){.value_from = from, .value_to = to};
         bool subject = to < s->count && /* "the head of Heron is": what the statement is about */
-                       is_one_of(&s->words[to], copulas, sizeof copulas / sizeof copulas[0]);
+                       is_copula(&s->words[to]);
         p.ok = from > 0 && !subject && is_one_value(s, from, to);
     }
     p.ok = p.ok && p.value_to - p.value_from <= VALUE_WORDS_MAX &&
@@ -539,7 +600,7 @@ static parts value_first(const sentence *s)
     bool other = false;
     for (; at < s->count && at <= FIRST_VALUE_WORDS_MAX; at++) {
         const word *w = &s->words[at];
-        if (is_one_of(w, copulas, sizeof copulas / sizeof copulas[0])) {
+        if (is_copula(w)) {
             break;
         }
         other = other || (w->kind != FUNCTION && !w->shared);
@@ -648,7 +709,8 @@ static void count_content(const sentence *s, const parts *p, size_t *shared, siz
 {
     *shared = *other = 0;
     for (size_t i = 0; i < s->count; i++) {
-        if (s->words[i].kind == CONTENT && !in_value(p, i)) {
+        bool content = s->words[i].kind == CONTENT || s->words[i].subject;
+        if (content && !in_value(p, i)) {
             *shared += s->words[i].shared;
             *other += !s->words[i].shared;
         }
@@ -783,6 +845,16 @@ static bool says_more(const sentence *s, const parts *p)
     return false;
 }
 
+static bool has_proper_name(const sentence *s, const parts *p)
+{
+    for (size_t i = 0; i < s->count; i++) {
+        if (s->words[i].kind == NAME && !s->words[i].subject && !in_value(p, i)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static parts take_apart(const sentence *s)
 {
     parts p = value_last(s);
@@ -805,9 +877,11 @@ static retrieval_slot_verdict compare_facts(const sentence *a, const sentence *b
     }
     size_t shared, other;
     count_content(a, &pa, &shared, &other);
-    if (!pa.names) { /* no name at all: only word for word, and not under two titles */
-        bool same = hash_a == hash_b && shared > 1 && titles >= 0 && !says_more(a, &pa);
-        return same ? RETRIEVAL_SLOT_SAME : RETRIEVAL_SLOT_OTHER;
+    if (!has_proper_name(a, &pa)) { /* not under two titles, and no more than a kind: in full */
+        bool same = hash_a == hash_b && shared > 1 && !says_more(a, &pa);
+        if (hash_a == hash_b || titles < 0 || !pa.names) {
+            return same && titles >= 0 ? RETRIEVAL_SLOT_SAME : RETRIEVAL_SLOT_OTHER;
+        }
     }
     if (pa.value_first != pb.value_first && shared == 0) {
         return RETRIEVAL_SLOT_OTHER; /* who is whose: only where both name the same role */
@@ -838,7 +912,7 @@ void retrieval_slot_compare(const retrieval_statement *older, const retrieval_st
                             retrieval_slot *out)
 {
     sentence a, b;
-    version v, line;
+    version va, vb, line;
     bool both = older->title[0] && newer->title[0];
     int titles = !both ? 0 : strcmp(older->title, newer->title) == 0 ? 1 : -1;
     out->verdict = RETRIEVAL_SLOT_OTHER;
@@ -851,14 +925,18 @@ void retrieval_slot_compare(const retrieval_statement *older, const retrieval_st
         a.sentences > 1 || b.sentences > 1 || has_address(older) || has_address(newer)) {
         return;
     }
+    settle_roles(&a);
+    settle_roles(&b);
     settle_first_words(&a, &b);
     settle_first_words(&b, &a);
+    mark_subject(&a, &b);
     mark_common(&a, &b);
     if (has_addition(&b)) {
         return;
     }
-    bool version_a = main_version(&a, &v, &line), version_b = main_version(&b, &v, &line);
-    if (version_a || version_b) {
+    bool version_a = main_version(&a, &va, &line), version_b = main_version(&b, &vb, &line);
+    bool same_version = version_a && version_b && compare_versions(&va, &vb) == 0;
+    if ((version_a || version_b) && !same_version) { /* "Windows Phone 8.1 was developed by" */
         out->verdict =
             version_a && version_b ? compare_releases(&a, &b, titles > 0) : RETRIEVAL_SLOT_OTHER;
         return;

@@ -63,6 +63,10 @@ static void test_another_value_for_the_same_thing_is_one_slot(void **state)
         {"", "12. The head of Northgate Library is Ada Brandt.", "",
          "408. The head of Northgate Library is Otto Lenz.", SAME},
         {"", "3) Ruth Olsen plays the cello.", "", "Ruth Olsen plays the oboe.", SAME},
+        {"", "Ruth Olsen's boss is Paul A. Reed.", "", "Ruth Olsen's boss is Otto Lenz.", SAME},
+        {"", "Wake Up! was sung by Ada Brandt.", "", "Wake Up! was sung by Otto Lenz.", SAME},
+        {"", "Heron 8.1 was built by Lenz Ltd.", "", "Heron 8.1 was built by Dahl Ltd.", SAME},
+        {"", "iHeron was built by Lenz Ltd.", "", "iHeron was built by Dahl Ltd.", SAME},
     };
     CHECK(pairs);
 }
@@ -104,6 +108,10 @@ static void test_what_does_not_replace_stays_open(void **state)
          OTHER},
         {"", "Ruth Olsen plays the cello.", "", "Ruth Olsen plays the cello.", OTHER},
         {"", "", "", "Ruth Olsen plays the cello.", OTHER},
+        {"", "Heron 8.1 was built by Lenz Ltd.", "", "Heron 8.2 was built by Dahl Ltd.", OTHER},
+        {"", "The club comes from Bergen.", "", "The club was founded in Oslo.", OTHER},
+        {"Report A", "curling comes from Bergen.", "Report B", "curling was invented in Oslo.",
+         OTHER},
     };
     CHECK(pairs);
 }
@@ -118,6 +126,14 @@ static void test_other_words_are_left_to_their_frames(void **state)
         {"", "The head of Northgate Library is Ada Brandt.", "",
          "Otto Lenz is the head of Northgate Library.", IF_AGREE},
         {"", "Ruth Olsen lives in Bergen.", "", "The employer of Ruth Olsen is Heron Ltd.",
+         IF_AGREE},
+        {"", "Ruth Olsen is a citizen of the People's Union of Heron.", "",
+         "Ruth Olsen's country is Wren.", IF_AGREE},
+        {"", "The chief executive of Heron Ltd is Ada Brandt.", "",
+         "The CEO of Heron Ltd is Otto Lenz.", IF_AGREE},
+        {"", "Heron Ltd has Ada Brandt as its CEO.", "", "Heron Ltd's CEO is Otto Lenz.", IF_AGREE},
+        {"", "curling comes from Bergen.", "", "curling was invented in Oslo.", IF_AGREE},
+        {"", "table tennis plays the role of sport.", "", "table tennis's role is pastime.",
          IF_AGREE},
     };
     CHECK(pairs);
