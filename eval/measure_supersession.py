@@ -3,9 +3,9 @@
     python eval/measure_supersession.py --build build/release --work DIR [--sets mquake,releases,haystack]
         [--limit N] [--errors N]
 
-mquake    four forms of its documents: as they are; without titles; without titles and the newer
+mquake    forms of its documents: as they are; without titles; without titles and the newer
           document in other words; without titles and each document in other words
-          (eval/wordings.py).  A closing is right when both documents are about the same (subject,
+          (eval/wordings.py).  The last two also in freer words, tuning half only.  A closing is right when both documents are about the same (subject,
           relation).  precision = right / all closings; recall = facts that changed and whose old
           document is closed rightly / facts that changed.
 releases  a closing is right when both documents announce releases of one line of one product, as
@@ -33,7 +33,7 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 import split  # noqa: E402  (beside this file)
-from wordings import WORDINGS  # noqa: E402
+from wordings import FURTHER, WORDINGS  # noqa: E402
 
 NOW = "2026-11-01"
 
@@ -66,9 +66,15 @@ def reworded(d):
     return WORDINGS[d["relation"]][index].format(s=d["subject"], v=d["value"])
 
 
+def said_freely(d):
+    """The document in one of the three further wordings."""
+    return FURTHER[d["relation"]][draw("further " + d["id"], 3)].format(s=d["subject"], v=d["value"])
+
+
 def mquake_forms():
     documents = facts()
-    forms = {"titles": [], "no titles": [], "newer reworded": [], "both reworded": []}
+    forms = {"titles": [], "no titles": [], "newer reworded": [], "both reworded": [],
+             "newer freely": [], "both freely": []}
     for d in documents:
         plain = {k: d[k] for k in ("id", "source", "title", "text", "observed_at")}
         bare = {**plain, "title": ""}
@@ -77,6 +83,10 @@ def mquake_forms():
         forms["no titles"].append(bare)
         forms["newer reworded"].append(other if "/new/" in d["id"] else bare)
         forms["both reworded"].append(other)
+        if split.side("mquake", d["subject"]) == "tune":
+            free = {**bare, "text": said_freely(d)}
+            forms["newer freely"].append(free if "/new/" in d["id"] else bare)
+            forms["both freely"].append(free)
     return documents, forms
 
 
@@ -136,7 +146,7 @@ def measure_mquake(options, tool):
         groups.setdefault(key[d["id"]], []).append(d["id"])
     for form, records in forms.items():
         pairs, _, seconds = run_form(options, tool, "mquake " + form, records)
-        for side in ("tune", "test"):
+        for side in ("tune",) if form.endswith("freely") else ("tune", "test"):
             mine = [p for p in pairs if split.side("mquake", key[p[0]][0]) == side]
             right = {old for old, new in mine if key[old] == key[new]}
             changed = [ids for k, ids in groups.items()

@@ -3,6 +3,9 @@
 Material of a measurement, nothing that the program sees: for every relation four sentences that say the same as the
 set's own.  {s} is the subject, {v} the value.  The first two of each are for tuning, the last two for the test half, so that
 what is reported was said in words that nothing was tuned on.
+
+FURTHER has three more for each relation, freer ones; some name the value first.  They are for tuning, too, and are only
+said of subjects of the tuning half.
 """
 WORDINGS = {
     "author": ("{s} was written by {v}.", "The person who wrote {s} is {v}.",
@@ -65,4 +68,44 @@ WORDINGS = {
                "{s} is the spouse of {v}.", "{s} has been married to {v}."),
     "sport": ("{s} plays the sport of {v}.", "{s}'s sport is {v}.",
               "The sport of {s} is {v}.", "{s} belongs to the sport of {v}."),
+}
+FURTHER = {
+    "author": ("{v} is the author of {s}.", "{s} came from the pen of {v}.", "{v} wrote {s}."),
+    "capital": ("The seat of government of {s} is {v}.", "{v} serves as the capital of {s}.",
+                "{s} is governed from {v}."),
+    "chairperson": ("The board of {s} is headed by {v}.", "{v} chairs {s}.", "{s}'s chairman is {v}."),
+    "chief executive officer": ("{s} is run by {v} as CEO.", "{v} is the chief executive officer of {s}.",
+                                "{s}'s CEO is {v}."),
+    "child": ("{s} has one child, {v}.", "{v} is the child of {s}.", "{s} is the father of {v}."),
+    "continent": ("{s} is part of {v}.", "The continent of {s} is {v}.", "{s} is situated in {v}."),
+    "country of citizenship": ("{s} has {v} citizenship.", "{s} is a citizen of the country {v}.",
+                               "The nationality of {s} is {v}."),
+    "country of origin": ("{s} has its origin in {v}.", "The birthplace of {s} is {v}.", "{s} was invented in {v}."),
+    "creator": ("{s} was thought up by {v}.", "{v} is the creator of {s}.", "{s}'s creator is {v}."),
+    "developer": ("{s} was built by {v}.", "{v} develops {s}.", "{s}'s developer is {v}."),
+    "director / manager": ("{s} is managed by {v}.", "{s}'s director is {v}.", "At the head of {s} stands {v}."),
+    "educated at": ("{s} went to {v}.", "{s} got a degree from {v}.", "The alma mater of {s} is {v}."),
+    "employer": ("{s} is on the payroll of {v}.", "{v} employs {s}.", "The company that employs {s} is {v}."),
+    "founded by": ("{v} is the founder of {s}.", "{s} was started by {v}.", "{s} was set up by {v}."),
+    "genre": ("{s}'s genre is {v}.", "The genre of {s} is {v}.", "{s} makes {v}."),
+    "head coach": ("The coach of {s} is {v}.", "{s} is trained by {v}.", "{v} coaches {s}."),
+    "head of government": ("{s} is governed by {v}.", "The leader of the government of {s} is {v}.",
+                           "The prime minister of {s} is {v}."),
+    "headquarters location": ("{s}'s headquarters are in {v}.", "The main office of {s} is in {v}.",
+                              "{s} is run from {v}."),
+    "manufacturer": ("{s} is manufactured by {v}.", "The maker of {s} is {v}.", "{s} is built by {v}."),
+    "notable work": ("The best known work of {s} is {v}.", "{s} is remembered for {v}.", "{s} became famous with {v}."),
+    "occupation": ("{s}'s occupation is {v}.", "By trade {s} is a {v}.", "The job of {s} is {v}."),
+    "official language": ("Officially {s} speaks {v}.", "The state language of {s} is {v}.",
+                          "{v} is an official language of {s}."),
+    "original broadcaster": ("{s} premiered on {v}.", "{s} was shown first on {v}.",
+                             "{v} was the original broadcaster of {s}."),
+    "performer": ("{s} was recorded by {v}.", "The singer of {s} is {v}.", "{s} is performed by {v}."),
+    "place of birth": ("{s} came into the world in {v}.", "{s}'s birthplace is {v}.", "{s} is a native of {v}."),
+    "place of death": ("{s} passed away in {v}.", "The place of death of {s} is {v}.", "{s} lost his life in {v}."),
+    "position played on team / speciality": ("The position of {s} is {v}.", "{s} plays {v}.",
+                                             "On the field {s} is a {v}."),
+    "religion or worldview": ("{s} is a believer in {v}.", "{s} adheres to {v}.", "The faith of {s} is {v}."),
+    "spouse": ("{s} is the husband of {v}.", "{s} and {v} are married.", "{s}'s wife is {v}."),
+    "sport": ("{s} is a term of {v}.", "{s} belongs to {v}.", "The sport that {s} belongs to is {v}."),
 }
