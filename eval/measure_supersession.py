@@ -5,8 +5,8 @@
 
 mquake    forms of its documents: as they are; without titles; without titles and the newer
           document in other words; without titles and each document in other words
-          (eval/wordings.py).  The last two also in freer words, tuning half only.  A closing is right when both documents are about the same (subject,
-          relation).  precision = right / all closings; recall = facts that changed and whose old
+          (eval/wordings.py).  The last two also in freer words, tuning half only.  A closing is
+          right when both documents are about the same (subject, relation).  precision = right / all closings; recall = facts that changed and whose old
           document is closed rightly / facts that changed.
 releases  a closing is right when both documents announce releases of one line of one product, as
           the questions have it or, where none asks, the announcements say; wrong = wrong closings / episodes, and how many of the releases that another of their
