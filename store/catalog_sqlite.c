@@ -39,7 +39,7 @@ struct store_catalog {
     store_catalog_mode mode;
     bool immutable;
     char path[PATH_SIZE];
-    sqlite3_stmt *add_row, *add_text, *delete_row, *delete_text, *places, *rows, *frequency;
+    sqlite3_stmt *add_row, *add_text, *delete_row, *delete_text, *places, *rows, *frequency, *state;
     fts5_tokenizer methods;
     Fts5Tokenizer *tokenizer;
     int64_t added, added_tokens; /* since begin; taken out ones count below 0 */
@@ -150,7 +150,7 @@ static const char schema[] =
 static void close_connection(store_catalog *c)
 {
     sqlite3_stmt **statements[] = {&c->add_row, &c->add_text, &c->delete_row, &c->delete_text,
-                                   &c->places,  &c->rows,     &c->frequency};
+                                   &c->places,  &c->rows,     &c->frequency,  &c->state};
     for (size_t i = 0; i < sizeof statements / sizeof *statements; i++) {
         sqlite3_finalize(*statements[i]);
         *statements[i] = NULL;
@@ -249,6 +249,7 @@ static base_status set_up(store_catalog *c, base_error *err)
         STATEMENT(places, "SELECT doc FROM temp.instances WHERE term = ?1"),
         STATEMENT(rows, "SELECT id, observed_at, tokens FROM episodes WHERE id > ?1 ORDER BY id"),
         STATEMENT(frequency, "SELECT doc FROM temp.vocabulary WHERE term = ?1"),
+        STATEMENT(state, "SELECT commit_id, chain, last_episode, episodes, tokens FROM state"),
 #undef STATEMENT
     };
     int64_t version = 0, tables = 0;
@@ -440,25 +441,20 @@ bool store_catalog_outdated(const store_catalog *c)
 
 base_status store_catalog_get_state(store_catalog *c, store_catalog_state *state, base_error *err)
 {
-    sqlite3_stmt *statement;
-    base_status status = prepare(
-        c, "SELECT commit_id, chain, last_episode, episodes, tokens FROM state", &statement, err);
-    if (status != BASE_OK) {
-        return status;
-    }
-    int code = sqlite3_step(statement);
+    base_status status = BASE_OK;
+    int code = sqlite3_step(c->state);
     if (code == SQLITE_ROW) {
-        state->commit = (uint64_t)sqlite3_column_int64(statement, 0);
-        state->chain = (uint64_t)sqlite3_column_int64(statement, 1);
-        state->last_episode = (uint64_t)sqlite3_column_int64(statement, 2);
-        state->episodes = (uint64_t)sqlite3_column_int64(statement, 3);
-        state->tokens = (uint64_t)sqlite3_column_int64(statement, 4);
+        state->commit = (uint64_t)sqlite3_column_int64(c->state, 0);
+        state->chain = (uint64_t)sqlite3_column_int64(c->state, 1);
+        state->last_episode = (uint64_t)sqlite3_column_int64(c->state, 2);
+        state->episodes = (uint64_t)sqlite3_column_int64(c->state, 3);
+        state->tokens = (uint64_t)sqlite3_column_int64(c->state, 4);
     } else if (code == SQLITE_DONE) {
         status = base_fail(err, BASE_CORRUPT, "catalogue (%s): its state is missing", c->path);
     } else {
         status = fail_sqlite(err, c->db, code, "catalogue", c->path);
     }
-    sqlite3_finalize(statement);
+    sqlite3_reset(c->state);
     return status;
 }
 
