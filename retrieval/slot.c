@@ -204,14 +204,16 @@ static bool has_letter(const char *text, size_t size)
     return false;
 }
 
-/* Cut text into words; punctuation that ends a sentence makes the next word a first one. */
-static void cut(const char *text, size_t size, sentence *out)
+/* Cut text into words; punctuation that ends a sentence makes the next word a first one. Ends early
+ * where there are more sentences than sentences_max. */
+static void cut(const char *text, size_t size, size_t sentences_max, sentence *out)
 {
     bool first = true;
     out->count = 0;
     out->sentences = 1;
     out->too_long = out->question = false;
-    for (size_t at = base_list_number_size(text, size); at < size;) {
+    for (size_t at = base_list_number_size(text, size);
+         at < size && out->sentences <= sentences_max;) {
         size_t n = possessive_size(text + at, size - at);
         bool possessive = n > 0 && out->count > 0;
         n = possessive ? n : word_size(text + at, size - at);
@@ -908,6 +910,14 @@ static bool has_address(const retrieval_statement *s)
     return false;
 }
 
+/* false: not one sentence that states something. */
+static bool cut_statement(const retrieval_statement *s, sentence *out)
+{
+    cut(s->text, s->text_size, 1, out);
+    return !out->too_long && !out->question && out->count > 0 && out->sentences == 1 &&
+           !has_address(s);
+}
+
 void retrieval_slot_compare(const retrieval_statement *older, const retrieval_statement *newer,
                             retrieval_slot *out)
 {
@@ -919,10 +929,7 @@ void retrieval_slot_compare(const retrieval_statement *older, const retrieval_st
     out->older_frame[0] = out->newer_frame[0] = 0;
     out->older_value[0] = out->newer_value[0] = 0;
     out->one_word = out->same_stems = false;
-    cut(older->text, older->text_size, &a);
-    cut(newer->text, newer->text_size, &b);
-    if (a.too_long || b.too_long || a.question || b.question || a.count == 0 || b.count == 0 ||
-        a.sentences > 1 || b.sentences > 1 || has_address(older) || has_address(newer)) {
+    if (!cut_statement(older, &a) || !cut_statement(newer, &b)) {
         return;
     }
     settle_roles(&a);
@@ -948,7 +955,7 @@ size_t retrieval_slot_names(const retrieval_statement *statement, char *out, siz
 {
     sentence s;
     size_t written = 0;
-    cut(statement->text, statement->text_size, &s);
+    cut(statement->text, statement->text_size, SIZE_MAX, &s);
     for (int kind = NAME; kind >= CONTENT && written == 0; kind--) {
         for (size_t i = 0; i < s.count; i++) {
             const word *w = &s.words[i];
