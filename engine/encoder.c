@@ -389,6 +389,11 @@ void encoder_close(encoder *e)
     base_free(e);
 }
 
+base_pool *encoder_pool(const encoder *e)
+{
+    return e->pool;
+}
+
 size_t encoder_dim(const encoder *e)
 {
     return e->channels;

@@ -17,6 +17,7 @@ typedef struct encoder encoder;
  * architecture, named). */
 base_status encoder_open(const char *folder, base_pool *pool, encoder **out, base_error *err);
 void encoder_close(encoder *e);
+base_pool *encoder_pool(const encoder *e);  /* as given to encoder_open */
 size_t encoder_dim(const encoder *e);       /* 384 */
 const char *encoder_name(const encoder *e); /* "all-MiniLM-L6-v2:<8 hex of its hash>" */
 uint64_t encoder_tokens(const encoder *e);  /* run through the model since it was opened */

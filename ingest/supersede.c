@@ -12,7 +12,7 @@ base_status ingest_supersede(retrieval *r, encoder *e, int64_t now_us,
                              retrieval_supersede_receipt *receipt, base_error *err)
 {
     retrieval_supersede_options options = {
-        .now_us = now_us, .encode = encode_frames, .argument = e};
+        .now_us = now_us, .encode = encode_frames, .argument = e, .pool = encoder_pool(e)};
     if (limits) {
         options.limits = *limits;
     }

@@ -1,4 +1,10 @@
-/* retrieval/supersede.c: candidates -> slot.h -> closings in batches. See supersede.h. */
+/* retrieval/supersede.c: candidates -> slot.h -> closings in batches. See supersede.h.
+ *
+ * Episodes are looked at in groups: candidates, their records and what words alone tell, which is
+ * read only and on all threads (look_at). Then each is settled in order by the calling thread:
+ * statements in other words are encoded, and what the others of the batch closed counts
+ * (settle). So the result does not depend on the thread count.
+ */
 #include "retrieval/supersede.h"
 
 #include <stdlib.h>
@@ -11,10 +17,13 @@
 
 enum {
     BATCH = 256,        /* episodes to a commit */
+    GROUP = 64,         /* episodes looked at together: what a stop throws away */
     NEAR = 32,          /* candidates by vector */
     NAMED = 32,         /* candidates by names */
     FRAME_SLOTS = 4096, /* of the cache of vectors, a power of two; half are used at most */
     REVISIONS = 256,    /* pairs of documents whose comparison is kept */
+    KEPT = 1024,        /* episodes whose record is kept: neighbours have many in common */
+    BEGINNINGS = 256,   /* documents whose beginning is kept, on each side in time */
     CHAIN_MAX = 4096,   /* replacements followed */
     QUERY_BYTES = 512
 };
@@ -60,23 +69,47 @@ typedef struct beginning {
     base_buffer text;
 } beginning;
 
-typedef struct work {
+/* What one thread reads with: nothing in it changes a result. */
+typedef struct reader {
     retrieval *r;
-    const retrieval_supersede_options *options;
-    frame_cache frames;
+    const atomic_bool *stop;
     revision revisions[REVISIONS];
-    beginning older, newer; /* what was read last: an episode meets many of one document */
-    store_episode others[NEAR + NAMED];
-    closing *closings;
-    size_t count, capacity;
-} work;
+    beginning older[BEGINNINGS], newer[BEGINNINGS]; /* an episode meets many of one document */
+    store_episode kept[KEPT];                       /* by id; id 0: none */
+} reader;
 
 /* What one candidate turned out to be. */
 typedef struct finding {
     uint64_t other;
     bool other_is_older;
-    float agreement; /* 0 = another slot */
+    bool in_other_words; /* agreement is not known before both frames are encoded */
+    float agreement;     /* 0 = another slot */
 } finding;
+
+/* What was found of one episode e, by id of the other. */
+typedef struct findings {
+    finding items[NEAR + NAMED];
+    size_t count;
+    float best[2]; /* agreement with the newer ones, with the older ones */
+} findings;
+
+typedef struct look {
+    uint64_t id;
+    store_episode e; /* id 0: cannot be read */
+    findings all;
+    base_status status;
+    base_error error;
+} look;
+
+typedef struct work {
+    retrieval *r;
+    const retrieval_supersede_options *options;
+    frame_cache frames;
+    reader *readers; /* [threads of the pool]; the first is the calling thread's */
+    look looks[GROUP];
+    closing *closings;
+    size_t count, capacity;
+} work;
 
 /* --- frames ---------------------------------------------------------------------------------- */
 
@@ -165,22 +198,25 @@ static int order_in_time(const store_episode *a, const store_episode *b)
     return a->commit == b->commit ? 0 : a->id < b->id ? -1 : 1;
 }
 
-/* Of the version that part is of. */
-static base_status read_beginning(work *w, const store_episode *part, beginning *b, base_error *err)
+/* Of the version that part is of: *out lies in kept. */
+static base_status read_beginning(reader *rd, const store_episode *part, beginning kept[BEGINNINGS],
+                                  const beginning **out, base_error *err)
 {
     enum { BYTES_ENOUGH = 4096 };
     uint64_t *ids = NULL;
     size_t count = 0;
+    beginning *b = &kept[part->document % BEGINNINGS];
+    *out = b;
     if (b->document == part->document && b->version == part->version) {
         return BASE_OK;
     }
     b->document = 0;
     base_buffer_clear(&b->text);
     base_status status =
-        store_document_episodes(w->r->s, part->document, part->version, &ids, &count, err);
+        store_document_episodes(rd->r->s, part->document, part->version, &ids, &count, err);
     for (size_t i = 0; i < count && status == BASE_OK && b->text.size < BYTES_ENOUGH; i++) {
         store_episode e;
-        status = store_get(w->r->s, ids[i], &e, err);
+        status = store_get(rd->r->s, ids[i], &e, err);
         if (status == BASE_OK) {
             status = base_buffer_append(&b->text, e.text, e.text_size);
             status = status == BASE_OK ? base_buffer_append_text(&b->text, " ") : status;
@@ -199,21 +235,22 @@ static base_status read_beginning(work *w, const store_episode *part, beginning 
 
 /* Is the document of newer a version of that of older? Asked for every pair of their parts: the
  * last answers are kept. */
-static base_status is_revision(work *w, const store_episode *older, const store_episode *newer,
+static base_status is_revision(reader *rd, const store_episode *older, const store_episode *newer,
                                bool *revised, base_error *err)
 {
-    revision *kept = &w->revisions[(older->document * 31 + newer->document) % REVISIONS];
+    revision *kept = &rd->revisions[(older->document * 31 + newer->document) % REVISIONS];
     if (kept->older != older->document || kept->newer != newer->document ||
         kept->older_version != older->version || kept->newer_version != newer->version) {
-        base_status status = read_beginning(w, older, &w->older, err);
+        const beginning *before, *after;
+        base_status status = read_beginning(rd, older, rd->older, &before, err);
         if (status == BASE_OK) {
-            status = read_beginning(w, newer, &w->newer, err);
+            status = read_beginning(rd, newer, rd->newer, &after, err);
         }
         if (status != BASE_OK) {
             return status;
         }
-        retrieval_statement a = {older->title, w->older.text.data, w->older.text.size};
-        retrieval_statement b = {newer->title, w->newer.text.data, w->newer.text.size};
+        retrieval_statement a = {older->title, before->text.data, before->text.size};
+        retrieval_statement b = {newer->title, after->text.data, after->text.size};
         *kept = (revision){older->document, newer->document, older->version, newer->version,
                            a.text_size > 0 && b.text_size > 0 && retrieval_is_revision(&a, &b)};
     }
@@ -221,10 +258,10 @@ static base_status is_revision(work *w, const store_episode *older, const store_
     return BASE_OK;
 }
 
-static base_status compare(work *w, const store_episode *e, const store_episode *other,
-                           finding *out, base_error *err)
+/* What the words tell. slot: of the two, where it is in_other_words. */
+static base_status compare_words(reader *rd, const store_episode *e, const store_episode *other,
+                                 retrieval_slot *slot, finding *out, base_error *err)
 {
-    retrieval_slot slot;
     int order = order_in_time(other, e);
     *out = (finding){.other = other->id, .other_is_older = order < 0};
     if (order == 0 || e->document == other->document || !may_compare(other)) {
@@ -233,21 +270,32 @@ static base_status compare(work *w, const store_episode *e, const store_episode 
     const store_episode *older = order < 0 ? other : e, *newer = order < 0 ? e : other;
     retrieval_statement a = {older->title, older->text, older->text_size};
     retrieval_statement b = {newer->title, newer->text, newer->text_size};
-    retrieval_slot_compare(&a, &b, &slot);
+    retrieval_slot_compare(&a, &b, slot);
     bool revised = false;
-    if (slot.verdict == RETRIEVAL_SLOT_OTHER &&
+    if (slot->verdict == RETRIEVAL_SLOT_OTHER &&
         retrieval_is_revised_part(a.text, a.text_size, b.text, b.text_size)) {
-        base_status status = is_revision(w, older, newer, &revised, err);
+        base_status status = is_revision(rd, older, newer, &revised, err);
         if (status != BASE_OK) {
             return status;
         }
     }
-    if (slot.verdict == RETRIEVAL_SLOT_SAME || revised) {
-        out->agreement = AGREEMENT_OF_SAME;
-    } else if (slot.verdict == RETRIEVAL_SLOT_IF_FRAMES_AGREE && w->options->encode && e->vector &&
-               other->vector && e->vector_dim == w->r->dim && other->vector_dim == w->r->dim) {
+    out->agreement = slot->verdict == RETRIEVAL_SLOT_SAME || revised ? AGREEMENT_OF_SAME : 0;
+    out->in_other_words = slot->verdict == RETRIEVAL_SLOT_IF_FRAMES_AGREE;
+    return BASE_OK;
+}
+
+/* Words, and where they do not tell, meanings. */
+static base_status compare(work *w, const store_episode *e, const store_episode *other,
+                           finding *out, base_error *err)
+{
+    retrieval_slot slot;
+    base_status status = compare_words(&w->readers[0], e, other, &slot, out, err);
+    if (status == BASE_OK && out->in_other_words && w->options->encode && e->vector &&
+        other->vector && e->vector_dim == w->r->dim && other->vector_dim == w->r->dim) {
+        const store_episode *older = out->other_is_older ? other : e;
+        const store_episode *newer = out->other_is_older ? e : other;
         float agreement = 0;
-        base_status status = agreement_of(w, &slot, older->vector, newer->vector, &agreement, err);
+        status = agreement_of(w, &slot, older->vector, newer->vector, &agreement, err);
         if (status != BASE_OK) {
             return status;
         }
@@ -255,7 +303,7 @@ static base_status compare(work *w, const store_episode *e, const store_episode 
         least += slot.one_word ? ONE_WORD_MORE : 0;
         out->agreement = agreement >= least ? agreement : 0;
     }
-    return BASE_OK;
+    return status;
 }
 
 /* --- candidates ------------------------------------------------------------------------------ */
@@ -266,14 +314,13 @@ static int by_number(const void *a, const void *b)
     return (*x > *y) - (*x < *y);
 }
 
-static bool is_stopped(const work *w)
+static bool is_stopped(const atomic_bool *stop)
 {
-    const atomic_bool *stop = w->options->limits.stop;
     return stop && atomic_load_explicit(stop, memory_order_relaxed);
 }
 
 /* Ids near e by vector or by its names, ascending, each once, without e. */
-static base_status find_candidates(work *w, const store_episode *e,
+static base_status find_candidates(reader *rd, const store_episode *e,
                                    uint64_t *ids /* [NEAR+NAMED] */, size_t *count, base_error *err)
 {
     retrieval_near *near = NULL;
@@ -281,14 +328,14 @@ static base_status find_candidates(work *w, const store_episode *e,
     char names[QUERY_BYTES];
     size_t near_count = 0, hit_count = 0, n = 0;
     base_status status = BASE_OK;
-    if (e->vector && e->vector_dim == w->r->dim) {
-        status = retrieval_nearest(w->r, e->vector, NEAR, &near, &near_count, err);
+    if (e->vector && e->vector_dim == rd->r->dim) {
+        status = retrieval_nearest(rd->r, e->vector, NEAR, &near, &near_count, err);
     }
     retrieval_statement statement = {e->title, e->text, e->text_size};
     size_t size = retrieval_slot_names(&statement, names, sizeof names);
     if (status == BASE_OK && size > 0) {
         status =
-            store_search_text(w->r->s, names, size, BASE_TIME_MAX, NAMED, hits, &hit_count, err);
+            store_search_text(rd->r->s, names, size, BASE_TIME_MAX, NAMED, hits, &hit_count, err);
     }
     for (size_t i = 0; i < near_count && status == BASE_OK; i++) {
         ids[n++] = near[i].id;
@@ -344,13 +391,6 @@ static base_status successor_of(work *w, uint64_t id, uint64_t *next, base_error
     }
     return status;
 }
-
-/* What was found of one episode e, by id of the other. */
-typedef struct findings {
-    finding items[NEAR + NAMED];
-    size_t count;
-    float best[2]; /* agreement with the newer ones, with the older ones */
-} findings;
 
 static bool holds(const findings *all, const finding *f)
 {
@@ -442,50 +482,127 @@ static base_status close_newest(work *w, uint64_t older, const findings *all,
                : status;
 }
 
-/* Compare one episode with its candidates. Each direction in time is judged by itself: of the older
- * ones those that agree best are closed by it, of the newer ones those close it. Stopped before all
- * were looked at: nothing is closed. */
-static base_status compare_one(work *w, uint64_t id, base_error *err)
+/* Compare by words with the episodes of ids: those that are kept, and the others, which are kept
+ * instead of older ones. */
+static base_status compare_each(reader *rd, look *l, const uint64_t *ids, base_error *err)
 {
-    store_episode e;
+    uint64_t missing[NEAR + NAMED];
+    store_episode fresh[NEAR + NAMED];
+    size_t count = 0;
+    for (size_t i = 0; i < l->all.count; i++) {
+        if (rd->kept[ids[i] % KEPT].id != ids[i]) {
+            missing[count++] = ids[i];
+        }
+    }
+    base_status status = store_get_each(rd->r->s, missing, count, fresh, err);
+    if (status != BASE_OK) {
+        return status;
+    }
+    for (size_t i = 0, k = 0; i < l->all.count && status == BASE_OK && !is_stopped(rd->stop); i++) {
+        finding *f = &l->all.items[i];
+        const store_episode *other = &rd->kept[ids[i] % KEPT];
+        retrieval_slot slot;
+        other = other->id == ids[i] ? other : &fresh[k++];
+        *f = (finding){.other = ids[i]};
+        if (other->id != 0) {
+            status = compare_words(rd, &l->e, other, &slot, f, err);
+        }
+    }
+    for (size_t k = 0; k < count; k++) {
+        store_episode *place = &rd->kept[missing[k] % KEPT];
+        store_episode_free(place);
+        *place = fresh[k];
+    }
+    return status;
+}
+
+/* Find one episode's candidates and compare with them by words. */
+static base_status look_at(reader *rd, look *l, base_error *err)
+{
     uint64_t ids[NEAR + NAMED];
-    findings all = {0};
-    base_status status = store_get(w->r->s, id, &e, err);
+    base_status status = store_get(rd->r->s, l->id, &l->e, err);
     if (status != BASE_OK) {
         return status == BASE_NOT_FOUND || status == BASE_CORRUPT ? BASE_OK : status;
     }
-    if (may_compare(&e)) {
-        status = find_candidates(w, &e, ids, &all.count, err);
+    if (may_compare(&l->e)) {
+        status = find_candidates(rd, &l->e, ids, &l->all.count, err);
     }
-    if (status == BASE_OK) {
-        status = store_get_each(w->r->s, ids, all.count, w->others, err);
+    return status == BASE_OK ? compare_each(rd, l, ids, err) : status;
+}
+
+static void look_at_range(void *argument, size_t begin, size_t end, size_t thread)
+{
+    work *w = argument;
+    for (size_t i = begin; i < end; i++) {
+        look *l = &w->looks[i];
+        l->status = is_stopped(w->options->limits.stop)
+                        ? BASE_OK
+                        : look_at(&w->readers[thread], l, &l->error);
     }
-    size_t got = status == BASE_OK ? all.count : 0;
-    for (size_t i = 0; i < got && status == BASE_OK && !is_stopped(w); i++) {
-        finding *f = &all.items[i];
-        *f = (finding){.other = ids[i]};
-        if (w->others[i].id != 0) {
-            status = compare(w, &e, &w->others[i], f, err);
-            float *top = &all.best[f->other_is_older];
-            *top = f->agreement > *top ? f->agreement : *top;
+}
+
+/* Compare what is said in other words; then each direction in time is judged by itself: of the
+ * older ones those that agree best are closed by e, of the newer ones those close it. Stopped
+ * before all were looked at: nothing is closed. */
+static base_status settle(work *w, look *l, base_error *err)
+{
+    findings *all = &l->all;
+    const atomic_bool *stop = w->options->limits.stop;
+    base_status status = BASE_OK;
+    for (size_t i = 0; i < all->count && status == BASE_OK && !is_stopped(stop); i++) {
+        finding *f = &all->items[i];
+        store_episode other;
+        if (f->in_other_words && store_get(w->r->s, f->other, &other, NULL) == BASE_OK) {
+            status = compare(w, &l->e, &other, f, err);
+            store_episode_free(&other);
         }
+        float *top = &all->best[f->other_is_older];
+        *top = f->agreement > *top ? f->agreement : *top;
     }
-    for (size_t i = 0; i < got; i++) {
-        store_episode_free(&w->others[i]);
-    }
-    for (size_t i = 0; i < all.count && status == BASE_OK && !is_stopped(w); i++) {
-        const finding *f = &all.items[i];
+    for (size_t i = 0; i < all->count && status == BASE_OK && !is_stopped(stop); i++) {
+        const finding *f = &all->items[i];
         bool rival = false;
-        if (!holds(&all, f)) {
+        if (!holds(all, f)) {
             continue;
         }
-        status = has_rival(w, &e, &all, f, &rival, err);
+        status = has_rival(w, &l->e, all, f, &rival, err);
         if (status == BASE_OK && !rival) {
-            status = f->other_is_older ? close_newest(w, f->other, &all, &e, err)
-                                       : add_closing(w, id, f->other, err);
+            status = f->other_is_older ? close_newest(w, f->other, all, &l->e, err)
+                                       : add_closing(w, l->id, f->other, err);
         }
     }
-    store_episode_free(&e);
+    return status;
+}
+
+/* Compare episodes with their candidates, at most GROUP. *done: how many of them are; a stop leaves
+ * the others for the next time. */
+static base_status compare_group(work *w, const uint64_t *ids, size_t count, size_t *done,
+                                 base_error *err)
+{
+    base_status status = BASE_OK;
+    for (size_t i = 0; i < count; i++) {
+        w->looks[i] = (look){.id = ids[i]};
+    }
+    base_pool_run(w->options->pool, count, 1, look_at_range, w);
+    for (*done = 0; *done < count && status == BASE_OK; ++*done) {
+        look *l = &w->looks[*done];
+        size_t closings = w->count;
+        if (l->status == BASE_OK) {
+            status = settle(w, l, err);
+        } else {
+            status = l->status;
+            if (err) {
+                *err = l->error;
+            }
+        }
+        if (is_stopped(w->options->limits.stop)) {
+            w->count = closings; /* it may not have been compared with all */
+            break;
+        }
+    }
+    for (size_t i = 0; i < count; i++) {
+        store_episode_free(&w->looks[i].e);
+    }
     return status;
 }
 
@@ -501,7 +618,7 @@ typedef struct id_list {
 static bool add_id(void *argument, const store_view *view)
 {
     id_list *list = argument;
-    if (list->stop && atomic_load_explicit(list->stop, memory_order_relaxed)) {
+    if (is_stopped(list->stop)) {
         return false;
     }
     if (list->count == list->capacity) {
@@ -555,17 +672,13 @@ static base_status run(work *w, const id_list *list, retrieval_supersede_receipt
     if (w->options->limits.episodes_max > 0 && w->options->limits.episodes_max < end) {
         end = (size_t)w->options->limits.episodes_max;
     }
-    while (done < end && status == BASE_OK && !is_stopped(w)) {
-        size_t from = done;
+    while (done < end && status == BASE_OK && !is_stopped(w->options->limits.stop)) {
+        size_t from = done, batch_end = end - from < BATCH ? end : from + BATCH;
         w->count = 0;
-        while (done < end && done - from < BATCH && status == BASE_OK) {
-            size_t closings = w->count;
-            status = compare_one(w, list->ids[done], err);
-            if (is_stopped(w)) {
-                w->count = closings; /* it may not have been compared with all: next time */
-                break;
-            }
-            done++;
+        while (done < batch_end && status == BASE_OK && !is_stopped(w->options->limits.stop)) {
+            size_t group = batch_end - done < GROUP ? batch_end - done : GROUP, compared = 0;
+            status = compare_group(w, list->ids + done, group, &compared, err);
+            done += compared;
         }
         if (status == BASE_OK && done > from) {
             status = commit_batch(w, list->ids[done - 1], &receipt->closed, err);
@@ -574,6 +687,49 @@ static base_status run(work *w, const id_list *list, retrieval_supersede_receipt
     }
     receipt->left = list->count - receipt->compared;
     return status;
+}
+
+static void work_free(work *w)
+{
+    for (size_t i = 0; w && w->readers && i < base_pool_threads(w->options->pool); i++) {
+        for (size_t k = 0; k < BEGINNINGS; k++) {
+            base_buffer_free(&w->readers[i].older[k].text);
+            base_buffer_free(&w->readers[i].newer[k].text);
+        }
+        for (size_t k = 0; k < KEPT; k++) {
+            store_episode_free(&w->readers[i].kept[k]);
+        }
+    }
+    if (w) {
+        base_free(w->readers);
+        base_free(w->frames.vectors);
+        base_free(w->closings);
+        base_free(w);
+    }
+}
+
+/* NULL: no memory. */
+static work *work_create(retrieval *r, const retrieval_supersede_options *options)
+{
+    size_t threads = base_pool_threads(options->pool), bytes;
+    work *w = base_calloc(1, sizeof *w);
+    if (!w) {
+        return NULL;
+    }
+    w->r = r;
+    w->options = options;
+    w->readers = base_calloc(threads, sizeof *w->readers);
+    w->frames.vectors =
+        base_size_mul(FRAME_SLOTS * sizeof(float), r->dim, &bytes) ? base_alloc(bytes) : NULL;
+    if (!w->readers || !w->frames.vectors) {
+        work_free(w);
+        return NULL;
+    }
+    for (size_t i = 0; i < threads; i++) {
+        w->readers[i].r = r;
+        w->readers[i].stop = options->limits.stop;
+    }
+    return w;
 }
 
 base_status retrieval_supersede(retrieval *r, const retrieval_supersede_options *options,
@@ -592,29 +748,11 @@ base_status retrieval_supersede(retrieval *r, const retrieval_supersede_options 
     if (status == BASE_OK && list.failed) {
         status = base_fail(err, BASE_NO_MEMORY, "no memory for a list of episodes");
     }
-    work *w = status == BASE_OK ? base_calloc(1, sizeof *w) : NULL;
-    size_t bytes;
-    if (status == BASE_OK && w && base_size_mul(FRAME_SLOTS * sizeof(float), r->dim, &bytes)) {
-        w->frames.vectors = list.count > 0 ? base_alloc(bytes) : NULL;
-        if (list.count == 0) {
-            goto done;
-        }
-    }
-    if (status == BASE_OK && (!w || !w->frames.vectors)) {
-        status = base_fail(err, BASE_NO_MEMORY, "no memory to compare episodes");
-    }
-    if (status == BASE_OK) {
-        w->r = r;
-        w->options = options;
-        status = run(w, &list, receipt, err);
-    }
-done:
-    if (w) {
-        base_free(w->frames.vectors);
-        base_free(w->closings);
-        base_buffer_free(&w->older.text);
-        base_buffer_free(&w->newer.text);
-        base_free(w);
+    if (status == BASE_OK && list.count > 0) {
+        work *w = work_create(r, options);
+        status = w ? run(w, &list, receipt, err)
+                   : base_fail(err, BASE_NO_MEMORY, "no memory to compare episodes");
+        work_free(w);
     }
     base_free(list.ids);
     return status;

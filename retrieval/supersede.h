@@ -16,6 +16,7 @@
 
 #include <stdatomic.h>
 
+#include "base/thread.h"
 #include "retrieval/retrieval.h"
 
 /* vectors [count, dim] unit length of count texts. */
@@ -26,7 +27,7 @@ typedef base_status retrieval_encode(void *argument, const char *const *texts, c
 typedef struct retrieval_supersede_limits {
     uint64_t episodes_max; /* compare at most so many now; 0 = all */
     /* NULL, or: end soon (within one comparison of two episodes) when another thread sets it. What
-     * was compared until then is committed, the rest is left. */
+     * was settled until then is committed, the rest is left. */
     const atomic_bool *stop;
     bool only_if_free; /* BASE_BUSY at once while another process writes, instead of waiting */
 } retrieval_supersede_limits;
@@ -35,6 +36,9 @@ typedef struct retrieval_supersede_options {
     int64_t now_us;           /* clock of the commits */
     retrieval_encode *encode; /* NULL: statements in other words are left open */
     void *argument;
+    /* Reads and compares words; encode is called by the caller's thread alone, between its loops.
+     * NULL: the caller does it all. The closings are the same whatever the thread count. */
+    base_pool *pool;
     retrieval_supersede_limits limits;
 } retrieval_supersede_options;
 

@@ -275,6 +275,67 @@ static void test_a_busy_store_is_left_alone(void **state)
     store_close(s);
 }
 
+enum { MANY = 300 };
+
+/* By whom each of MANY statements about ten libraries is closed; threads 0: no pool. */
+static void close_many(const char *folder, size_t threads, uint64_t closed_by[MANY])
+{
+    static const char *const places[] = {"Northgate", "Southgate", "Eastgate", "Westgate",
+                                         "Oldtown",   "Newtown",   "Harbour",  "Hillside",
+                                         "Lakeside",  "Milltown"};
+    static const char *const people[] = {"Ada Brandt", "Otto Lenz", "Ida Moe", "Ken Ito",
+                                         "Eva Holm",   "Tom Reed",  "Mia Voss"};
+    char path[4200], texts[MANY][96], ids[MANY][8];
+    line lines[MANY];
+    for (size_t i = 0; i < MANY; i++) {
+        const char *form =
+            i % 3 == 2 ? "%s Library is headed by %s." : "The head of %s Library is %s.";
+        snprintf(texts[i], sizeof texts[i], form, places[i * 7 % 10], people[i * 5 % 7]);
+        snprintf(ids[i], sizeof ids[i], "%zu", i);
+        lines[i] = (line){ids[i], texts[i], (int)(i * 37 % MANY)};
+    }
+    snprintf(path, sizeof path, "%s/%zu", folder, threads);
+    store *s = open_at(path);
+    put_lines(s, lines, MANY);
+    retrieval *r = NULL;
+    base_pool *pool = NULL;
+    retrieval_supersede_receipt receipt;
+    retrieval_supersede_options options = {.now_us = 900 * DAY, .encode = encode};
+    if (threads > 0) {
+        assert_ok(base_pool_create(threads, &pool, err));
+        options.pool = pool;
+    }
+    assert_ok(retrieval_open(s, DIM, &r, err));
+    assert_ok(retrieval_supersede(r, &options, &receipt, err));
+    assert_int_equal(receipt.compared, MANY);
+    for (size_t i = 0; i < MANY; i++) {
+        store_episode e;
+        assert_ok(store_get(s, i + 1, &e, err));
+        closed_by[i] = e.superseded_by;
+        store_episode_free(&e);
+    }
+    retrieval_close(r);
+    base_pool_free(pool);
+    store_close(s);
+}
+
+/* Goal: the closings do not depend on the thread count. Method: more episodes than are looked at
+ * together or committed together, in both wordings and out of order in time. */
+static void test_threads_close_the_same(void **state)
+{
+    uint64_t alone[MANY], together[MANY];
+    size_t closed = 0;
+    close_many(*state, 0, alone);
+    for (size_t i = 0; i < MANY; i++) {
+        closed += alone[i] != 0;
+    }
+    assert_true(closed > MANY / 2);
+    for (size_t threads = 1; threads <= 3; threads += 2) {
+        close_many(*state, threads, together);
+        assert_memory_equal(alone, together, sizeof alone);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -282,6 +343,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_stopped_comparison_loses_nothing, make_folder,
                                         drop_folder),
         cmocka_unit_test_setup_teardown(test_a_busy_store_is_left_alone, make_folder, drop_folder),
+        cmocka_unit_test_setup_teardown(test_threads_close_the_same, make_folder, drop_folder),
         cmocka_unit_test_setup_teardown(test_a_late_arrival_finds_its_place, make_folder,
                                         drop_folder),
         cmocka_unit_test_setup_teardown(test_what_is_said_at_once_stands_side_by_side, make_folder,
