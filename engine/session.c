@@ -6,8 +6,8 @@
  *   per token: entropy of the next -> event? -> look up, splice, run the last few again -> sample
  *   the answer is a refusal -> look up what the best note names, splice, ask again
  *
- * Which memories and how they enter: recall.c, follow.c. What is reported: answer.c. The rules are
- * semantics §4 and §5; the numbers below are the splice study's.
+ * Which memories and how they enter: recall.c, running.c, follow.c. What is reported: answer.c. The
+ * rules are semantics §4 and §5; the numbers below are the splice study's.
  */
 #include "engine/session.h"
 
@@ -19,28 +19,12 @@
 
 enum {
     WINDOW_DEFAULT = 4096,
-    LAYOUT_B_MAX = 64,        /* longest user turn that is run again whole */
-    LONG_TEXT = 512,          /* longer user text splices at chunk boundaries too */
-    TAIL = 8,                 /* tokens run again in mid-sentence */
-    INSERT_BACK_MAX = 256,    /* farthest back that a memory is inserted in mid-sentence */
-    PROMPT_QUERY_TOKENS = 16, /* of running text in a prompt event's query */
-    ANSWER_QUERY_TOKENS = 8,  /* ... in an answer event's */
-    TRY_AGAIN = 2,            /* tokens until an event that found nothing sure asks again */
-    QUERY_BYTES_MIN = 20,     /* three or four words */
-    SHORT_ANSWER = 8,         /* up to here the question stays in the query */
+    LAYOUT_B_MAX = 64, /* longest user turn that is run again whole */
+    LONG_TEXT = 512,   /* longer user text splices at chunk boundaries too */
     PROMPT_QUERIES_MAX = 8,
     MEMORIES_DEFAULT = 3,
     MEMORY_SLOTS_DEFAULT = 320
 };
-
-/* In running text a half-said sentence finds many memories a little ("The mayor of" all mayors).
- * Below this score, or with a smaller lead over the second, the event stays open: the lookup is
- * repeated a little later, and at last takes the best that is enough. The lead was chosen on the
- * first 36 values of tests/unit/test_loop_stream.c (right memories led by 0.08 to 0.36, wrong ones
- * by 0.035 at most); over 102 values top-1 rose from 0.63 to 0.79, at 18.5 lookups per 100 tokens
- * instead of 14. Of 131 lookups with less than 16 bytes (`eval stream`, seed 5) 5 had a lead. */
-static const float running_score_min = 0.6f;
-static const float running_lead_min = 0.05f;
 
 /* --- open, close ------------------------------------------------------------------------------ */
 
@@ -245,135 +229,6 @@ static void stats(const engine_session *s, const float *logits, float *log_sum_e
     kernel_get()->logit_stats(logits, vocabulary(s), log_sum_exp, entropy, &argmax);
 }
 
-/* Where the sentence that is being said begins in text. */
-static size_t sentence_begin(const char *text, size_t size)
-{
-    for (size_t i = size; i > 1; i--) {
-        if (strchr(".!?", text[i - 2]) && strchr(" \n", text[i - 1])) {
-            return i;
-        }
-    }
-    return 0;
-}
-
-/* Append the text of the last `count` live tokens behind slot `first`, from the begin of the
- * sentence on: what an earlier sentence was about would only mislead the search. */
-static base_status recent_text(engine_session *s, size_t first, size_t count, base_buffer *out,
-                               base_error *err)
-{
-    size_t end = splice_slots(&s->window), begin = end;
-    base_buffer text = {0};
-    base_status status = BASE_OK;
-    while (begin > first && count > 0) {
-        begin--;
-        count -= core_token(s->window.stream, begin) >= 0;
-    }
-    for (size_t i = begin; i < end && !status; i++) {
-        int32_t id = core_token(s->window.stream, i);
-        if (id >= 0) {
-            status = tokenizer_decode(s->e->tokenizer, id, false, &text);
-        }
-    }
-    if (!status && text.size > 0) {
-        size_t from = sentence_begin(text.data, text.size);
-        status = base_buffer_append(out, text.data + from, text.size - from);
-    }
-    base_buffer_free(&text);
-    return status ? base_fail(err, status, "no memory for a query") : BASE_OK;
-}
-
-/* --- memory in the middle of running text (answer events; long user text) --------------------- */
-
-/* Before the user turn, or 256 slots back if that is farther; never inside a header or a memory. */
-static size_t insertion_point(const engine_session *s)
-{
-    size_t end = splice_slots(&s->window);
-    size_t at = s->memory_at;
-    if (end - at > INSERT_BACK_MAX) {
-        at = end - INSERT_BACK_MAX;
-    }
-    at = at > s->header_at && at < s->answer_at ? s->header_at : at;
-    size_t begin = core_slots_begin(s->window.stream);
-    return splice_beside(&s->window, at > begin ? at : begin);
-}
-
-/* What to ask memory with in running text: what is being said, in short answers behind what was
- * asked; a question that memory knew nothing of would only dilute it. */
-static base_status running_query(engine_session *s, bool in_answer, base_buffer *query,
-                                 base_error *err)
-{
-    size_t said = splice_slots(&s->window) - s->answer_at;
-    if (!in_answer || !s->question) {
-        return recent_text(s, s->memory_at, PROMPT_QUERY_TOKENS, query, err);
-    }
-    if (said <= SHORT_ANSWER && s->answer->best_score >= running_score_min) {
-        base_status status = base_buffer_printf(query, "%s ", s->question);
-        if (status) {
-            return base_fail(err, status, "no memory for a query");
-        }
-    }
-    return recent_text(s, s->answer_at, ANSWER_QUERY_TOKENS, query, err);
-}
-
-/* A memory came in: the last tokens are run again; of a short answer to a question all, with its
- * header. */
-static base_status run_tail_again(engine_session *s, bool in_answer, engine_event *event,
-                                  base_error *err)
-{
-    size_t end = splice_slots(&s->window);
-    bool tail = !in_answer || !s->question || end - s->answer_at >= TAIL;
-    size_t from = !tail ? s->header_at : end > TAIL ? end - TAIL : 0;
-    from = from > s->memory_at ? from : s->memory_at;
-    /* In a bounded window a memory may lie behind that: it goes behind the sinks at least. */
-    from = from > splice_behind(&s->window) ? from : splice_behind(&s->window);
-    if (from == end) {
-        return BASE_OK;
-    }
-    double begin = base_clock_ms();
-    base_status status = splice_run_again(&s->window, from, s->logits, err);
-    event->splice_ms += base_clock_ms() - begin;
-    s->answer->splice_ms += base_clock_ms() - begin;
-    s->answer->rerun_tokens += end - from;
-    return status;
-}
-
-/* An event fired before the next token: look up, splice one memory, run the last tokens again. */
-static base_status recall_here(engine_session *s, bool in_answer, float entropy, base_error *err)
-{
-    base_buffer query = {0};
-    retrieval_hit hits[SESSION_HITS_MAX];
-    size_t hit_count = 0, spliced = 0;
-    engine_event *event = NULL;
-    base_status status = running_query(s, in_answer, &query, err);
-    if (!status && query.size < QUERY_BYTES_MIN && innovation_again(&s->innovation, 1)) {
-        goto done; /* too little is said yet to ask with */
-    }
-    if (status ||
-        (status = session_event(s, in_answer, entropy, query.data, query.size, &event, err)) ||
-        (status = session_look_up(s, query.data, query.size, hits, &hit_count, SESSION_HITS_MAX,
-                                  &event->query_ms, err))) {
-        goto done;
-    }
-    if (hit_count > 0 && session_lived_visible(s, hits[0].id)) {
-        goto done; /* it has not left the window */
-    }
-    bool found = hit_count > 0 && hits[0].relevance >= running_score_min;
-    bool leads = found && (hit_count == 1 || hits[0].score - hits[1].score >= running_lead_min ||
-                           splice_find(&s->window, hits[0].id));
-    if (!leads && innovation_again(&s->innovation, TRY_AGAIN)) {
-        goto done;
-    }
-    if (found &&
-        !(status =
-              session_splice(s, hits, hit_count, 1, insertion_point(s), event, &spliced, err)) &&
-        spliced > 0) {
-        status = run_tail_again(s, in_answer, event, err);
-    }
-done:
-    base_buffer_free(&query);
-    return status;
-}
-
 /* The innovation test on one position; false for triggers that do without. */
 static bool innovates(engine_session *s, float entropy)
 {
@@ -448,7 +303,7 @@ static base_status read_prompt(engine_session *s, const int32_t *ids, size_t cou
             status = session_lived_leave(s, err);
         }
         if (!status && fired && long_text && done < count) {
-            status = recall_here(s, false, fired_entropy, err);
+            status = session_recall_here(s, false, fired_entropy, err);
             stats(s, s->logits, &lse, &entropy);
         }
         if (status) {
@@ -466,9 +321,9 @@ static base_status look_up_event(engine_session *s, const int32_t *ids, size_t r
 {
     base_buffer query = {0};
     engine_event *event = NULL;
-    bool new_text = read > PROMPT_QUERY_TOKENS;
+    bool new_text = read > SESSION_PROMPT_QUERY;
     base_status status = BASE_OK;
-    for (size_t t = read - PROMPT_QUERY_TOKENS; new_text && t < read && !status; t++) {
+    for (size_t t = read - SESSION_PROMPT_QUERY; new_text && t < read && !status; t++) {
         status = tokenizer_decode(s->e->tokenizer, ids[t], false, &query);
     }
     if (!status) {
@@ -540,7 +395,7 @@ static base_status look_up_oracle(engine_session *s, retrieval_hit *hits, size_t
 static base_status make_space(engine_session *s, size_t count, size_t max_tokens, base_error *err)
 {
     size_t needed = count + max_tokens + s->prompt.user.count + s->prompt.header.count +
-                    (s->options.store ? s->options.memory_slots_max : 0) + TAIL;
+                    (s->options.store ? s->options.memory_slots_max : 0) + SESSION_TAIL;
     if (!s->answered_before && !s->prefix_stands) {
         needed += s->prompt.prefix.count;
     }
@@ -751,7 +606,7 @@ static base_status generate(engine_session *s, size_t max_tokens, const forced *
         bool event = event_fires(s, n, entropy);
         if (event) {
             session_draft_drop(s);
-            if ((status = recall_here(s, true, entropy, err))) {
+            if ((status = session_recall_here(s, true, entropy, err))) {
                 break;
             }
             stats(s, s->logits, &lse, &entropy);
@@ -902,8 +757,8 @@ void engine_watch_novelty(engine_session *s, float *novelty)
     core_novelty_watch(s->window.stream, novelty);
 }
 
-/* Text without turns: BOS where the model wants one, then the text; memories go to its start, and
- * at most so far back as insertion_point allows. Anew: behind nothing. */
+/* Text without turns: BOS where the model wants one, then the text; memories go before the sentence
+ * that is being said (running.c). Anew: behind nothing. */
 static base_status take_text(engine_session *s, const int32_t *ids, size_t count, bool anew,
                              base_error *err)
 {

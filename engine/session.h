@@ -1,5 +1,5 @@
 /* engine/session.h: inside of an engine and a session, shared by engine.c, session.c (the loop),
- * recall.c (memory into the window) and answer.c (what is reported).
+ * recall.c (memory into the window), running.c (in mid-sentence) and answer.c (what is reported).
  */
 #ifndef ENGINE_SESSION_H
 #define ENGINE_SESSION_H
@@ -46,6 +46,11 @@ typedef struct session_lived {
     size_t recent_next;
     engine_lived counts;
 } session_lived;
+
+enum {
+    SESSION_TAIL = 8,         /* tokens run again in mid-sentence */
+    SESSION_PROMPT_QUERY = 16 /* tokens of running text in a prompt event's query */
+};
 
 enum { SESSION_HITS_MAX = 32 }; /* of all lookups of a question together */
 
@@ -139,6 +144,12 @@ base_status session_splice(engine_session *s, const retrieval_hit *hits, size_t 
 /* Take one resident out of the window; its attention goes to the trace. Marks move, and *also,
  * where that is not NULL. */
 void session_evict(engine_session *s, size_t resident, size_t *also);
+
+/* running.c ------------------------------------------------------------------------------------ */
+
+/* An event fired before the next token: look up, splice one memory, run the last tokens again; row
+ * 0 of the logits follows. */
+base_status session_recall_here(engine_session *s, bool in_answer, float entropy, base_error *err);
 
 /* subject.c ------------------------------------------------------------------------------------ */
 

@@ -6,10 +6,11 @@
  * fact is still in the window, or has left it long ago; and the same stream without a store.
  *
  * The long form: EIDETIC_LIVED_TOKENS=200000 tells 100 facts (EIDETIC_LIVED_FACTS) and asks at
- * 4,096 to 190,000 tokens, with W = 1,024 (EIDETIC_LIVED_WINDOW); EIDETIC_LIVED_FILLER=FILE takes
- * the filler from a text, EIDETIC_LIVED_READER=1 adds the reader adapter, EIDETIC_LIVED_SERIES=FILE
- * gets "lived,tokens,ms per token,resident KiB" lines for eval/plot_series.py (time of the
- * processor). Answers that are wrong are shown with what memory was asked.
+ * 4,096 to 190,000 tokens, with W = 1,024 (EIDETIC_LIVED_WINDOW); EIDETIC_LIVED_SEED=N draws others
+ * (5), EIDETIC_LIVED_FILLER=FILE takes the filler from a text, EIDETIC_LIVED_READER=1 adds the
+ * reader adapter, EIDETIC_LIVED_SERIES=FILE gets "lived,tokens,ms per token,resident KiB" lines for
+ * eval/plot_series.py (time of the processor). Answers that are wrong are shown with what memory
+ * was asked.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -288,7 +289,7 @@ static void test_what_has_left_the_window_comes_back(void **state)
     loop_open_store(&l);
     for (int i = 0; i < 2; i++) {
         stream_text text = {0};
-        base_rng_seed(&text.rng, 5);
+        base_rng_seed(&text.rng, number("EIDETIC_LIVED_SEED", 5));
         if (filler) {
             loop_check(base_file_read(filler, (size_t)64 << 20, &text.filler, &err), &err);
         }
