@@ -12,6 +12,9 @@
 #include "base/clock.h"
 #include "base/mem.h"
 
+/* Nats: twice the weight, the most that semantics §2 allows. */
+static const float boost_behind_turns = 0.6931f;
+
 bool session_recalls(const engine_session *s)
 {
     return s->options.store &&
@@ -160,6 +163,13 @@ static float strength_of(const engine_session *s, const retrieval_hit *hit)
     return s->options.arm == ENGINE_ARM_STATIC ? 1.0f : hit->strength;
 }
 
+/* ln(strength), in a conversation raised: what was said there lately would drown a note. */
+static float bias_of(const engine_session *s, float strength)
+{
+    float boost = s->question && s->behind_turns ? boost_behind_turns : 0.0f;
+    return s->options.no_bias ? 0.0f : logf(strength) + boost;
+}
+
 bool session_may_splice(const engine_session *s, const retrieval_hit *best,
                         const retrieval_hit *hit)
 {
@@ -173,7 +183,7 @@ static base_status splice_one(engine_session *s, const retrieval_hit *hit, size_
     store_episode episode;
     kvcache_block block = {0};
     float strength = strength_of(s, hit);
-    float bias = s->options.no_bias ? 0.0f : logf(strength);
+    float bias = bias_of(s, strength);
     base_status status = store_get(s->options.store, hit->id, &episode, err);
     if (status) {
         return status == BASE_NOT_FOUND ? BASE_OK : status; /* forgotten since it was found */

@@ -436,6 +436,7 @@ static base_status open_user_turn(engine_session *s, base_error *err)
         memcpy(s->prefix_logits, s->logits, row);
         s->prefix_stands = true;
     }
+    s->behind_turns = s->answered_before;
     s->answered_before = true;
     s->memory_at = s->header_at = s->answer_at = splice_slots(&s->window);
     return status;

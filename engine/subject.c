@@ -109,7 +109,9 @@ typedef struct view {
     uint64_t document; /* 0: it was forgotten meanwhile */
     int64_t observed_us;
     float *vector; /* [dim], NULL = none */
-    char *title;   /* cut before " — " (or " - "), where a page names its section; NULL = none */
+    /* of a page, cut before " — " (or " - "), where it names its section; NULL = none: what
+     * somebody says bears one title whatever it is about */
+    char *title;
     bool is_short;
 } view;
 
@@ -147,7 +149,7 @@ static base_status look_at(const engine_session *s, uint64_t id, const base_buff
         out->vector = episode.vector;
         episode.vector = NULL;
     }
-    if (*episode.title) {
+    if (*episode.title && episode.kind == STORE_DOCUMENT) {
         char *dash = strstr(episode.title, " \xe2\x80\x94 ");
         dash = dash ? dash : strstr(episode.title, " - ");
         if (dash) {

@@ -37,7 +37,7 @@ static void ask(loop *l, const char *question, bool no_names, engine_answer *ans
     engine_session_options options;
     engine_session_defaults(&options);
     options.no_names = no_names;
-    options.trigger = ENGINE_TRIGGER_ONCE; /* what the question itself brings */
+    options.trigger = ENGINE_TRIGGER_ONCE;       /* what the question itself brings */
     options.score_min = options.score_share = 0; /* whatever is found may come in */
     engine_session *s = loop_session(l, ENGINE_ARM_FULL, &options);
     loop_check(engine_ask(s, question, 8, answer, &err), &err);
@@ -83,6 +83,54 @@ static void test_others_give_way_to_what_the_question_names(void **state)
 }
 
 /* Two wordings of one statement: words alone do not close the older one in the store. */
+/* What somebody says bears one title whatever it is about, and one turn may say several things. */
+static void test_what_is_said_is_no_page(void **state)
+{
+    (void)state;
+    static const char *const said[] = {
+        "The ferry that leaves from Otterby in the morning is the Grey Heron. The ferry that "
+        "leaves from Quillby at night is the Salt Anchor.",
+        "The ferry that leaves from Tarnow on market days is the Winter Lamp.",
+    };
+    loop l;
+    base_error err = {0};
+    engine_answer answer;
+    ingest *in = NULL;
+    store_stats stats;
+    loop_open_engine(&l);
+    loop_open_store(&l);
+    ingest_options options = {.now_us = l.now_us,
+                              .observed_at_us = BASE_TIME_NONE,
+                              .valid_from_us = BASE_TIME_NONE,
+                              .valid_to_us = BASE_TIME_NONE};
+    loop_check(ingest_open(l.store, l.retrieval, engine_encoder(l.e), &options, &in, &err), &err);
+    for (size_t i = 0; i < 2; i++) {
+        ingest_document turn = {.source = "chat/t",
+                                .external_id = i ? "2" : "1",
+                                .title = "The user said in chat/t",
+                                .text = said[i],
+                                .text_size = strlen(said[i]),
+                                .observed_at_us = l.now_us,
+                                .valid_from_us = BASE_TIME_NONE,
+                                .valid_to_us = BASE_TIME_NONE,
+                                .kind = STORE_TURN_USER,
+                                .place = "turn"};
+        loop_check(ingest_add(in, &turn, &err), &err);
+    }
+    loop_check(ingest_commit(in, true, &err), &err);
+    ingest_close(in);
+    loop_check(store_get_stats(l.store, &stats, &err), &err);
+    assert_int_equal(stats.episodes, 3);
+    store_stats_free(&stats);
+
+    ask(&l, "Which ferry leaves from Tarnow?", false, &answer);
+    assert_true(brought(&answer, 3));
+    assert_false(brought(&answer, 1) || brought(&answer, 2));
+    engine_answer_free(&answer);
+    loop_close_store(&l);
+    engine_close(l.e);
+}
+
 static void test_the_later_of_two_wordings_is_read(void **state)
 {
     (void)state;
@@ -155,6 +203,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_others_give_way_to_what_the_question_names),
+        cmocka_unit_test(test_what_is_said_is_no_page),
         cmocka_unit_test(test_the_later_of_two_wordings_is_read),
         cmocka_unit_test(test_a_number_names_what_is_asked_for),
     };
