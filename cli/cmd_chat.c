@@ -112,7 +112,7 @@ static int keep(chat *c, bool answered)
     turn_id(c, STORE_TURN_USER, user);
     turn_id(c, STORE_TURN_ASSISTANT, assistant);
     base_status status = conversation_keep(&c->line, c->session, user, answered ? assistant : "",
-                                           !answered || c->last.abstained, &err);
+                                           !answered || c->last.turns_dropped, &err);
     if (status == BASE_CANCELLED) {
         fprintf(stderr, "eidetic: something was forgotten: the conversation begins anew\n");
         conversation_restart(&c->line);

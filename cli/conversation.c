@@ -1,5 +1,6 @@
 /* cli/conversation.c: see conversation.h. The log is one JSON document:
- * {"version":1,"turns":[{"user":ID,"assistant":ID,"abstained":false}]}. */
+ * {"version":1,"turns":[{"user":ID,"assistant":ID,"abstained":false}]}; abstained: what
+ * stood in the window left with that turn. */
 #include "cli/conversation.h"
 
 #include <jansson.h>
@@ -33,13 +34,13 @@ void conversation_restart(conversation *c)
 }
 
 static base_status add_turn(conversation *c, const char *user, const char *assistant,
-                            bool abstained, base_error *err)
+                            bool dropped, base_error *err)
 {
     conversation_turn *grown = base_realloc(c->turns, (c->count + 1) * sizeof *grown);
     if (grown) {
         c->turns = grown;
         conversation_turn *t = &grown[c->count++];
-        *t = (conversation_turn){base_strdup(user), base_strdup(assistant), abstained};
+        *t = (conversation_turn){base_strdup(user), base_strdup(assistant), dropped};
         if (t->user && t->assistant) {
             return BASE_OK;
         }
@@ -95,7 +96,7 @@ static base_status write_log(const conversation *c, base_error *err)
     for (size_t i = 0; i < c->count; i++) {
         const conversation_turn *t = &c->turns[i];
         json_array_append_new(list, json_pack("{s:s, s:s, s:b}", "user", t->user, "assistant",
-                                              t->assistant, "abstained", (int)t->abstained));
+                                              t->assistant, "abstained", (int)t->dropped));
     }
     json_t *root = json_pack("{s:i, s:o}", "version", LOG_VERSION, "turns", list);
     size_t size = root ? json_dumpb(root, NULL, 0, JSON_COMPACT) : 0;
@@ -166,7 +167,7 @@ static base_status replay(conversation *c, engine_session *session, size_t turn,
 {
     size_t first = 0;
     for (size_t i = 0; i < turn; i++) {
-        first = c->turns[i].abstained ? i + 1 : first;
+        first = c->turns[i].dropped ? i + 1 : first;
     }
     said *texts = base_calloc(turn + 1, sizeof *texts);
     base_status status = texts ? read_texts(c, turn, texts, err)
@@ -217,10 +218,10 @@ base_status conversation_resume(conversation *c, engine_session *session, size_t
 }
 
 base_status conversation_keep(conversation *c, engine_session *session, const char *user,
-                              const char *assistant, bool abstained, base_error *err)
+                              const char *assistant, bool dropped, base_error *err)
 {
     base_buffer state = {.size_max = (size_t)STORE_SESSION_BYTES_MAX};
-    base_status status = add_turn(c, user, assistant, abstained, err);
+    base_status status = add_turn(c, user, assistant, dropped, err);
     if (!status && !(status = store_session_drop(c->store, c->source, c->count - 1, err)) &&
         !(status = write_log(c, err)) && !(status = engine_session_save(session, &state, err))) {
         status =

@@ -13,7 +13,7 @@
 
 typedef struct conversation_turn {
     char *user, *assistant; /* external ids in the store; assistant "" when there was no answer */
-    bool abstained;         /* then the window was empty behind it */
+    bool dropped;           /* the window was empty behind it: engine_answer.turns_dropped */
 } conversation_turn;
 
 typedef struct conversation {
@@ -38,7 +38,7 @@ base_status conversation_resume(conversation *c, engine_session *session, size_t
 /* A turn is over and what was said is in the store: keep log and state. BASE_CANCELLED: something
  * was forgotten since the conversation began, the session must begin anew. */
 base_status conversation_keep(conversation *c, engine_session *session, const char *user,
-                              const char *assistant, bool abstained, base_error *err);
+                              const char *assistant, bool dropped, base_error *err);
 /* The session has begun anew. */
 void conversation_restart(conversation *c);
 

@@ -2,7 +2,7 @@
  *
  * Little-endian, without padding:
  *   "EIDCHATS" | u32 version | u32 PROMPT_VERSION | u64 vocabulary | u64 memory_at, header_at,
- *   answer_at | u32 answered before | u32 prefix stands
+ *   answer_at | u32 answered before | u32 prefix stands | u32 CRC-32C of the last answer
  *   innovation: f32 threshold at start, f32 target | u64 gap, stride | f32 threshold | u64 since
  *   event, seen, events, again in, open for
  *   u64 seed | sampler u64 [4] | noise u64 [4]
@@ -18,7 +18,7 @@
 #include "base/bytes.h"
 #include "base/mem.h"
 
-enum { VERSION = 1 };
+enum { VERSION = 2 };
 
 /* --- one field after the other ---------------------------------------------------------------- */
 
@@ -98,6 +98,7 @@ typedef struct image {
     uint64_t vocabulary, seed;
     size_t memory_at, header_at, answer_at;
     bool answered_before, prefix_stands;
+    uint32_t reply;
     innovation innovation;
     base_rng sampler, noise;
     size_t resident_count;
@@ -149,6 +150,7 @@ static void move_image(transfer *t, image *m)
     }
     move_flag(t, &m->answered_before);
     move_flag(t, &m->prefix_stands);
+    move_u32(t, &m->reply);
     move_innovation(t, &m->innovation);
     move_u64(t, &m->seed);
     for (size_t i = 0; i < 4; i++) {
@@ -193,6 +195,7 @@ base_status engine_session_save(engine_session *s, base_buffer *out, base_error 
                .answer_at = s->answer_at,
                .answered_before = s->answered_before,
                .prefix_stands = s->prefix_stands,
+               .reply = s->reply,
                .innovation = s->innovation,
                .sampler = *sample_rng(s->sampler),
                .noise = s->noise,
@@ -265,6 +268,7 @@ static void take_image(engine_session *s, const image *m)
     s->answer_at = m->answer_at;
     s->answered_before = m->answered_before;
     s->prefix_stands = m->prefix_stands;
+    s->reply = m->reply;
     if (same_test(&s->innovation.options, &m->innovation.options)) {
         s->innovation = m->innovation;
     }

@@ -210,6 +210,7 @@ typedef struct engine_citation {
 typedef struct engine_answer {
     char *text; /* NUL-terminated */
     bool abstained;
+    bool turns_dropped; /* nothing of the conversation stays in the window behind it */
     float best_score; /* relevance of the best hit of retrieval at the start of the answer */
     engine_token *tokens;
     size_t token_count;

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/hash.h"
 #include "base/mem.h"
 
 enum {
@@ -99,6 +100,7 @@ static base_status take_options(engine_session *s, const engine_session_options 
     base_rng_seed(&s->noise, s->options.sampling.seed);
     innovation_begin(&s->innovation, &s->options.innovation);
     session_lived_clear(s);
+    s->reply = 0;
     return status;
 }
 
@@ -685,6 +687,16 @@ static base_status begin_answer(engine_session *s, const char *question, engine_
     return BASE_OK;
 }
 
+/* Does a turn teach the next answer to be the same? A refusal is said again, and so is nothing, and
+ * what was said twice in a row, whatever is asked. */
+static bool is_said_again(engine_session *s)
+{
+    const char *text = s->answer->text;
+    uint32_t before = s->reply;
+    s->reply = base_crc32c(0, text, strlen(text));
+    return s->answer->abstained || !*text || s->reply == before;
+}
+
 static base_status end_answer(engine_session *s, base_status status, base_error *err)
 {
     splice_watch(&s->window, false);
@@ -697,8 +709,9 @@ static base_status end_answer(engine_session *s, base_status status, base_error 
     if (status) {
         engine_answer_free(s->answer);
         drop_turns(s); /* whatever stands there is half a turn */
-    } else if (s->question && s->answer->abstained) {
-        drop_turns(s); /* a refusal that stands before the next question is said again */
+    } else if (s->question && is_said_again(s)) {
+        s->answer->turns_dropped = true;
+        drop_turns(s);
     }
     s->answer = NULL;
     return status;
@@ -728,6 +741,7 @@ base_status engine_replay(engine_session *s, const char *question, const char *s
         status = replay(s, said, err);
     }
     splice_watch(&s->window, false);
+    s->reply = base_crc32c(0, said, strlen(said));
     if (status) {
         drop_turns(s);
     }

@@ -94,6 +94,7 @@ struct engine_session {
     char *question;        /* of the answer under way, NULL in plain text */
     bool answered_before;  /* a turn stands in the window already */
     bool behind_turns;     /* ... it did when the question under way was asked */
+    uint32_t reply;        /* CRC-32C of the last answer, 0 = none */
     bool prefix_stands;    /* the window begins with the fixed prefix */
     float *prefix_logits;  /* [V] behind it */
     base_rng noise;        /* of ENGINE_TRIGGER_RANDOM */

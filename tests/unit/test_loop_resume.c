@@ -242,6 +242,31 @@ static void test_a_state_of_another_model_or_core_is_refused(void **state)
     base_buffer_free(&kept);
 }
 
+/* An answer that was said twice in a row, or holds nothing, leaves with all turns. */
+static void test_what_would_be_said_again_leaves(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *said;
+        bool dropped;
+    } turns[] = {{" A tin box.", false}, {" At noon.", false}, {" At noon.", true},
+                 {" At noon.", true},    {"", true},           {" A tin box.", false}};
+    loop l = {0};
+    engine_session_options options;
+    base_error err = {0};
+    open_engine(&l, ENGINE_CORE_WINDOW);
+    engine_session_defaults(&options);
+    engine_session *s = loop_session(&l, ENGINE_ARM_NONE, &options);
+    for (size_t i = 0; i < sizeof turns / sizeof *turns; i++) {
+        engine_answer answer;
+        loop_check(engine_force(s, questions[i], turns[i].said, NULL, NULL, &answer, &err), &err);
+        assert_int_equal(answer.turns_dropped, turns[i].dropped);
+        engine_answer_free(&answer);
+    }
+    engine_session_close(s);
+    engine_close(l.e);
+}
+
 /* What was said, read again, is what was said: without memory there is no difference. */
 static void test_a_replayed_conversation_is_the_same_without_memory(void **state)
 {
@@ -300,6 +325,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_killed_conversation_goes_on_bit_for_bit),
         cmocka_unit_test(test_a_state_of_another_model_or_core_is_refused),
+        cmocka_unit_test(test_what_would_be_said_again_leaves),
         cmocka_unit_test(test_a_replayed_conversation_is_the_same_without_memory),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
