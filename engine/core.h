@@ -156,7 +156,9 @@ void core_window_remove(core_stream *stream, size_t at, size_t count);
 size_t core_block_bytes(const core_stream *stream, size_t count);
 /* Copy slots [at, at+count) out, in the stream's KV type. Of a lost device: zeros. */
 void core_block_read(const core_stream *stream, size_t at, size_t count, void *block);
-/* Insert a block before slot `at`; later slots move up and are rotated to their new positions.
+/* Insert a block before slot `at`; later slots move up and are rotated to their new positions. In a
+ * bounded window tokens that have left make room; where `at` is one of them, the block goes to
+ * core_slots_begin. core_owner_slot says where it, and any other memory, lies then.
  * bias: ln(strength), added to the attention logits of these slots in every layer and head; owner:
  * tag for attention mass, > 0. Errors: BASE_LIMIT (window full). */
 base_status core_window_insert(core_stream *stream, size_t at, size_t count, const void *block,

@@ -39,13 +39,19 @@ size_t splice_free_slots(const splice_window *w)
     return core_slots_free(w->stream);
 }
 
+/* In a bounded window memories move when tokens beside them leave. */
+static void find_residents(splice_window *w)
+{
+    for (size_t i = 0; core_window(w->stream) && i < w->resident_count; i++) {
+        w->residents[i].at = core_owner_slot(w->stream, w->residents[i].owner);
+    }
+}
+
 base_status splice_run(splice_window *w, const int32_t *tokens, size_t count, float *logits,
                        size_t rows, base_error *err)
 {
     base_status status = core_run(w->stream, tokens, count, logits, rows, err);
-    for (size_t i = 0; core_window(w->stream) && i < w->resident_count; i++) {
-        w->residents[i].at = core_owner_slot(w->stream, w->residents[i].owner);
-    }
+    find_residents(w);
     return status;
 }
 
@@ -125,6 +131,7 @@ base_status splice_insert(splice_window *w, size_t at, uint64_t episode, const v
     shift_residents(w, at, (ptrdiff_t)count);
     w->residents[w->resident_count++] = (splice_resident){
         .episode = episode, .at = at, .count = count, .strength = strength, .owner = owner};
+    find_residents(w);
     return BASE_OK;
 }
 

@@ -331,7 +331,11 @@ base_status core_window_insert(core_stream *s, size_t slot, size_t count, const 
         return base_fail(err, BASE_LIMIT, "the window of %zu slots is full (%zu present, %zu more)",
                          s->slots_max, s->places, count);
     }
-    size_t at = place_of(s, slot);
+    if (count > s->slots_max - s->places) {
+        core_slide(s); /* tokens that have left lie where core_slots_free has room */
+    }
+    size_t begin = core_slots_begin(s);
+    size_t at = place_of(s, s->gone > 0 && slot < begin ? begin : slot);
     if (s->window > 0 && at < s->sinks) {
         BASE_ASSERT(s->gone == 0);
         s->sinks = at; /* the sinks end where the first memory begins */

@@ -294,6 +294,34 @@ static void test_memories_close_up_when_the_tokens_around_them_leave(void **stat
     free(p);
 }
 
+/* What has left the window stays for a while where a memory will lie: it makes room. */
+static void test_a_memory_comes_in_where_no_slot_is_free(void **state)
+{
+    (void)state;
+    enum { FULL = W + CORE_ROLLBACK + 64 + 64, COUNT = 9 }; /* rollback, a batch, memories */
+    float logits[TINY_V];
+    double expected[TINY_V], worst = 0;
+    plain *p = calloc(1, sizeof *p);
+    for (size_t before = FULL - COUNT; before <= FULL; before++) {
+        core_stream *stream = open_stream(W, pool);
+        p->count = 0;
+        p->window = W;
+        for (size_t t = 0; t < FULL + 20; t++) {
+            if (t == before) {
+                insert(stream, p, 5, COUNT, logf(0.5f), 1, 1);
+                assert_in_range(core_slots(stream) - core_slots_begin(stream), COUNT, FULL);
+            }
+            run(stream, ids + t, 1, logits);
+            plain_run(p, ids[t], expected);
+            worst = fmax(worst, difference(expected, logits));
+        }
+        core_stream_close(stream);
+    }
+    printf("largest relative error %.1e\n", worst);
+    assert_true(worst < 1e-5);
+    free(p);
+}
+
 static void test_dropped_tokens_leave_no_trace(void **state)
 {
     (void)state;
@@ -349,8 +377,7 @@ static void test_far_along_tokens_run_alone_give_the_bits_of_tokens_run_together
         insert(stream, p, 100, 40, -0.5f, 2, 4);
         core_mass_watch(stream, mass[i], 3, &tokens[i]);
         if (i == 0) {
-            assert_int_equal(core_run(stream, ids, TOGETHER, together[0], TOGETHER, NULL),
-                             BASE_OK);
+            assert_int_equal(core_run(stream, ids, TOGETHER, together[0], TOGETHER, NULL), BASE_OK);
         }
         for (size_t t = 0; i > 0 && t < TOGETHER; t++) {
             run(stream, ids + t, 1, alone);
@@ -423,6 +450,7 @@ int main(void)
         cmocka_unit_test(test_an_endless_stream_sees_sinks_and_the_last_w_tokens),
         cmocka_unit_test(test_up_to_w_tokens_a_bounded_window_is_the_full_one_bit_for_bit),
         cmocka_unit_test(test_memories_close_up_when_the_tokens_around_them_leave),
+        cmocka_unit_test(test_a_memory_comes_in_where_no_slot_is_free),
         cmocka_unit_test(test_dropped_tokens_leave_no_trace),
         cmocka_unit_test(test_the_paths_share_one_whole_of_attention),
         cmocka_unit_test(test_far_along_tokens_run_alone_give_the_bits_of_tokens_run_together),
