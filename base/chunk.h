@@ -20,6 +20,8 @@ typedef struct base_span {
     size_t section_start, section_end; /* the heading in force, without markup; equal when none */
 } base_span;
 
+enum { BASE_CHUNK_SENTENCE = 16 }; /* a token_target that joins fragments only */
+
 typedef struct base_chunk_options {
     size_t token_target; /* join sentences up to this many tokens; 0 = 48 */
     size_t token_max;    /* never exceed, tokens estimated; 0 = 70 */

@@ -25,7 +25,7 @@
 #include "base/mem.h"
 #include "base/text.h"
 
-enum { CUT_MIN = 64, SPAN_TARGET = 16, SPANS_MAX = 256 };
+enum { CUT_MIN = 64, SPANS_MAX = 256 };
 
 /* Chosen: half of the text is kept. Nats a span: adapts within some hundred spans. */
 static const float rate_default = 0.5f;
@@ -139,7 +139,7 @@ static void find_slots(const engine_session *s, leaving *v)
 
 static base_status cut(const engine_session *s, size_t count, leaving *v, base_error *err)
 {
-    const base_chunk_options options = {.token_target = SPAN_TARGET};
+    const base_chunk_options options = {.token_target = BASE_CHUNK_SENTENCE};
     base_status status = BASE_OK;
     v->count = count;
     v->ends = base_calloc(count, sizeof *v->ends);

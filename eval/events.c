@@ -202,7 +202,7 @@ static bool tells(const reader *r, const base_span *span, const eval_question *q
 /* The units become sentences; facts stand in the order of their questions. */
 static base_status cut_sentences(reader *r, base_error *err)
 {
-    const base_chunk_options options = {.token_target = 16}; /* as lived.c */
+    const base_chunk_options options = {.token_target = BASE_CHUNK_SENTENCE}; /* as lived.c */
     base_span *spans = NULL;
     size_t count = 0, done = 0, from = 0, question = 0, last = r->job->set->question_count - 1;
     base_status status = base_chunk_text(r->text.data, r->text.size, &options, &spans, &count, err);

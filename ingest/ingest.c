@@ -16,7 +16,7 @@
 #include "base/text.h"
 
 /* A batch is one fsync: large enough to share it, small enough that a kill loses little work. */
-enum { BATCH_SPANS = 512, BATCH_DOCUMENTS = 256, ENCODE_SPANS = 64, TURN_TARGET = 16 };
+enum { BATCH_SPANS = 512, BATCH_DOCUMENTS = 256, ENCODE_SPANS = 64 };
 
 typedef struct pending {
     char *source, *external_id, *title, *text;
@@ -237,10 +237,10 @@ base_status ingest_commit(ingest *in, bool flush, base_error *err)
 /* --- a document ------------------------------------------------------------------------------- */
 
 /* Cut the text and lay out spans, sections and encodings. What is said is cut into sentences, as
- * lived memory is (engine/lived.c): one turn may speak of many things. */
+ * lived memory is: one turn may speak of many things. */
 static base_status cut(pending *p, base_error *err)
 {
-    const base_chunk_options turn = {.token_target = TURN_TARGET};
+    const base_chunk_options turn = {.token_target = BASE_CHUNK_SENTENCE};
     const base_chunk_options *options = p->document.kind == STORE_DOCUMENT ? NULL : &turn;
     base_span *cuts = NULL;
     size_t count = 0;
