@@ -90,41 +90,23 @@ static void move_device(core_stream *s, uint8_t *to, const uint8_t *from)
     }
 }
 
-/* Every part of the body in order: copied to `bytes`, or from it. */
+/* Every part of the body in order: copied to `to` or, where that is NULL, from `from`. */
 static void move_body(core_stream *s, uint8_t *to, const uint8_t *from)
 {
-    size_t row = s->places * s->kv_width * s->element, layers = s->model->mixer_layers;
-    struct part {
-        void *data;
-        size_t size;
-    } part;
-    size_t at = 0, fixed = 3, count = fixed + s->planes + (s->mixing ? 2 : 0);
-    count = s->gpu ? fixed : count;
-    for (size_t i = 0; i < count; i++, at += part.size) {
-        if (i < fixed) {
-            void *arrays[] = {s->bias, s->owner, s->tokens};
-            part = (struct part){arrays[i], s->places * 4};
-        } else if (i < fixed + s->planes) {
-            part = (struct part){NULL, 2 * row};
-            if (to) {
-                core_kv_out(s, i - fixed, 0, s->places, to + at);
-            } else {
-                core_kv_in(s, i - fixed, 0, s->places, from + at);
-            }
-            continue;
-        } else if (i == fixed + s->planes) {
-            part = (struct part){s->mixer_state, layers * s->mixer_floats * sizeof(float)};
-        } else {
-            part = (struct part){s->mixer_before, layers * s->mixer_kept * sizeof(float)};
-        }
-        if (to) {
-            memcpy(to + at, part.data, part.size);
-        } else {
-            memcpy(part.data, from + at, part.size);
-        }
-    }
+    size_t layers = s->model->mixer_layers;
+    core_copy(s->bias, s->places * sizeof *s->bias, &to, &from);
+    core_copy(s->owner, s->places * sizeof *s->owner, &to, &from);
+    core_copy(s->tokens, s->places * sizeof *s->tokens, &to, &from);
     if (s->gpu) {
-        move_device(s, to ? to + at : NULL, from ? from + at : NULL);
+        move_device(s, to, from);
+        return;
+    }
+    for (size_t plane = 0; plane < s->planes; plane++) {
+        core_kv_copy(s, plane, 0, s->places, &to, &from);
+    }
+    if (s->mixing) {
+        core_copy(s->mixer_state, layers * s->mixer_floats * sizeof(float), &to, &from);
+        core_copy(s->mixer_before, layers * s->mixer_kept * sizeof(float), &to, &from);
     }
 }
 

@@ -12,6 +12,8 @@
 #ifndef ENGINE_STREAM_H
 #define ENGINE_STREAM_H
 
+#include <string.h>
+
 #include "engine/gpu.h"
 #include "engine/model.h"
 
@@ -122,10 +124,22 @@ static inline uint8_t *core_head_row(const core_stream *s, uint8_t *array, size_
     size_t row = (plane * s->model->shape.kv_heads + head) * s->slots_max + place;
     return array + row * s->model->shape.head_size * s->element;
 }
-/* Places [at, at + count) of a plane as rows of G*D: keys before rotation, then values. Out of the
- * window, and into it (rotated keys are the caller's business). */
-void core_kv_out(const core_stream *s, size_t plane, size_t at, size_t count, uint8_t *to);
-void core_kv_in(core_stream *s, size_t plane, size_t at, size_t count, const uint8_t *from);
+/* Copy `size` bytes of a stream's arrays to *to or, where that is NULL, there from *from, and move
+ * the pointer on. */
+static inline void core_copy(void *inside, size_t size, uint8_t **to, const uint8_t **from)
+{
+    if (*to) {
+        memcpy(*to, inside, size);
+        *to += size;
+    } else {
+        memcpy(inside, *from, size);
+        *from += size;
+    }
+}
+/* The same with places [at, at + count) of a plane as rows of G*D: keys before rotation, then
+ * values. Rotated keys are the caller's business. */
+void core_kv_copy(const core_stream *s, size_t plane, size_t at, size_t count, uint8_t **to,
+                  const uint8_t **from);
 /* Key and value [G*D] f32 of a new slot: stored, the key also rotated. key is overwritten. */
 void core_kv_enter(core_stream *s, size_t plane, size_t place, float *key, const float *value);
 /* Rotations of places [from, to) as sinks and gone are now. */

@@ -131,28 +131,14 @@ void core_kv_enter(core_stream *s, size_t plane, size_t place, float *key, const
     rotate_key(s, plane, place, key);
 }
 
-void core_kv_out(const core_stream *s, size_t plane, size_t at, size_t count, uint8_t *to)
+void core_kv_copy(const core_stream *s, size_t plane, size_t at, size_t count, uint8_t **to,
+                  const uint8_t **from)
 {
-    size_t bytes = count * s->kv_width * s->element;
     size_t row = s->model->shape.head_size * s->element;
-    memcpy(to, core_key_row(s, plane, at), bytes);
-    to += bytes;
+    core_copy(core_key_row(s, plane, at), count * s->kv_width * s->element, to, from);
     for (size_t place = at; place < at + count; place++) {
-        for (size_t head = 0; head < s->model->shape.kv_heads; head++, to += row) {
-            memcpy(to, core_head_row(s, s->values, plane, head, place), row);
-        }
-    }
-}
-
-void core_kv_in(core_stream *s, size_t plane, size_t at, size_t count, const uint8_t *from)
-{
-    size_t bytes = count * s->kv_width * s->element;
-    size_t row = s->model->shape.head_size * s->element;
-    memcpy(core_key_row(s, plane, at), from, bytes);
-    from += bytes;
-    for (size_t place = at; place < at + count; place++) {
-        for (size_t head = 0; head < s->model->shape.kv_heads; head++, from += row) {
-            memcpy(core_head_row(s, s->values, plane, head, place), from, row);
+        for (size_t head = 0; head < s->model->shape.kv_heads; head++) {
+            core_copy(core_head_row(s, s->values, plane, head, place), row, to, from);
         }
     }
 }
@@ -313,13 +299,14 @@ size_t core_block_bytes(const core_stream *s, size_t count)
 void core_block_read(const core_stream *s, size_t slot, size_t count, void *block)
 {
     BASE_ASSERT(slot <= core_slots(s) && count <= core_slots(s) - slot);
-    size_t bytes = 2 * count * s->kv_width * s->element, at = place_of(s, slot);
+    size_t at = place_of(s, slot);
+    uint8_t *to = block;
     if (s->gpu) {
         gpu_rows_read(s->gpu, s->model->attention_planes, at, count, block);
         return;
     }
     for (size_t plane = 0; plane < s->model->attention_planes; plane++) {
-        core_kv_out(s, plane, at, count, (uint8_t *)block + plane * bytes);
+        core_kv_copy(s, plane, at, count, &to, NULL);
     }
 }
 
@@ -341,12 +328,13 @@ base_status core_window_insert(core_stream *s, size_t slot, size_t count, const 
         s->sinks = at; /* the sinks end where the first memory begins */
     }
     move_places(s, at, at + count, false);
-    size_t bytes = 2 * count * s->kv_width * s->element;
+    const uint8_t *from = block;
+    uint8_t *to = NULL;
     if (s->gpu) {
         gpu_rows_write(s->gpu, s->model->attention_planes, at, count, block);
     }
     for (size_t plane = 0; !s->gpu && plane < s->model->attention_planes; plane++) {
-        core_kv_in(s, plane, at, count, (const uint8_t *)block + plane * bytes);
+        core_kv_copy(s, plane, at, count, &to, &from);
     }
     for (size_t i = 0; i < count; i++) {
         s->bias[at + i] = bias;
