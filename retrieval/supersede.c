@@ -552,7 +552,8 @@ static base_status settle(work *w, look *l, base_error *err)
     for (size_t i = 0; i < all->count && status == BASE_OK && !is_stopped(stop); i++) {
         finding *f = &all->items[i];
         store_episode other;
-        if (f->in_other_words && store_get(w->r->s, f->other, &other, NULL) == BASE_OK) {
+        if (f->in_other_words && !(status = store_get_each(w->r->s, &f->other, 1, &other, err)) &&
+            other.id != 0) {
             status = compare(w, &l->e, &other, f, err);
             store_episode_free(&other);
         }
