@@ -61,10 +61,10 @@
 #define LISTS_MAX 4096 /* training twice as many takes four times as long */
 #define LIST_MAX 500   /* vectors a list, while more lists may be had */
 #define PROBES_MAX 288
-#define TRAIN_LIST 40      /* training vectors a list */
-#define LISTS_ALONE_MAX 256 /* so many are trained on one thread: 1 s */
-#define SCANNED 135000     /* vectors of a segment in the lists that a search looks at */
-#define SCANNED_SLOW 16000 /* the same of eight bits a dimension: 0.9 ms */
+#define TRAIN_LIST 40       /* training vectors a list */
+#define LISTS_ALONE_MAX 256 /* so many are trained on one thread: chosen */
+#define SCANNED 135000      /* vectors of a segment in the lists that a search looks at */
+#define SCANNED_SLOW 16000  /* the same of eight bits a dimension: 0.9 ms */
 #define REFINE_TEXT "6"
 #define ASKED_MIN 96 /* results; six times as many are compared again */
 

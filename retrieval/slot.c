@@ -4,9 +4,10 @@
  * content words that only changed places count as shared, too. What is not shared and where it
  * stands decides.
  *
- * A word is a *name* when it is written with a capital (or holds a figure), a *function* word when
- * it is one of the English ones below, else *content*. The first word of a sentence is a name only
- * when the other statement does not write it small.
+ * A word is a *name* when it holds a capital or a figure, a *function* word when it is one of the
+ * English ones below, else *content*. The first word of a sentence is a name only when the other
+ * statement does not write it small. A role in capitals ("the CEO of") is content; content words
+ * that both statements begin with, without an article, name what they are about.
  */
 #include "retrieval/slot.h"
 
@@ -269,7 +270,8 @@ static void settle_roles(sentence *s)
         if (w->kind != NAME || w->size < 2 || capitals < w->size) {
             continue;
         }
-        bool owned = before->hash == 1 || is_one_of(before, owners, 7);
+        bool owned =
+            before->hash == 1 || is_one_of(before, owners, sizeof owners / sizeof owners[0]);
         bool role = after ? (before->kind == FUNCTION && is_one_of(after, of, 1)) ||
                                 (owned && is_copula(after))
                           : owned;

@@ -82,7 +82,6 @@ static void test_others_give_way_to_what_the_question_names(void **state)
     engine_close(l.e);
 }
 
-/* Two wordings of one statement: words alone do not close the older one in the store. */
 /* What somebody says bears one title whatever it is about, and one turn may say several things. */
 static void test_what_is_said_is_no_page(void **state)
 {
@@ -131,6 +130,7 @@ static void test_what_is_said_is_no_page(void **state)
     engine_close(l.e);
 }
 
+/* Two wordings of one statement: words alone do not close the older one in the store. */
 static void test_the_later_of_two_wordings_is_read(void **state)
 {
     (void)state;
