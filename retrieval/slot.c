@@ -1,24 +1,14 @@
-/* retrieval/slot.c: the decision of slot.h, by aligning words.
- *
- * Words are aligned by their longest common subsequence (Wagner and Fischer 1974), then names and
- * content words that only changed places count as shared, too. What is not shared and where it
- * stands decides.
- *
- * A word is a *name* when it holds a capital or a figure, a *function* word when it is one of the
- * English ones below, else *content*. The first word of a sentence is a name only when the other
- * statement does not write it small. A role in capitals ("the CEO of") is content; content words
- * that both statements begin with, without an article, name what they are about.
+/* retrieval/slot.c: the decision of slot.h, from the words that two statements share (words.h):
+ * what is not shared, and where it stands, decides.
  */
 #include "retrieval/slot.h"
 
 #include <string.h>
 
 #include "base/status.h"
-#include "base/text.h"
+#include "retrieval/words.h"
 
 enum {
-    WORDS_MAX = 96,
-    WORD_BYTES_MAX = 96,
     VALUE_WORDS_MAX = 14,
     FIRST_VALUE_WORDS_MAX = 8, /* of a value that stands before "is the" */
     PARTS_MAX = 6,             /* of a version number */
@@ -26,332 +16,12 @@ enum {
     ENDING_MAX = 4
 };
 
-typedef enum word_kind { FUNCTION, CONTENT, NAME } word_kind;
-
-typedef struct word {
-    const char *text;
-    size_t size;
-    uint64_t hash; /* of the lower-cased word */
-    word_kind kind;
-    bool first, figure, connector, shared;
-    bool subject; /* a name only because both statements begin with it: see mark_subject() */
-} word;
-
-typedef struct sentence {
-    word words[WORDS_MAX];
-    size_t count;
-    bool question, too_long;
-    size_t sentences;
-} sentence;
-
 /* How one statement is taken apart. Words outside [value_from, value_to) are entity and frame. */
 typedef struct parts {
     bool ok, value_first, names;
+    bool turned; /* "[Heron] is the maker of [value]": or is Heron the value? */
     size_t value_from, value_to;
 } parts;
-
-/* --- words ----------------------------------------------------------------------------------- */
-
-static bool in_list(const char *const *list, size_t count, const char *text, size_t size)
-{
-    for (size_t i = 0; i < count && size > 0; i++) {
-        if (list[i][0] == *text && strncmp(list[i], text, size) == 0 && !list[i][size]) {
-            return true;
-        }
-    }
-    return false;
-}
-
-#define IN(list, w, n) in_list(list, sizeof(list) / sizeof((list)[0]), w, n)
-
-static const char *const connectors[] = {"of", "the", "and", "de", "la", "a", "an", "for", "in"};
-static const char *const copulas[] = {"is", "was", "are", "were"};
-static const char *const additions[] = {"also",    "too",       "another", "additionally", "both",
-                                        "besides", "alongside", "further", "well"};
-static const char *const functions[] = {
-    "the",       "a",     "an",   "of",   "in",    "on",    "at",    "to",      "for",    "from",
-    "by",        "with",  "as",   "is",   "was",   "are",   "were",  "be",      "been",   "being",
-    "has",       "have",  "had",  "and",  "or",    "but",   "that",  "which",   "who",    "whom",
-    "whose",     "where", "when", "it",   "its",   "this",  "these", "those",   "their",  "his",
-    "her",       "he",    "she",  "they", "we",    "you",   "i",     "my",      "our",    "your",
-    "not",       "no",    "now",  "then", "will",  "would", "can",   "could",   "do",     "does",
-    "did",       "there", "into", "over", "since", "until", "after", "about",   "'s",     "than",
-    "currently", "today", "so",   "if",   "also",  "too",   "both",  "another", "besides"};
-
-/* Is the letter a capital? Latin, Greek and Cyrillic; other scripts have none or are not known. */
-static bool is_capital(uint32_t c)
-{
-    return (c >= 'A' && c <= 'Z') || (c >= 0xC0 && c <= 0xDE && c != 0xD7) ||
-           (c >= 0x100 && c < 0x138 && c % 2 == 0) || (c >= 0x139 && c < 0x149 && c % 2 == 1) ||
-           (c >= 0x14A && c < 0x178 && c % 2 == 0) || (c >= 0x391 && c <= 0x3A9) ||
-           (c >= 0x400 && c <= 0x42F);
-}
-
-static bool is_digit(char c)
-{
-    return c >= '0' && c <= '9';
-}
-
-/* Letters and figures; bytes above ASCII are letters, but for the usual signs of U+2000..U+206F. */
-static size_t letter_size(const char *text, size_t size)
-{
-    unsigned char c = (unsigned char)*text;
-    if (c < 0x80) {
-        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || is_digit(*text);
-    }
-    uint32_t code;
-    size_t n = base_utf8_decode(text, size, &code);
-    return (code >= 0x2000 && code <= 0x206F) || code == 0xAB || code == 0xBB ? 0 : n;
-}
-
-/* "'s" or its typographic form at text: its bytes, else 0. */
-static size_t possessive_size(const char *text, size_t size)
-{
-    size_t quote = *text == '\'' ? 1 : size >= 3 && memcmp(text, "\xe2\x80\x99", 3) == 0 ? 3 : 0;
-    if (quote == 0 || size < quote + 1 || text[quote] != 's') {
-        return 0;
-    }
-    return size == quote + 1 || letter_size(text + quote + 1, size - quote - 1) == 0 ? quote + 1
-                                                                                     : 0;
-}
-
-/* Bytes of the word that begins at text: letters, and marks between two of them ("F.C", "1.0.5",
- * "Al-Nassr"). */
-static size_t word_size(const char *text, size_t size)
-{
-    size_t at = 0;
-    while (at < size) {
-        size_t n = letter_size(text + at, size - at);
-        if (n == 0) {
-            bool joins = strchr(".-&/'_+", text[at]) && at > 0 && at + 1 < size &&
-                         letter_size(text + at + 1, size - at - 1) > 0 &&
-                         possessive_size(text + at, size - at) == 0;
-            if (!joins) {
-                break;
-            }
-            n = 1;
-        }
-        at += n;
-    }
-    return at;
-}
-
-/* FNV-1a (Fowler, Noll, Vo) of the word, small: ASCII and the capitals of Latin-1. */
-static uint64_t small_hash(const char *text, size_t size, char small[WORD_BYTES_MAX])
-{
-    uint64_t hash = 0xcbf29ce484222325u;
-    for (size_t i = 0; i < size; i++) {
-        unsigned char c = (unsigned char)text[i];
-        if (c >= 'A' && c <= 'Z') {
-            c = (unsigned char)(c + 32);
-        } else if (i > 0 && (unsigned char)text[i - 1] == 0xC3 && c >= 0x80 && c <= 0x9E) {
-            c = (unsigned char)(c + 32);
-        }
-        small[i] = (char)c;
-        hash = (hash ^ c) * 0x100000001b3u;
-    }
-    return hash;
-}
-
-static word_kind kind_of(const char *text, const char *small, size_t size, bool first)
-{
-    uint32_t letter;
-    base_utf8_decode(text, size, &letter);
-    bool capital = is_capital(letter);
-    for (size_t i = 0; i < size && !capital; i++) {
-        /* Figures name things as capitals do, and a capital may stand within: "iPad". */
-        capital = is_digit(text[i]) || (text[i] >= 'A' && text[i] <= 'Z');
-    }
-    bool is_function = IN(functions, small, size);
-    bool joins_names = IN(connectors, small, size) || (size == 1 && *small == 'i');
-    if (capital && !(is_function && (first || joins_names))) {
-        return NAME;
-    }
-    return is_function ? FUNCTION : CONTENT;
-}
-
-/* "A" and "I" are function words that name somebody before a point. */
-static bool is_initial(const word *w)
-{
-    return w->size == 1 && !w->first && *w->text >= 'A' && *w->text <= 'Z';
-}
-
-/* Does a sentence end with the sign at text[at]? A point does when a capital or a figure follows
- * and the word before it is no abbreviation ("Paul G. Allen", "William A. Brady", "St. Helens"). */
-static bool ends_sentence(const char *text, size_t at, size_t size, const sentence *so_far)
-{
-    if (text[at] != '.' && text[at] != '!') { /* "Help! was sung by" goes on */
-        return strchr("?:\n|", text[at]) != NULL;
-    }
-    const word *last = so_far->count > 0 ? &so_far->words[so_far->count - 1] : NULL;
-    if (last && last->text + last->size == text + at && last->size < 4 && !last->figure &&
-        (last->kind == NAME || is_initial(last))) {
-        return false;
-    }
-    for (at++; at < size && strchr(" \t\r\n\"')", text[at]); at++) {
-    }
-    uint32_t letter;
-    return at < size && base_utf8_decode(text + at, size - at, &letter) > 0 &&
-           (is_capital(letter) || is_digit(text[at]));
-}
-
-static bool has_letter(const char *text, size_t size)
-{
-    for (size_t at = 0; at < size; at++) {
-        if (letter_size(text + at, size - at) > 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* Cut text into words; punctuation that ends a sentence makes the next word a first one. Ends early
- * where there are more sentences than sentences_max. */
-static void cut(const char *text, size_t size, size_t sentences_max, sentence *out)
-{
-    bool first = true;
-    out->count = 0;
-    out->sentences = 1;
-    out->too_long = out->question = false;
-    for (size_t at = base_list_number_size(text, size);
-         at < size && out->sentences <= sentences_max;) {
-        size_t n = possessive_size(text + at, size - at);
-        bool possessive = n > 0 && out->count > 0;
-        n = possessive ? n : word_size(text + at, size - at);
-        if (n == 0) {
-            bool end = ends_sentence(text, at, size, out);
-            out->question = out->question || text[at] == '?';
-            out->sentences += end && text[at] != ':' && !first && has_letter(text + at, size - at);
-            first = first || end;
-            at++;
-            continue;
-        }
-        if (out->count == WORDS_MAX || n >= WORD_BYTES_MAX) {
-            out->too_long = true;
-            return;
-        }
-        char small[WORD_BYTES_MAX];
-        word *w = &out->words[out->count++];
-        *w = (word){.text = text + at, .size = n, .first = first};
-        w->hash = possessive ? 1 : small_hash(w->text, n, small);
-        w->kind = possessive ? FUNCTION : kind_of(w->text, small, n, first);
-        w->figure = is_digit(*w->text);
-        w->connector = !possessive && IN(connectors, small, n);
-        first = false;
-        at += n;
-    }
-}
-
-static bool is_one_of(const word *w, const char *const *list, size_t count)
-{
-    char small[WORD_BYTES_MAX];
-    small_hash(w->text, w->size, small);
-    return in_list(list, count, small, w->size);
-}
-
-static bool is_copula(const word *w)
-{
-    return is_one_of(w, copulas, sizeof copulas / sizeof copulas[0]);
-}
-
-/* A role may be written in capitals: "the CEO of Boeing", "Boeing's CEO is", "has her as its CEO".
- * Such a word is part of the frame, no name. */
-static void settle_roles(sentence *s)
-{
-    static const char *const owners[] = {"its", "his", "her", "their", "our", "my", "your"};
-    static const char *const of[] = {"of"};
-    for (size_t i = 1; i < s->count; i++) {
-        const word *before = &s->words[i - 1], *after = i + 1 < s->count ? before + 2 : NULL;
-        word *w = &s->words[i];
-        size_t capitals = 0;
-        while (capitals < w->size && w->text[capitals] >= 'A' && w->text[capitals] <= 'Z') {
-            capitals++;
-        }
-        if (w->kind != NAME || w->size < 2 || capitals < w->size) {
-            continue;
-        }
-        bool owned =
-            before->hash == 1 || is_one_of(before, owners, sizeof owners / sizeof owners[0]);
-        bool role = after ? (before->kind == FUNCTION && is_one_of(after, of, 1)) ||
-                                (owned && is_copula(after))
-                          : owned;
-        w->kind = role ? CONTENT : NAME;
-    }
-}
-
-/* --- what both have -------------------------------------------------------------------------- */
-
-static void mark_common(sentence *a, sentence *b)
-{
-    static _Thread_local uint8_t length[WORDS_MAX + 1][WORDS_MAX + 1];
-    for (size_t i = a->count + 1; i-- > 0;) {
-        for (size_t k = b->count + 1; k-- > 0;) {
-            if (i == a->count || k == b->count) {
-                length[i][k] = 0;
-            } else if (a->words[i].hash == b->words[k].hash) {
-                length[i][k] = (uint8_t)(length[i + 1][k + 1] + 1);
-            } else {
-                length[i][k] =
-                    length[i + 1][k] > length[i][k + 1] ? length[i + 1][k] : length[i][k + 1];
-            }
-        }
-    }
-    for (size_t i = 0, k = 0; i < a->count && k < b->count;) {
-        if (a->words[i].hash == b->words[k].hash) {
-            a->words[i++].shared = b->words[k++].shared = true;
-        } else if (length[i + 1][k] >= length[i][k + 1]) {
-            i++;
-        } else {
-            k++;
-        }
-    }
-    /* What only changed places. */
-    for (size_t i = 0; i < a->count; i++) {
-        for (size_t k = 0; k < b->count && !a->words[i].shared; k++) {
-            if (!b->words[k].shared && a->words[i].hash == b->words[k].hash &&
-                a->words[i].kind != FUNCTION) {
-                a->words[i].shared = b->words[k].shared = true;
-            }
-        }
-    }
-}
-
-/* A first word that the other statement writes small is no name. */
-static void settle_first_words(sentence *a, const sentence *b)
-{
-    for (size_t i = 0; i < a->count; i++) {
-        word *w = &a->words[i];
-        for (size_t k = 0; k < b->count && w->kind == NAME && w->first && !w->figure; k++) {
-            if (b->words[k].hash == w->hash && b->words[k].kind == CONTENT) {
-                w->kind = CONTENT;
-            }
-        }
-    }
-}
-
-/* "cricket comes from", "cricket was invented in": a noun without an article names a kind, and what
- * both statements begin with is what they are about. Where in both the next word is part of the
- * frame but no form of "to be" ("linebacker plays the"), the last of these is the verb. */
-static void mark_subject(sentence *a, sentence *b)
-{
-    size_t n = 0;
-    while (n < a->count && n < b->count && a->words[n].kind == CONTENT &&
-           b->words[n].kind == CONTENT && a->words[n].hash == b->words[n].hash) {
-        n++;
-    }
-    if (n == a->count || n == b->count) {
-        return;
-    }
-    const word *x = &a->words[n], *y = &b->words[n];
-    if (n > 1 && x->kind == FUNCTION && y->kind == FUNCTION && x->hash != 1 && y->hash != 1 &&
-        !is_copula(x) && !is_copula(y)) {
-        n--;
-    }
-    for (size_t i = 0; i < n; i++) {
-        a->words[i].kind = b->words[i].kind = NAME;
-        a->words[i].subject = b->words[i].subject = true;
-    }
-}
 
 /* --- version numbers ------------------------------------------------------------------------- */
 
@@ -359,6 +29,11 @@ typedef struct version {
     unsigned long parts[PARTS_MAX];
     size_t count;
 } version;
+
+static bool is_digit(char c)
+{
+    return c >= '0' && c <= '9';
+}
 
 /* "1.0.5", "1.0.x" (2 parts): false for anything else. */
 static bool parse_version(const word *w, version *out)
@@ -558,7 +233,7 @@ static bool names_role_of_value(const sentence *s, size_t from)
     while (i < from && s->words[i].kind == NAME) {
         i++;
     }
-    return i + 1 < from && is_copula(&s->words[i]) && s->words[i + 1].size == 3 &&
+    return i + 1 < from && retrieval_word_is_copula(&s->words[i]) && s->words[i + 1].size == 3 &&
            memcmp(s->words[i + 1].text, "the", 3) == 0;
 }
 
@@ -584,11 +259,11 @@ static parts value_last(const sentence *s)
         from = name_begin(s, from);
         p = (parts){.value_from = from, .value_to = to};
         bool subject = to < s->count && /* "the head of Heron is": what the statement is about */
-                       is_copula(&s->words[to]);
+                       retrieval_word_is_copula(&s->words[to]);
         p.ok = from > 0 && !subject && is_one_value(s, from, to);
     }
-    p.ok = p.ok && p.value_to - p.value_from <= VALUE_WORDS_MAX &&
-           !names_role_of_value(s, p.value_from);
+    p.ok = p.ok && p.value_to - p.value_from <= VALUE_WORDS_MAX;
+    p.turned = p.ok && names_role_of_value(s, p.value_from);
     for (size_t i = 0; i < p.value_from && p.ok; i++) {
         p.names = p.names || s->words[i].kind == NAME;
     }
@@ -604,7 +279,7 @@ static parts value_first(const sentence *s)
     bool other = false;
     for (; at < s->count && at <= FIRST_VALUE_WORDS_MAX; at++) {
         const word *w = &s->words[at];
-        if (is_copula(w)) {
+        if (retrieval_word_is_copula(w)) {
             break;
         }
         other = other || (w->kind != FUNCTION && !w->shared);
@@ -766,8 +441,8 @@ static bool same_stem(const word *x, const word *y)
 {
     char a[WORD_BYTES_MAX], b[WORD_BYTES_MAX];
     size_t common = 0;
-    small_hash(x->text, x->size, a);
-    small_hash(y->text, y->size, b);
+    retrieval_word_lower(x->text, x->size, a);
+    retrieval_word_lower(y->text, y->size, b);
     while (common < x->size && common < y->size && a[common] == b[common]) {
         common++;
     }
@@ -796,10 +471,16 @@ static bool stems_within(const sentence *a, const parts *pa, const sentence *b, 
     return any;
 }
 
-static bool frame_has(const sentence *s, const parts *p, const char *const *list, size_t count)
+static bool is_by(const word *w)
+{
+    static const char *const by[] = {"by"};
+    return retrieval_word_is_one_of(w, by, 1);
+}
+
+static bool frame_has(const sentence *s, const parts *p, bool (*is)(const word *))
 {
     for (size_t i = 0; i < s->count; i++) {
-        if (!in_value(p, i) && is_one_of(&s->words[i], list, count)) {
+        if (!in_value(p, i) && is(&s->words[i])) {
             return true;
         }
     }
@@ -810,18 +491,20 @@ static bool frame_has(const sentence *s, const parts *p, const char *const *list
  * "by" another needs a form of "to be" in the other statement, too ("the coach is"). */
 static bool same_voice(const sentence *a, const parts *pa, const sentence *b, const parts *pb)
 {
-    static const char *const by[] = {"by"};
-    bool by_a = frame_has(a, pa, by, 1), by_b = frame_has(b, pb, by, 1);
-    size_t count = sizeof copulas / sizeof copulas[0];
-    return by_a == by_b ||
-           (by_a ? frame_has(b, pb, copulas, count) : frame_has(a, pa, copulas, count));
+    bool by_a = frame_has(a, pa, is_by), by_b = frame_has(b, pb, is_by);
+    return by_a == by_b || (by_a ? frame_has(b, pb, retrieval_word_is_copula)
+                                 : frame_has(a, pa, retrieval_word_is_copula));
 }
+
+static const char *const additions[] = {"also",    "too",       "another", "additionally", "both",
+                                        "besides", "alongside", "further", "well"};
 
 static bool has_addition(const sentence *newer)
 {
     for (size_t i = 0; i < newer->count; i++) {
         const word *w = &newer->words[i];
-        if (!w->shared && is_one_of(w, additions, sizeof additions / sizeof additions[0])) {
+        if (!w->shared &&
+            retrieval_word_is_one_of(w, additions, sizeof additions / sizeof additions[0])) {
             return true;
         }
     }
@@ -859,6 +542,66 @@ static bool has_proper_name(const sentence *s, const parts *p)
     return false;
 }
 
+/* "[Heron] was founded by [value]", "[Heron]'s founder is [value]": the value fills a role, as one
+ * that "is the founder of [Heron]" does. Not "[Heron] founded [value]". */
+static bool names_filler(const sentence *s, const parts *p)
+{
+    const word *before = p->value_from > 0 ? &s->words[p->value_from - 1] : NULL;
+    return before && (retrieval_word_is_copula(before) || is_by(before));
+}
+
+/* What a definite description behind "is" calls it: "founder" in "[value] is the founder of
+ * [Heron]", "[value] is [Heron]'s founder". NULL: nothing. */
+static const word *role_of(const sentence *s, const parts *p)
+{
+    static const char *const of[] = {"of"};
+    size_t i = p->value_first ? p->value_to : 0;
+    const word *role = NULL;
+    for (; i < s->count && !retrieval_word_is_one_of(&s->words[i], of, 1); i++) {
+        role = s->words[i].kind == CONTENT ? &s->words[i] : role;
+    }
+    return role;
+}
+
+/* One who holds an office or does something, by the ending of the word or because it is written in
+ * capitals. Not "creation", "daughter": of these one may have many at a time. */
+static bool is_holder(const word *role)
+{
+    static const char *const endings[] = {"er", "or", "man", "woman", "person", "ent", "ain"};
+    static const char *const heads[] = {"head",  "chief", "chair", "capital", "king",
+                                        "queen", "coach", "boss",  "dean",    "host"};
+    static const char *const many[] = {"brother", "sister", "daughter", "follower", "member"};
+    if (!role || retrieval_word_is_one_of(role, many, sizeof many / sizeof many[0])) {
+        return false;
+    }
+    char last = role->text[role->size - 1];
+    bool holder = (last >= 'A' && last <= 'Z') ||
+                  retrieval_word_is_one_of(role, heads, sizeof heads / sizeof heads[0]);
+    for (size_t i = 0; i < sizeof endings / sizeof endings[0] && !holder; i++) {
+        size_t n = strlen(endings[i]);
+        holder = role->size > n + 2 && memcmp(role->text + role->size - n, endings[i], n) == 0;
+    }
+    return holder;
+}
+
+/* May the entities be what is not the value, in both? Where two names stand around a role ("is the
+ * founder of"), one statement may tell it of the other; else it is open who is whose. shared:
+ * content words of the frames that both have. */
+static bool same_direction(const sentence *a, const parts *pa, const sentence *b, const parts *pb,
+                           size_t shared, bool same_title)
+{
+    if (pa->turned || pb->turned) { /* "is the creation of [value]" after "was made by [value]" */
+        const word *role = pa->turned ? role_of(a, pa) : role_of(b, pb);
+        return pa->turned != pb->turned && !pa->value_first && !pb->value_first && shared == 0 &&
+               role && !is_holder(role);
+    }
+    if (pa->value_first && pb->value_first) { /* not "is the creation of" */
+        return same_title || (is_holder(role_of(a, pa)) && is_holder(role_of(b, pb)));
+    }
+    return pa->value_first == pb->value_first || shared > 0 ||
+           names_filler(pa->value_first ? b : a, pa->value_first ? pb : pa);
+}
+
 static parts take_apart(const sentence *s)
 {
     parts p = value_last(s);
@@ -876,28 +619,31 @@ static retrieval_slot_verdict compare_facts(const sentence *a, const sentence *b
     }
     write_frame(a, &pa, out->older_frame, &hash_a);
     write_frame(b, &pb, out->newer_frame, &hash_b);
-    if (pa.value_first && pb.value_first && titles <= 0) {
-        return RETRIEVAL_SLOT_OTHER; /* "is the creation of": which name is the value? */
+    size_t shared, other_a, other_b;
+    count_content(b, &pb, &shared, &other_b);
+    count_content(a, &pa, &shared, &other_a);
+    if (!same_direction(a, &pa, b, &pb, shared, titles > 0)) {
+        return RETRIEVAL_SLOT_OTHER;
     }
-    size_t shared, other;
-    count_content(a, &pa, &shared, &other);
     if (!has_proper_name(a, &pa)) { /* not under two titles, and no more than a kind: in full */
         bool same = hash_a == hash_b && shared > 1 && !says_more(a, &pa);
         if (hash_a == hash_b || titles < 0 || !pa.names) {
             return same && titles >= 0 ? RETRIEVAL_SLOT_SAME : RETRIEVAL_SLOT_OTHER;
         }
     }
-    if (pa.value_first != pb.value_first && shared == 0) {
-        return RETRIEVAL_SLOT_OTHER; /* who is whose: only where both name the same role */
-    }
     if (hash_a == hash_b) {
         return RETRIEVAL_SLOT_SAME;
     }
+    if (shared + other_a == 0 || shared + other_b == 0) {
+        return RETRIEVAL_SLOT_OTHER; /* "[Heron] has [value]": nothing to compare */
+    }
     write_value(a, &pa, out->older_value);
     write_value(b, &pb, out->newer_value);
-    out->one_word = one_word_replaced(a, &pa, b, &pb);
     out->same_stems =
         stems_within(a, &pa, b, &pb) && stems_within(b, &pb, a, &pa) && same_voice(a, &pa, b, &pb);
+    out->one_word = pa.value_first != pb.value_first /* "was led by [x]", "[y] is the owner of" */
+                        ? shared == 0 && other_a == 1 && other_b == 1 && !out->same_stems
+                        : one_word_replaced(a, &pa, b, &pb);
     return RETRIEVAL_SLOT_IF_FRAMES_AGREE;
 }
 
@@ -915,7 +661,7 @@ static bool has_address(const retrieval_statement *s)
 /* false: not one sentence that states something. */
 static bool cut_statement(const retrieval_statement *s, sentence *out)
 {
-    cut(s->text, s->text_size, 1, out);
+    retrieval_words_cut(s->text, s->text_size, 1, out);
     return !out->too_long && !out->question && out->count > 0 && out->sentences == 1 &&
            !has_address(s);
 }
@@ -934,12 +680,7 @@ void retrieval_slot_compare(const retrieval_statement *older, const retrieval_st
     if (!cut_statement(older, &a) || !cut_statement(newer, &b)) {
         return;
     }
-    settle_roles(&a);
-    settle_roles(&b);
-    settle_first_words(&a, &b);
-    settle_first_words(&b, &a);
-    mark_subject(&a, &b);
-    mark_common(&a, &b);
+    retrieval_words_align(&a, &b);
     if (has_addition(&b)) {
         return;
     }
@@ -957,7 +698,7 @@ size_t retrieval_slot_names(const retrieval_statement *statement, char *out, siz
 {
     sentence s;
     size_t written = 0;
-    cut(statement->text, statement->text_size, SIZE_MAX, &s);
+    retrieval_words_cut(statement->text, statement->text_size, SIZE_MAX, &s);
     for (int kind = NAME; kind >= CONTENT && written == 0; kind--) {
         for (size_t i = 0; i < s.count; i++) {
             const word *w = &s.words[i];

@@ -8,12 +8,14 @@
  *   - the values differ, stand at the end (or are figures, or stand before "is the ..."), and the
  *     frames are the same word for word, or mean the same: then the caller has both frames encoded,
  *     entity and value masked, and compares them (RETRIEVAL_SLOT_IF_FRAMES_AGREE);
+ *   - where a role stands between two names ("is the founder of"), the other statement or the word
+ *     tells which of them is the entity: many may be "the daughter of" one, one is "the founder";
  *   - for version numbers: the same product, and the newer text names the older version, or both
  *     lie in one line; parallel lines stay open;
  *   - the newer does not say that it only adds ("also", "another").
  * What cannot be told apart so is left open: a wrong closure hides a fact, a missing one does not.
- * English function words are known (they tell frame from value); other languages are decided by
- * their names and figures, and by equal frames, alone.
+ * English function words and endings of roles are known (they tell frame from value, and whose role
+ * it is); other languages are decided by their names and figures, and by equal frames, alone.
  */
 #ifndef RETRIEVAL_SLOT_H
 #define RETRIEVAL_SLOT_H
@@ -39,7 +41,7 @@ typedef struct retrieval_slot {
     retrieval_slot_verdict verdict;
     /* with IF_FRAMES_AGREE: the content words are the same but for their endings */
     bool same_stems;
-    bool one_word; /* with IF_FRAMES_AGREE: the frames differ in one word only, be strict */
+    bool one_word; /* with IF_FRAMES_AGREE: one word stands for another, be strict */
     /* with IF_FRAMES_AGREE: what is said, as "it was founded by something", and the value */
     char older_frame[RETRIEVAL_FRAME_MAX], newer_frame[RETRIEVAL_FRAME_MAX];
     char older_value[RETRIEVAL_FRAME_MAX], newer_value[RETRIEVAL_FRAME_MAX];

@@ -67,6 +67,9 @@ static void test_another_value_for_the_same_thing_is_one_slot(void **state)
         {"", "Wake Up! was sung by Ada Brandt.", "", "Wake Up! was sung by Otto Lenz.", SAME},
         {"", "Heron 8.1 was built by Lenz Ltd.", "", "Heron 8.1 was built by Dahl Ltd.", SAME},
         {"", "iHeron was built by Lenz Ltd.", "", "iHeron was built by Dahl Ltd.", SAME},
+        {"", "Ada Brandt is the treasurer of Heron Ltd.", "",
+         "Otto Lenz is the treasurer of Heron Ltd.", SAME},
+        {"", "Ada Brandt is Heron Ltd's CEO.", "", "Otto Lenz is Heron Ltd's CEO.", SAME},
     };
     CHECK(pairs);
 }
@@ -81,7 +84,14 @@ static void test_what_does_not_replace_stays_open(void **state)
         {"", "Ruth Olsen plays the cello.", "", "Nils Dahl plays the cello.", OTHER},
         {"", "7. Ruth Olsen plays the cello.", "", "7. Nils Dahl plays the oboe.", OTHER},
         {"", "Ruth Olsen plays the cello.", "", "Nils Dahl plays the oboe.", OTHER},
-        {"", "Otto Lenz is employed by Heron.", "", "Ada Brandt is the boss of Otto Lenz.", OTHER},
+        {"", "Otto Lenz leads Heron.", "", "Ada Brandt is the boss of Otto Lenz.", OTHER},
+        {"", "Ann Hill is the daughter of Tom Reed.", "", "Eva Hill is the daughter of Tom Reed.",
+         OTHER},
+        {"", "The employer of Ruth Olsen is Heron Ltd.", "",
+         "Ruth Olsen is the employer of Nils Dahl.", OTHER},
+        {"", "Ruth Olsen is paid by Heron Ltd.", "", "Ruth Olsen is the employer of Nils Dahl.",
+         OTHER},
+        {"", "Heron Ltd has 240 members.", "", "The treasurer of Heron Ltd is Ada Brandt.", OTHER},
         {"", "Ruth Olsen speaks French.", "", "Ruth Olsen also speaks German.", OTHER},
         {"", "Ruth Olsen is a member of the Bergen Choir.", "",
          "Nils Dahl is a member of the Bergen Choir.", OTHER},
@@ -125,6 +135,10 @@ static void test_other_words_are_left_to_their_frames(void **state)
          "The head of Northgate Library is Otto Lenz.", IF_AGREE},
         {"", "The head of Northgate Library is Ada Brandt.", "",
          "Otto Lenz is the head of Northgate Library.", IF_AGREE},
+        {"", "Heron Ltd was founded by Ada Brandt.", "", "Otto Lenz is the founder of Heron Ltd.",
+         IF_AGREE},
+        {"", "Tom Reed was made up by Ada Brandt.", "", "Tom Reed is the creation of Otto Lenz.",
+         IF_AGREE},
         {"", "Ruth Olsen lives in Bergen.", "", "The employer of Ruth Olsen is Heron Ltd.",
          IF_AGREE},
         {"", "Ruth Olsen is a citizen of the People's Union of Heron.", "",
@@ -144,6 +158,9 @@ static void test_other_words_are_left_to_their_frames(void **state)
     static const pair close = {"", "Ruth Olsen was born in Bergen.", "",
                                "Ruth Olsen was buried in Oslo.", IF_AGREE};
     assert_true(compare(&close).one_word);
+    static const pair roles = {"", "Otto Lenz is employed by Heron.", "",
+                               "Ada Brandt is the boss of Otto Lenz.", IF_AGREE};
+    assert_true(compare(&roles).one_word);
 }
 
 /* Goal: content words that are the same but for their endings are told, unless who does it to whom
