@@ -21,6 +21,12 @@ typedef struct retrieval_near {
     float similarity;
 } retrieval_near;
 
+/* The best `wanted` of many, in room of that size: add each, then sort once, best first (ties: the
+ * smaller id). *held starts at 0. */
+void retrieval_best_add(retrieval_near *best, size_t *held, size_t wanted,
+                        const retrieval_near *found);
+void retrieval_best_sort(retrieval_near *best, size_t held);
+
 /* --- exact search in memory ------------------------------------------------------------------ */
 
 typedef struct retrieval_flat {
@@ -44,6 +50,25 @@ void retrieval_flat_clear(retrieval_flat *flat);
 void retrieval_flat_free(retrieval_flat *flat);
 
 float retrieval_dot(const float *a, const float *b, size_t dim);
+
+/* --- vectors in a byte a dimension (codes.c) -------------------------------------------------- */
+
+typedef struct retrieval_codes {
+    size_t dim, count, capacity;
+    uint64_t *ids;     /* [count] ascending */
+    uint8_t *codes;    /* [count, dim] */
+    float *low, *step; /* [dim] value = low + code * step */
+} retrieval_codes;
+
+/* Make room for count more ids and codes. Errors: BASE_NO_MEMORY (unchanged). */
+base_status retrieval_codes_reserve(retrieval_codes *codes, size_t count, base_error *err);
+/* vector [dim] */
+void retrieval_codes_get(const retrieval_codes *codes, size_t place, float *vector);
+/* As retrieval_flat_search, among those at places [count], each below codes->count; dim is at most
+ * STORE_VECTOR_DIM_MAX. */
+size_t retrieval_codes_best(const retrieval_codes *codes, const float *query, const int64_t *places,
+                            size_t count, size_t wanted, retrieval_near *out);
+void retrieval_codes_free(retrieval_codes *codes);
 
 /* --- one FAISS segment ----------------------------------------------------------------------- */
 

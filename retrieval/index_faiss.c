@@ -1,15 +1,15 @@
 /* retrieval/index_faiss.c: an immutable segment of vectors behind FAISS's C API (the only file that
  * names FAISS).
  *
- * Segments are built by index_factory, searched, and written as FAISS's own file format. Nothing is
- * removed from one here: segment_file.c copies the file without what goes. FAISS throws C++
- * exceptions; its C API turns them into codes, `translate` below turns those into ours.
+ * Segments are built by index_factory, searched, and written as FAISS's own file format. Of two
+ * stages the first is FAISS's and the second ours (codes.c), with FAISS's codes. Nothing is removed
+ * from one here: segment_file.c copies the file without what goes. FAISS throws C++ exceptions; its
+ * C API turns them into codes, `translate` below turns those into ours.
  *
  * Not here: HNSW (slow to build with Debian's generic FAISS: 391 s for 200,000 x 384 on two
  * threads).
  */
 #include <errno.h>
-#include <faiss/c_api/AutoTune_c.h>
 #include <faiss/c_api/IndexFlat_c.h>
 #include <faiss/c_api/IndexIVF_c.h>
 #include <faiss/c_api/Index_c.h>
@@ -20,8 +20,10 @@
 #include <math.h>
 #include <omp.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/mem.h"
 #include "retrieval/index.h"
 #include "retrieval/retrieval.h"
@@ -29,33 +31,27 @@
 /* Kinds. Small segments are exact and searched by our own pass (borrow_flat): 10,000 x 384 take it
  * 0.5 ms. The others are inverted files whose lists hold four bits for every four dimensions
  * (product codes, scanned 32 at a time: F. Andre et al., Cache locality is not enough, 2015); the
- * best six times as many as are wanted are compared again by eight bits a dimension. Similarities
- * are computed anew from the record's own vector for what is ranked (search.c).
+ * best are compared again by eight bits a dimension. Similarities are computed anew from the
+ * record's own vector for what is ranked (search.c).
  *
- * Measured with MiniLM vectors of the project's corpora (160,931 of them, a million with jitter),
- * queries: parts of texts, 96 results, one thread, AVX2, November 2026; recall@10 among the 96:
+ * Kinds compared, November 2026, with MiniLM vectors of the project's corpora (160,931 of them, a
+ * million with jitter), queries: parts of texts, 96 results, one thread, AVX2; recall@10 among the
+ * 96. FAISS's own second stage, four times as many compared again, a machine shared with others:
  *
  *       vectors   kind                      lists looked at   ms p50   recall@10
- *       160,931   IVF1024,SQ8                 32 (before)      0.33      .867
  *       160,931   IVF1024,SQ8                128               1.16      .942
  *       160,931   IVF2048,SQ8                192               1.00      .957
  *       160,931   IVF1024,PQ96x4fs,+SQ8      256               0.38      .969
  *       160,931   IVF1024,PQ128x4fs,+SQ8     256               0.46      .975
- *     1,000,000   4 x IVF1024,SQ8            128 (before)      2.1       .875
- *     1,000,000   IVF2048,PQ96x4fs,+SQ8      172               0.81      .945
- *     1,000,000   IVF2048,PQ96x4fs,+SQ8      217               0.87      .954
+ *     1,000,000   4 x IVF1024,SQ8            128               2.1       .875
  *     1,000,000   IVF2048,PQ96x4fs,+SQ8      256               1.07      .960
  *     1,000,000   IVF4096,PQ96x4fs,+SQ8      256               1.11      .949
  *     1,000,000   PCA256,IVF2048,PQ64x4fs    256               1.11      .889
  *
- * (Queries one after the other on a machine shared with other programs; product codes with four
- * times as many results compared again. The rows of 160,931 are of one set of queries; those of a
- * million of another, the first of them of a third. At 217 lists six times as many made .958 in
- * 0.98 ms. PQ128: three dimensions a code, which FAISS encodes three times as slowly.) So as many
- * lists are looked at as hold SCANNED vectors, up to PROBES_MAX; what that gives between other
- * work: eval/bench.md. The times are of ./dev setup's library, in which what scans codes is
- * compiled for AVX2. Where the dimension has no such cut, lists hold eight bits a dimension, and
- * fewer are looked at. */
+ * How many lists, and how many are compared again: eval/bench.md has the table. The setting is the
+ * cheapest there whose recall is above .955 on both stores of a million: SCANNED and, of 96, 768.
+ * The times are of ./dev setup's library, in which what scans codes is compiled for AVX2. Where the
+ * dimension has no such cut, lists hold eight bits a dimension, and fewer are looked at. */
 #define FLAT_MAX 5000 /* FAISS wants 39 training vectors a list */
 #define LISTS_MIN 64
 #define LISTS_MAX 4096 /* training twice as many takes four times as long */
@@ -63,17 +59,27 @@
 #define PROBES_MAX 288
 #define TRAIN_LIST 40       /* training vectors a list */
 #define LISTS_ALONE_MAX 256 /* so many are trained on one thread: chosen */
-#define SCANNED 135000      /* vectors of a segment in the lists that a search looks at */
+#define SCANNED 106000      /* vectors of a segment in the lists that a search looks at */
 #define SCANNED_SLOW 16000  /* the same of eight bits a dimension: 0.9 ms */
-#define REFINE_TEXT "6"
-#define ASKED_MIN 96 /* results; six times as many are compared again */
+#define REFINE 4            /* times as many as are wanted are compared again */
+#define REFINE_MORE 384     /* and so many more, as of few results four times as many are too few */
+#define SECOND_STAGE ",Refine(SQ8)"
+#define HEAD 37 /* bytes of a file's part */
 
 struct retrieval_faiss {
-    FaissIndex *index;
+    FaissIndex *index; /* of two stages: the first, which knows vectors by their places */
     size_t dim;
-    size_t lists; /* 0: no inverted file */
-    bool staged;  /* the best of what the lists' codes say are compared again */
+    size_t lists;          /* 0: no inverted file */
+    FaissIndex *codec;     /* makes the second stage's codes, holds nothing; NULL: one stage */
+    retrieval_codes codes; /* the second stage, by place */
 };
+
+/* Bytes of a codec that holds nothing: head, range, statistic, dimensions, size of a code; two
+ * numbers a dimension; no codes. */
+static size_t codec_size(size_t dim)
+{
+    return HEAD + 28 + 8 + 2 * dim * sizeof(float) + 8;
+}
 
 /* FAISS's last error as ours. Its text may end in a newline; the first line is what a person needs.
  */
@@ -127,7 +133,7 @@ static size_t lists_of(const char *kind)
 /* Of codes that are scanned and others that are compared again. */
 static bool is_staged(const char *kind)
 {
-    return strstr(kind, "Refine") != NULL;
+    return strstr(kind, SECOND_STAGE) != NULL;
 }
 
 bool retrieval_faiss_suits(const char *kind, size_t count, size_t dim)
@@ -143,105 +149,274 @@ size_t retrieval_faiss_sample(const char *kind)
     return TRAIN_LIST * lists_of(kind);
 }
 
-/* FAISS numbers what an index of two stages holds from 0 on: a map keeps our ids. Takes index. */
-static base_status map_ids(FaissIndex *index, FaissIndex **out, base_error *err)
+/* What index_factory is asked for; where there are two stages, each by itself: FAISS's own index of
+ * two stages waits for memory at each vector of the second. */
+static base_status make_index(const char *kind, size_t dim, FaissIndex **out, base_error *err)
 {
-    FaissIndexIDMap *map = NULL;
-    int code = faiss_IndexIDMap_new(&map, index);
-    if (code != 0) {
-        base_status status = translate(err, code, "map of ids");
-        faiss_Index_free(index);
-        return status;
-    }
-    faiss_IndexIDMap_set_own_fields(map, 1);
-    *out = map;
-    return BASE_OK;
+    int code = faiss_index_factory(out, (int)dim, kind, METRIC_INNER_PRODUCT);
+    base_status status = code == 0 ? BASE_OK : translate(err, code, kind);
+    return status == BASE_OK || status == BASE_NO_MEMORY
+               ? status
+               : base_fail(err, BASE_INVALID, "FAISS: no index \"%s\"", kind);
 }
 
-/* Takes index. */
-static base_status wrap(FaissIndex *index, const char *kind, size_t dim, retrieval_faiss **out,
-                        base_error *err)
+static base_status make_stages(retrieval_faiss *r, const char *kind, base_error *err)
+{
+    char first[RETRIEVAL_KIND_MAX];
+    snprintf(first, sizeof first, "%.*s", (int)(strstr(kind, SECOND_STAGE) - kind), kind);
+    base_status status = make_index(first, r->dim, &r->index, err);
+    return status == BASE_OK ? make_index("SQ8", r->dim, &r->codec, err) : status;
+}
+
+/* The handle of an index that is to be made or read. */
+static base_status open_handle(const char *kind, size_t dim, retrieval_faiss **out, base_error *err)
 {
     retrieval_faiss *r = base_calloc(1, sizeof *r);
-    if (!r) {
-        faiss_Index_free(index);
-        return base_fail(err, BASE_NO_MEMORY, "no memory for an index handle");
+    if (r) {
+        *r = (retrieval_faiss){.dim = dim, .lists = lists_of(kind), .codes.dim = dim};
     }
-    *r = (retrieval_faiss){
-        .index = index, .dim = dim, .lists = lists_of(kind), .staged = is_staged(kind)};
     *out = r;
-    return BASE_OK;
+    return r ? BASE_OK : base_fail(err, BASE_NO_MEMORY, "no memory for an index handle");
+}
+
+/* What the codec's codes stand for: it decodes the least and the greatest. */
+static base_status learn_codes(retrieval_faiss *r, base_error *err)
+{
+    retrieval_codes *c = &r->codes;
+    uint8_t *code = base_alloc(r->dim);
+    c->low = base_alloc(r->dim * sizeof *c->low);
+    c->step = base_alloc(r->dim * sizeof *c->step);
+    base_status status = BASE_OK;
+    if (!code || !c->low || !c->step) {
+        status = base_fail(err, BASE_NO_MEMORY, "no memory for %zu dimensions", r->dim);
+    }
+    float *const ends[] = {c->low, c->step};
+    for (size_t i = 0; i < 2 && status == BASE_OK; i++) {
+        memset(code, i == 0 ? 0 : UINT8_MAX, r->dim);
+        int result = faiss_Index_sa_decode(r->codec, 1, code, ends[i]);
+        status = result == 0 ? BASE_OK : translate(err, result, "decode");
+    }
+    for (size_t i = 0; i < r->dim && status == BASE_OK; i++) {
+        c->step[i] = (c->step[i] - c->low[i]) / UINT8_MAX;
+    }
+    base_free(code);
+    return status;
 }
 
 /* Product codes are trained by 96 x 25 steps of a few dozen microseconds (2,560 points or more, 16
  * centroids of 4 dimensions), and OpenMP's barriers between them spin: 9,588 vectors took 0.5 s of
  * CPU on one thread and 4.2 s on two of a machine that others used, too (`age` without an index,
  * load 6, November 2026). Of many lists the lists' own training takes longest, and is parallel. */
-static int train(FaissIndex *index, size_t lists, const float *sample, size_t count)
+static base_status train(retrieval_faiss *r, const float *sample, size_t count, base_error *err)
 {
     int threads = omp_get_max_threads(); /* of this thread: nobody else's change */
-    if (lists <= LISTS_ALONE_MAX) {
+    if (r->lists <= LISTS_ALONE_MAX) {
         omp_set_num_threads(1);
     }
-    int code = faiss_Index_train(index, (idx_t)count, sample);
+    int code = faiss_Index_train(r->index, (idx_t)count, sample);
+    if (code == 0 && r->codec) {
+        code = faiss_Index_train(r->codec, (idx_t)count, sample);
+    }
     omp_set_num_threads(threads);
-    return code;
+    base_status status = code == 0 ? BASE_OK : translate(err, code, "train");
+    return status == BASE_OK && r->codec ? learn_codes(r, err) : status;
 }
 
 base_status retrieval_faiss_create(const char *kind, size_t dim, const float *sample, size_t count,
                                    retrieval_faiss **out, base_error *err)
 {
-    FaissIndex *index = NULL;
-    base_status status = BASE_OK;
-    int code = faiss_index_factory(&index, (int)dim, kind, METRIC_INNER_PRODUCT);
-    if (code != 0) {
-        status = translate(err, code, kind);
-        return status == BASE_NO_MEMORY
-                   ? status
-                   : base_fail(err, BASE_INVALID, "FAISS: no index \"%s\"", kind);
+    retrieval_faiss *r = NULL;
+    base_status status = open_handle(kind, dim, &r, err);
+    if (status == BASE_OK) {
+        status =
+            is_staged(kind) ? make_stages(r, kind, err) : make_index(kind, dim, &r->index, err);
     }
-    if (is_staged(kind) && (status = map_ids(index, &index, err))) {
+    if (status == BASE_OK && !faiss_Index_is_trained(r->index)) {
+        status = train(r, sample, count, err);
+    }
+    if (status != BASE_OK) {
+        retrieval_faiss_free(r);
         return status;
     }
-    if (!faiss_Index_is_trained(index) &&
-        (code = train(index, lists_of(kind), sample, count)) != 0) {
-        status = translate(err, code, "train");
-        faiss_Index_free(index);
-        return status;
-    }
-    return wrap(index, kind, dim, out, err);
+    *out = r;
+    return BASE_OK;
 }
 
 /* As many lists are looked at as hold about SCANNED vectors of this segment. */
-static base_status set_probes(const retrieval_faiss *r, base_error *err)
+static void set_probes(const retrieval_faiss *r)
 {
-    size_t held = retrieval_faiss_count(r), scanned = r->staged ? SCANNED : SCANNED_SLOW;
+    size_t held = retrieval_faiss_count(r), scanned = r->codec ? SCANNED : SCANNED_SLOW;
     size_t probes = held > scanned ? (r->lists * scanned + held - 1) / held : r->lists;
-    probes = probes < PROBES_MAX ? probes : PROBES_MAX;
-    char settings[64];
-    FaissParameterSpace *space = NULL;
-    if (r->lists == 0) {
-        return BASE_OK;
+    if (r->lists > 0) {
+        faiss_IndexIVF_set_nprobe(faiss_IndexIVF_cast(r->index),
+                                  probes < PROBES_MAX ? probes : PROBES_MAX);
     }
-    snprintf(settings, sizeof settings, "nprobe=%zu%s", probes,
-             r->staged ? ",k_factor_rf=" REFINE_TEXT : "");
-    int code = faiss_ParameterSpace_new(&space);
-    if (code == 0) {
-        code = faiss_ParameterSpace_set_index_parameters(space, r->index, settings);
+}
+
+/* The second stage of vectors whose first stage has them. */
+static base_status add_codes(retrieval_faiss *r, const uint64_t *ids, const float *vectors,
+                             size_t count, base_error *err)
+{
+    retrieval_codes *c = &r->codes;
+    int code = faiss_Index_sa_encode(r->codec, (idx_t)count, vectors, c->codes + c->count * r->dim);
+    if (code != 0) {
+        return translate(err, code, "encode");
     }
-    base_status status = code == 0 ? BASE_OK : translate(err, code, settings);
-    faiss_ParameterSpace_free(space);
-    return status;
+    memcpy(c->ids + c->count, ids, count * sizeof *ids);
+    c->count += count;
+    return BASE_OK;
 }
 
 base_status retrieval_faiss_add(retrieval_faiss *r, const uint64_t *ids, const float *vectors,
                                 size_t count, base_error *err)
 {
     _Static_assert(sizeof(idx_t) == sizeof(uint64_t), "ids go to FAISS as they are");
-    int code =
-        faiss_Index_add_with_ids(r->index, (idx_t)count, vectors, (const idx_t *)(const void *)ids);
-    return code == 0 ? set_probes(r, err) : translate(err, code, "add");
+    base_status status = BASE_OK;
+    int code = 0;
+    if (!r->codec) {
+        code = faiss_Index_add_with_ids(r->index, (idx_t)count, vectors,
+                                        (const idx_t *)(const void *)ids);
+    } else if ((status = retrieval_codes_reserve(&r->codes, count, err)) == BASE_OK) {
+        code = faiss_Index_add(r->index, (idx_t)count, vectors);
+    }
+    if (code != 0) {
+        status = translate(err, code, "add");
+    }
+    if (status == BASE_OK && r->codec) {
+        status = add_codes(r, ids, vectors, count, err);
+    }
+    if (status == BASE_OK) {
+        set_probes(r);
+    }
+    return status;
 }
+
+/* --- the file of two stages (segment_file.c has the layout) ----------------------------------- */
+
+static bool put(FILE *file, const void *bytes, size_t size)
+{
+    return fwrite(bytes, 1, size, file) == size;
+}
+
+static bool put_u64(FILE *file, uint64_t value)
+{
+    uint8_t bytes[8];
+    base_put_u64(bytes, value);
+    return put(file, bytes, sizeof bytes);
+}
+
+static bool put_head(FILE *file, const char *letters, size_t dim, size_t count)
+{
+    uint8_t head[HEAD] = {0};
+    memcpy(head, letters, 4);
+    base_put_u32(head + 4, (uint32_t)dim);
+    base_put_u64(head + 8, count);
+    base_put_u64(head + 16, 1U << 20); /* as FAISS fills two fields that it does not use */
+    base_put_u64(head + 24, 1U << 20);
+    head[32] = 1;
+    base_put_u32(head + 33, METRIC_INNER_PRODUCT);
+    return put(file, head, sizeof head);
+}
+
+/* The codec as FAISS writes it, but with the codes. */
+static bool put_codes(const retrieval_faiss *r, FILE *file, int *code)
+{
+    char *bytes = NULL;
+    size_t size = 0;
+    FILE *memory = open_memstream(&bytes, &size);
+    *code = memory ? faiss_write_index(r->codec, memory) : 0;
+    bool written = memory && fclose(memory) == 0 && *code == 0 && size == codec_size(r->dim);
+    if (written) {
+        base_put_u64((uint8_t *)bytes + 8, r->codes.count);
+        written = put(file, bytes, size - 8) && put_u64(file, r->codes.count * r->dim) &&
+                  put(file, r->codes.codes, r->codes.count * r->dim);
+    }
+    free(bytes);
+    return written;
+}
+
+/* *code: FAISS's, 0 where the error is errno's. */
+static bool put_stages(const retrieval_faiss *r, FILE *file, int *code)
+{
+    size_t count = r->codes.count;
+    uint8_t factor[4];
+    base_put_f32(factor, 1);
+    return put_head(file, "IxMp", r->dim, count) && put_head(file, "IxRF", r->dim, count) &&
+           (*code = faiss_write_index(r->index, file)) == 0 && put_codes(r, file, code) &&
+           put(file, factor, sizeof factor) && put_u64(file, count) &&
+           put(file, r->codes.ids, count * sizeof *r->codes.ids);
+}
+
+static base_status read_index(const uint8_t *data, size_t size, FaissIndex **out, size_t *used,
+                              base_error *err)
+{
+    FILE *file = size > 0 ? fmemopen((void *)(uintptr_t)data, size, "rb") : NULL;
+    if (!file) {
+        return size > 0 ? base_fail(err, BASE_NO_MEMORY, "no memory to read an index")
+                        : base_fail(err, BASE_CORRUPT, "an empty index file");
+    }
+    int code = faiss_read_index(file, 0, out);
+    *used = code == 0 ? (size_t)ftell(file) : 0;
+    fclose(file);
+    base_status status = code == 0 ? BASE_OK : translate(err, code, "read");
+    return status == BASE_OK || status == BASE_NO_MEMORY
+               ? status
+               : base_fail(err, BASE_CORRUPT, "not a FAISS index");
+}
+
+/* The codec, without the codes that follow it, of which there are count. */
+static base_status read_codec(retrieval_faiss *r, const uint8_t *data, uint64_t count,
+                              base_error *err)
+{
+    size_t size = codec_size(r->dim), used;
+    uint8_t *bytes = base_alloc(size);
+    if (!bytes) {
+        return base_fail(err, BASE_NO_MEMORY, "no memory to read an index");
+    }
+    memcpy(bytes, data, size);
+    bool agrees = base_get_u64(bytes + 8) == count &&
+                  base_get_u64(bytes + HEAD + 20) == r->dim && /* bytes of a code */
+                  base_get_u64(bytes + size - 8) == count * r->dim;
+    base_put_u64(bytes + 8, 0);
+    base_put_u64(bytes + size - 8, 0);
+    base_status status = agrees ? read_index(bytes, size, &r->codec, &used, err)
+                                : base_fail(err, BASE_CORRUPT, "stages of different vectors");
+    base_free(bytes);
+    if (status == BASE_OK && (size_t)faiss_Index_d(r->codec) != r->dim) {
+        status = base_fail(err, BASE_CORRUPT, "stages of different dimensions");
+    }
+    return status == BASE_OK ? learn_codes(r, err) : status;
+}
+
+static base_status read_stages(retrieval_faiss *r, const uint8_t *data, size_t size,
+                               base_error *err)
+{
+    size_t begin = 2 * HEAD, used = 0, fixed = codec_size(r->dim) + 4 + 8;
+    if (size < begin || memcmp(data, "IxMp", 4) != 0 || memcmp(data + HEAD, "IxRF", 4) != 0) {
+        return base_fail(err, BASE_CORRUPT, "not an index of two stages");
+    }
+    base_status status = read_index(data + begin, size - begin, &r->index, &used, err);
+    if (status != BASE_OK) {
+        return status;
+    }
+    uint64_t count = (uint64_t)faiss_Index_ntotal(r->index);
+    const uint8_t *codec = data + begin + used;
+    size_t left = size - begin - used, each = r->dim + sizeof(uint64_t);
+    if (left < fixed || (left - fixed) / each != count || (left - fixed) % each != 0 ||
+        base_get_u64(data + size - 8 * count - 8) != count) {
+        return base_fail(err, BASE_CORRUPT, "stages of different vectors");
+    }
+    if ((status = read_codec(r, codec, count, err)) ||
+        (status = retrieval_codes_reserve(&r->codes, (size_t)count, err))) {
+        return status;
+    }
+    memcpy(r->codes.codes, codec + codec_size(r->dim), (size_t)count * r->dim);
+    memcpy(r->codes.ids, data + size - 8 * count, (size_t)count * sizeof *r->codes.ids);
+    r->codes.count = (size_t)count;
+    return BASE_OK;
+}
+
+/* --- files ------------------------------------------------------------------------------------ */
 
 base_status retrieval_faiss_write(const retrieval_faiss *r, const char *path, base_error *err)
 {
@@ -251,12 +426,15 @@ base_status retrieval_faiss_write(const retrieval_faiss *r, const char *path, ba
         return status;
     }
     errno = 0;
-    int code = faiss_write_index(r->index, file);
-    if (code != 0) {
+    int code = 0;
+    bool written =
+        r->codec ? put_stages(r, file, &code) : (code = faiss_write_index(r->index, file)) == 0;
+    if (!written) {
         int system_errno = errno;
-        status = system_errno == ENOSPC || system_errno == EDQUOT || system_errno == EIO
-                     ? base_fail_errno(err, system_errno, "cannot write %s", path)
-                     : translate(err, code, path);
+        status =
+            code == 0 || system_errno == ENOSPC || system_errno == EDQUOT || system_errno == EIO
+                ? base_fail_errno(err, system_errno ? system_errno : EIO, "cannot write %s", path)
+                : translate(err, code, path);
     }
     return retrieval_file_finish(file, path, status, err);
 }
@@ -264,50 +442,42 @@ base_status retrieval_faiss_write(const retrieval_faiss *r, const char *path, ba
 base_status retrieval_faiss_read(const char *kind, const void *data, size_t size, size_t dim,
                                  retrieval_faiss **out, base_error *err)
 {
-    if (size == 0) {
-        return base_fail(err, BASE_CORRUPT, "an empty index file");
-    }
-    FILE *file = fmemopen((void *)(uintptr_t)data, size, "rb");
-    if (!file) {
-        return base_fail(err, BASE_NO_MEMORY, "no memory to read an index");
-    }
-    FaissIndex *index = NULL;
-    int code = faiss_read_index(file, 0, &index);
-    fclose(file);
-    if (code != 0) {
-        base_status status = translate(err, code, "read");
-        return status == BASE_NO_MEMORY ? status
-                                        : base_fail(err, BASE_CORRUPT, "not a FAISS index");
-    }
-    if (faiss_Index_d(index) != (int)dim) {
-        int found = faiss_Index_d(index);
-        faiss_Index_free(index);
-        return base_fail(err, BASE_CORRUPT, "index of %d dimensions, wanted %zu", found, dim);
-    }
     retrieval_faiss *r = NULL;
-    base_status status = wrap(index, kind, dim, &r, err);
-    if (status == BASE_OK && (status = set_probes(r, err))) {
+    size_t used;
+    base_status status = open_handle(kind, dim, &r, err);
+    if (status == BASE_OK) {
+        status = is_staged(kind) ? read_stages(r, data, size, err)
+                                 : read_index(data, size, &r->index, &used, err);
+    }
+    if (status == BASE_OK && faiss_Index_d(r->index) != (int)dim) {
+        status = base_fail(err, BASE_CORRUPT, "index of %d dimensions, wanted %zu",
+                           faiss_Index_d(r->index), dim);
+    }
+    if (status != BASE_OK) {
         retrieval_faiss_free(r);
         return status;
     }
-    if (status == BASE_OK) {
-        *out = r;
-    }
-    return status;
+    set_probes(r);
+    *out = r;
+    return BASE_OK;
 }
 
 void retrieval_faiss_free(retrieval_faiss *r)
 {
     if (r) {
         faiss_Index_free(r->index);
+        faiss_Index_free(r->codec);
+        retrieval_codes_free(&r->codes);
         base_free(r);
     }
 }
 
 size_t retrieval_faiss_count(const retrieval_faiss *r)
 {
-    return (size_t)faiss_Index_ntotal(r->index);
+    return r->codec ? r->codes.count : (size_t)faiss_Index_ntotal(r->index);
 }
+
+/* --- search ----------------------------------------------------------------------------------- */
 
 /* One query is one thread's work. FAISS would start a team of threads for it all the same (the ids
  * of the results are mapped in a parallel loop), and OpenMP's barriers spin: where other programs
@@ -355,13 +525,14 @@ base_status retrieval_faiss_search(const retrieval_faiss *r, const float *query,
         *count = retrieval_flat_search(&flat, query, wanted, out);
         return BASE_OK;
     }
-    /* Of few results six times as many would be too few to be compared again. */
-    size_t asked = wanted > ASKED_MIN ? wanted : held < ASKED_MIN ? held : ASKED_MIN;
+    size_t asked = r->codec ? REFINE * wanted + REFINE_MORE : wanted;
+    asked = asked < held ? asked : held;
     idx_t *labels = base_alloc(asked * sizeof *labels);
     float *scores = base_alloc(asked * sizeof *scores);
     base_status status = BASE_OK;
+    size_t found = 0;
     if (!labels || !scores) {
-        status = base_fail(err, BASE_NO_MEMORY, "no memory for %zu results", wanted);
+        status = base_fail(err, BASE_NO_MEMORY, "no memory for %zu results", asked);
         goto done;
     }
     int code = search_alone(r->index, query, asked, scores, labels);
@@ -369,9 +540,17 @@ base_status retrieval_faiss_search(const retrieval_faiss *r, const float *query,
         status = translate(err, code, "search");
         goto done;
     }
-    for (size_t i = 0; i < asked && *count < wanted; i++) {
+    for (size_t i = 0; i < asked; i++) {
         if (labels[i] >= 0 && isfinite(scores[i])) {
-            out[(*count)++] = (retrieval_near){(uint64_t)labels[i], scores[i]};
+            labels[found] = labels[i];
+            scores[found++] = scores[i];
+        }
+    }
+    if (r->codec) {
+        *count = retrieval_codes_best(&r->codes, query, labels, found, wanted, out);
+    } else {
+        for (*count = 0; *count < found; ++*count) {
+            out[*count] = (retrieval_near){(uint64_t)labels[*count], scores[*count]};
         }
     }
 done:
@@ -380,49 +559,59 @@ done:
     return status;
 }
 
-/* The ids that the index holds, ascending, in FAISS's memory. false: a kind without a map of them.
- */
-static bool borrow_ids(const retrieval_faiss *r, const idx_t **ids, size_t *count)
+/* The ids that the index holds, ascending, borrowed. false: a kind without a map of them. */
+static bool borrow_ids(const retrieval_faiss *r, const uint64_t **ids, size_t *count)
 {
-    FaissIndexIDMap *map = faiss_IndexIDMap_cast(r->index); /* IDMap2 is one, too */
-    idx_t *held = NULL;
-    if (map) {
-        faiss_IndexIDMap_id_map(map, &held, count);
-        *ids = held;
+    retrieval_flat flat;
+    if (r->codec) {
+        *ids = r->codes.ids;
+        *count = r->codes.count;
+        return true;
     }
-    return map != NULL;
+    if (!borrow_flat(r, &flat)) {
+        return false;
+    }
+    *ids = flat.ids;
+    *count = flat.count;
+    return true;
 }
 
-/* Where an id stands among ids (ascending); -1: nowhere. */
-static idx_t find_id(const idx_t *ids, size_t count, uint64_t id)
+/* Where an id stands among ids (ascending); count: nowhere. */
+static size_t find_id(const uint64_t *ids, size_t count, uint64_t id)
 {
     size_t low = 0;
     for (size_t high = count; low < high;) {
         size_t middle = low + (high - low) / 2;
-        if ((uint64_t)ids[middle] < id) {
+        if (ids[middle] < id) {
             low = middle + 1;
         } else {
             high = middle;
         }
     }
-    return low < count && (uint64_t)ids[low] == id ? (idx_t)low : -1;
+    return low < count && ids[low] == id ? low : count;
 }
 
 bool retrieval_faiss_holds(const retrieval_faiss *r, uint64_t id)
 {
-    const idx_t *ids = NULL;
+    const uint64_t *ids = NULL;
     size_t count = 0;
-    return !borrow_ids(r, &ids, &count) || find_id(ids, count, id) >= 0;
+    return !borrow_ids(r, &ids, &count) || find_id(ids, count, id) < count;
 }
 
 bool retrieval_faiss_get(const retrieval_faiss *r, uint64_t id, float *vector)
 {
-    const idx_t *ids = NULL;
-    size_t count = 0;
-    idx_t place = borrow_ids(r, &ids, &count) ? find_id(ids, count, id) : -1;
-    return place >= 0 &&
-           faiss_Index_reconstruct(faiss_IndexIDMap_sub_index(faiss_IndexIDMap_cast(r->index)),
-                                   place, vector) == 0;
+    const uint64_t *ids = NULL;
+    size_t count = 0, place = borrow_ids(r, &ids, &count) ? find_id(ids, count, id) : 0;
+    retrieval_flat flat;
+    if (place == count) {
+        return false;
+    }
+    if (r->codec) {
+        retrieval_codes_get(&r->codes, place, vector);
+    } else if (borrow_flat(r, &flat)) {
+        memcpy(vector, flat.vectors + place * r->dim, r->dim * sizeof *vector);
+    }
+    return true;
 }
 
 /* What is compressed is compared by cosine: values beyond those trained on are cut to them. */
@@ -437,7 +626,7 @@ base_status retrieval_faiss_check(const retrieval_faiss *r, uint64_t id, const f
                                   bool *agrees, base_error *err)
 {
     *agrees = false;
-    if (faiss_IndexIVF_cast(r->index)) {
+    if (!r->codec && r->lists > 0) {
         retrieval_near found[4];
         size_t count;
         base_status status = retrieval_faiss_search(r, vector, 4, found, &count, err);
@@ -451,8 +640,8 @@ base_status retrieval_faiss_check(const retrieval_faiss *r, uint64_t id, const f
         return base_fail(err, BASE_NO_MEMORY, "no memory for a vector");
     }
     if (retrieval_faiss_get(r, id, stored)) {
-        *agrees = r->staged ? is_near(stored, vector, r->dim)
-                            : memcmp(stored, vector, r->dim * sizeof *stored) == 0;
+        *agrees = r->codec ? is_near(stored, vector, r->dim)
+                           : memcmp(stored, vector, r->dim * sizeof *stored) == 0;
     }
     base_free(stored);
     return BASE_OK;

@@ -117,39 +117,48 @@ static void sift_down(retrieval_near *heap, size_t count, size_t at)
     }
 }
 
+static void make_heap(retrieval_near *best, size_t held)
+{
+    for (size_t k = held / 2; k-- > 0;) {
+        sift_down(best, held, k);
+    }
+}
+
+void retrieval_best_add(retrieval_near *best, size_t *held, size_t wanted,
+                        const retrieval_near *found)
+{
+    if (*held < wanted) {
+        best[(*held)++] = *found;
+        if (*held == wanted) {
+            make_heap(best, wanted);
+        }
+    } else if (wanted > 0 && worse(&best[0], found)) {
+        best[0] = *found;
+        sift_down(best, wanted, 0);
+    }
+}
+
+void retrieval_best_sort(retrieval_near *best, size_t held)
+{
+    make_heap(best, held);
+    for (size_t end = held; end-- > 1;) { /* heap sort: the worst goes to the end */
+        retrieval_near swap = best[0];
+        best[0] = best[end];
+        best[end] = swap;
+        sift_down(best, end, 0);
+    }
+}
+
 size_t retrieval_flat_search(const retrieval_flat *flat, const float *query, size_t wanted,
                              retrieval_near *out)
 {
     size_t held = 0;
-    if (wanted == 0) {
-        return 0;
-    }
     for (size_t i = 0; i < flat->count; i++) {
         retrieval_near found = {flat->ids[i],
                                 retrieval_dot(query, flat->vectors + i * flat->dim, flat->dim)};
-        if (held < wanted) {
-            out[held++] = found;
-            if (held == wanted) {
-                for (size_t k = held / 2; k-- > 0;) {
-                    sift_down(out, held, k);
-                }
-            }
-        } else if (worse(&out[0], &found)) {
-            out[0] = found;
-            sift_down(out, held, 0);
-        }
+        retrieval_best_add(out, &held, wanted, &found);
     }
-    if (held < wanted) {
-        for (size_t k = held / 2; k-- > 0;) {
-            sift_down(out, held, k);
-        }
-    }
-    for (size_t end = held; end-- > 1;) { /* heap sort: the worst goes to the end */
-        retrieval_near swap = out[0];
-        out[0] = out[end];
-        out[end] = swap;
-        sift_down(out, end, 0);
-    }
+    retrieval_best_sort(out, held);
     return held;
 }
 
