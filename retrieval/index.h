@@ -101,6 +101,10 @@ size_t retrieval_faiss_count(const retrieval_faiss *index);
 base_status retrieval_faiss_search(const retrieval_faiss *index, const float *query, size_t wanted,
                                    retrieval_near *out, size_t *count, base_error *err);
 
+/* From now on a search looks at fewer lists, where that finds most of the nearest all the same, or
+ * again at all that it has time for, as at first. Not while another thread searches. */
+void retrieval_faiss_set_quick(retrieval_faiss *index, bool quick);
+
 /* Does the index hold this id with this vector? Exact for a flat kind, else nearly so. */
 base_status retrieval_faiss_check(const retrieval_faiss *index, uint64_t id, const float *vector,
                                   bool *agrees, base_error *err);

@@ -61,6 +61,7 @@
 #define LISTS_ALONE_MAX 256 /* so many are trained on one thread: chosen */
 #define SCANNED 106000      /* vectors of a segment in the lists that a search looks at */
 #define SCANNED_SLOW 16000  /* the same of eight bits a dimension: 0.9 ms */
+#define SCANNED_FEW 106     /* the same of a quick search, times the root of all vectors */
 #define REFINE 4            /* times as many as are wanted are compared again */
 #define REFINE_MORE 384     /* and so many more, as of few results four times as many are too few */
 #define SECOND_STAGE ",Refine(SQ8)"
@@ -72,6 +73,7 @@ struct retrieval_faiss {
     size_t lists;          /* 0: no inverted file */
     FaissIndex *codec;     /* makes the second stage's codes, holds nothing; NULL: one stage */
     retrieval_codes codes; /* the second stage, by place */
+    bool quick;
 };
 
 /* Bytes of a codec that holds nothing: head, range, statistic, dimensions, size of a code; two
@@ -242,15 +244,31 @@ base_status retrieval_faiss_create(const char *kind, size_t dim, const float *sa
     return BASE_OK;
 }
 
-/* As many lists are looked at as hold about SCANNED vectors of this segment. */
+/* How many vectors a search looks at, of those held. A quick one of 74,766 real vectors finds .981
+ * of the ten nearest (instead of .999), of 160,931 .977 (.996); of a million both look at as many.
+ */
+static size_t scanned_of(const retrieval_faiss *r, size_t held)
+{
+    size_t scanned = r->codec ? SCANNED : SCANNED_SLOW;
+    size_t few = (size_t)(SCANNED_FEW * sqrt((double)held));
+    return r->quick && few < scanned ? few : scanned;
+}
+
+/* So many lists are looked at. */
 static void set_probes(const retrieval_faiss *r)
 {
-    size_t held = retrieval_faiss_count(r), scanned = r->codec ? SCANNED : SCANNED_SLOW;
+    size_t held = retrieval_faiss_count(r), scanned = scanned_of(r, held);
     size_t probes = held > scanned ? (r->lists * scanned + held - 1) / held : r->lists;
     if (r->lists > 0) {
         faiss_IndexIVF_set_nprobe(faiss_IndexIVF_cast(r->index),
                                   probes < PROBES_MAX ? probes : PROBES_MAX);
     }
+}
+
+void retrieval_faiss_set_quick(retrieval_faiss *r, bool quick)
+{
+    r->quick = quick;
+    set_probes(r);
 }
 
 /* The second stage of vectors whose first stage has them. */

@@ -220,6 +220,10 @@ static void test_retrieval_faiss_ivf_recall_is_95_percent(void **state)
     assert_int_equal(base_map_open(path, &map, &err), BASE_OK);
     assert_int_equal(retrieval_faiss_read(kind, map.data, map.size, DIM, &again, &err), BASE_OK);
     assert_true(recall_at_10(&flat, again, centres) == recall);
+    retrieval_faiss_set_quick(again, true);
+    assert_true(recall_at_10(&flat, again, centres) >= 0.9);
+    retrieval_faiss_set_quick(again, false);
+    assert_true(recall_at_10(&flat, again, centres) == recall);
     /* cut in the first part's head, and in what follows the lists: refused */
     retrieval_faiss *none = NULL;
     assert_int_equal(retrieval_faiss_read(kind, map.data, 40, DIM, &none, &err), BASE_CORRUPT);
