@@ -97,7 +97,7 @@ void core_fading_run(core_stream *s, const core_fading *f, size_t tokens)
 
 void core_fading_drop(core_stream *s, size_t tokens)
 {
-    BASE_ASSERT(tokens <= s->run_tokens);
+    BASE_ASSERT(tokens > 0 && tokens <= s->run_tokens);
     size_t end = s->run_tokens - tokens, from = end - end % SNAPSHOT_EVERY;
     if (end == 0) {
         core_fading_clear(s);

@@ -175,7 +175,7 @@ void core_fading_clear(core_stream *s);
 /* s->mixer_heads from s->mixer_rows for the next `tokens` tokens; the state moves on. s->run_tokens
  * is the caller's to move, when all layers are through. */
 void core_fading_run(core_stream *s, const core_fading *f, size_t tokens);
-/* The last `tokens` tokens (at most CORE_ROLLBACK, or all) were never run. */
+/* The last `tokens` tokens (one to CORE_ROLLBACK, or all) were never run. */
 void core_fading_drop(core_stream *s, size_t tokens);
 
 #endif

@@ -241,11 +241,13 @@ void core_window_remove(core_stream *s, size_t slot, size_t count)
     }
     size_t at = place_of(s, slot);
     BASE_ASSERT(s->gone == 0 || at >= s->sinks);
-    size_t owned = s->owned, last = at + count == s->places;
+    size_t owned = s->owned;
+    bool last = at + count == s->places;
     drop_places(s, at, count, false);
     count_owned(s);
-    if (s->mixing && last) {
-        core_fading_drop(s, count - (owned - s->owned));
+    size_t live = count - (owned - s->owned);
+    if (s->mixing && last && live > 0) {
+        core_fading_drop(s, live);
     }
     rotate_again(s, at, s->places);
 }

@@ -213,6 +213,31 @@ static void test_memories_stand_among_fading_tokens(void **state)
     }
 }
 
+/* A memory at the end of the window that leaves again before a token is run: the states stay. */
+static void test_a_memory_evicted_at_the_end_leaves_no_trace(void **state)
+{
+    (void)state;
+    enum { BLOCK = 5 };
+    for (size_t kind = 0; kind < 3; kind++) {
+        for (size_t live = 95; live <= 97; live++) {
+            float once[8][V], again[8][V];
+            core_stream *a = open_stream(kind, true, NULL), *b = open_stream(kind, true, NULL);
+            void *block = base_alloc(core_block_bytes(a, BLOCK));
+            golden_run(a, random_ids, live, 64, NULL);
+            golden_run(b, random_ids, live, 64, NULL);
+            core_block_read(b, live - 10, BLOCK, block);
+            assert_int_equal(core_window_insert(b, live, BLOCK, block, 0, 1, NULL), BASE_OK);
+            core_window_remove(b, live, BLOCK);
+            golden_run(a, random_ids + 100, 8, 1, once); /* the first is fading at the end */
+            golden_run(b, random_ids + 100, 8, 1, again);
+            assert_memory_equal(once, again, sizeof once);
+            base_free(block);
+            core_stream_close(a);
+            core_stream_close(b);
+        }
+    }
+}
+
 /* The state of a stream far beyond its windows, with a memory in it, is taken over by another. */
 static void test_a_restored_state_continues_with_the_same_bits(void **state)
 {
@@ -330,6 +355,7 @@ int main(void)
         cmocka_unit_test(test_novelty_is_watched_in_any_passes),
         cmocka_unit_test(test_dropped_tokens_leave_no_trace_in_the_states),
         cmocka_unit_test(test_memories_stand_among_fading_tokens),
+        cmocka_unit_test(test_a_memory_evicted_at_the_end_leaves_no_trace),
         cmocka_unit_test(test_a_restored_state_continues_with_the_same_bits),
         cmocka_unit_test(test_a_state_that_does_not_belong_here_is_refused_by_name),
         cmocka_unit_test(test_streams_that_step_together_do_what_each_does_alone),
