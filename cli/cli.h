@@ -27,7 +27,7 @@ typedef struct cli_options {
     int64_t now_us;
     bool json, help;
     /* asking */
-    const char *arm, *session, *prompt, *resume_at;
+    const char *arm, *splice_state, *session, *prompt, *resume_at;
     int64_t as_of_us, about_us; /* BASE_TIME_NONE when not given */
     size_t max_tokens, k;
     uint64_t seed;

@@ -203,6 +203,10 @@ base_status cli_session_options(const cli_options *o, const cli_memory *memory,
         return base_fail(err, BASE_INVALID, "--arm %s is none of full, static, prompt, none",
                          o->arm);
     }
+    if (o->splice_state && !core_splice_state_parse(o->splice_state, &out->splice_state)) {
+        return base_fail(err, BASE_INVALID,
+                         "--splice-state %s is none of none, replay, sum, picaso", o->splice_state);
+    }
     out->now_us = o->now_us;
     out->as_of_us = o->as_of_us == BASE_TIME_NONE ? o->now_us : o->as_of_us;
     out->about_us = o->about_us;

@@ -186,6 +186,10 @@ static void move_distribution(transfer *t, float *logits, size_t count)
 base_status engine_session_save(engine_session *s, base_buffer *out, base_error *err)
 {
     transfer t = {.out = out};
+    if (s->options.splice_state != CORE_SPLICE_NONE) {
+        return base_fail(err, BASE_UNSUPPORTED,
+                         "a session with memories in its states cannot be saved");
+    }
     image m = {.version = VERSION,
                .prompt_version = PROMPT_VERSION,
                .vocabulary = vocabulary(s),

@@ -62,6 +62,7 @@ static void set_sizes(core_stream *s, const core_model *model, const core_stream
     s->device = o->device != NULL;
     s->batch_max = o->batch_max ? o->batch_max : s->device ? DEVICE_BATCH_DEFAULT : BATCH_DEFAULT;
     s->hybrid = o->hybrid && model->fading_layers > 0;
+    s->splice_state = o->splice_state;
     s->mixing = s->hybrid || model->mixer_layers > model->fading_layers;
     s->planes = model->attention_planes + (s->hybrid ? model->fading_layers : 0);
     s->window = core_options_window(model, o);
@@ -162,6 +163,15 @@ base_status core_stream_open(const core_model *model, const core_stream_options 
         return base_fail(err, BASE_UNSUPPORTED, "keys and values in f32 are there on the CPU only");
     }
     set_sizes(s, model, options);
+    if (options->splice_state != CORE_SPLICE_NONE && (options->device || !s->mixing)) {
+        base_status status =
+            s->mixing ? base_fail(err, BASE_UNSUPPORTED, "memories enter states on the CPU only")
+                      : base_fail(err, BASE_INVALID,
+                                  "%s: no layer has a recurrent state that memories could enter",
+                                  gguf_path(model->file));
+        base_free(s);
+        return status;
+    }
     lay_out(s, &l);
     if (l.overflow || !(s->arena = base_alloc_aligned(l.size))) {
         base_free(s);
@@ -191,6 +201,8 @@ void core_stream_close(core_stream *stream)
 {
     if (stream) {
         gpu_stream_close(stream->gpu);
+        core_state_forget(stream);
+        base_free(stream->memories);
         base_free_aligned(stream->arena);
         base_free(stream);
     }
@@ -249,6 +261,24 @@ void core_novelty_watch(core_stream *s, float *novelty)
     if (novelty) {
         *novelty = NAN;
     }
+}
+
+size_t core_rows_floats(const core_model *model, size_t count)
+{
+    for (size_t i = 0; i < model->shape.layers; i++) {
+        if (model->layers[i].fading) {
+            return model->mixer_layers * count * mixer_row(&model->layers[i].fading->mixer);
+        }
+    }
+    return 0;
+}
+
+void core_rows_watch(core_stream *s, float *rows, size_t count)
+{
+    BASE_ASSERT(!rows || !s->gpu);
+    s->rows = rows;
+    s->rows_max = count;
+    s->rows_seen = 0;
 }
 
 /* --- the forward pass ------------------------------------------------------------------------- */
@@ -349,12 +379,18 @@ static void enter_slots(core_stream *s, size_t plane, size_t tokens)
     }
 }
 
+/* What the mixer reads of u = s->normed: rows [T, row]. */
+static void project(core_stream *s, const core_fading *f, size_t tokens, float *rows)
+{
+    size_t width = mixer_row(&f->mixer);
+    linear(s, &f->qkv, s->normed, tokens, rows, width);
+    linear(s, &f->gates, s->normed, tokens, rows + mixer_conv_width(&f->mixer), width);
+}
+
 /* s->projected = mixer(u), u = s->normed. */
 static void mix(core_stream *s, const core_fading *f, size_t tokens)
 {
-    size_t before = mixer_conv_width(&f->mixer);
-    linear(s, &f->qkv, s->normed, tokens, s->mixer_rows, s->mixer_row);
-    linear(s, &f->gates, s->normed, tokens, s->mixer_rows + before, s->mixer_row);
+    project(s, f, tokens, s->mixer_rows);
     core_fading_run(s, f, tokens);
     linear(s, &f->output, s->mixer_heads, tokens, s->projected, s->model->shape.channels);
 }
@@ -429,6 +465,7 @@ static void keep_tokens(core_stream *s, size_t count)
 {
     s->places += count;
     s->run_tokens += count;
+    s->rows_seen += count;
     s->mass_rows = s->mass ? count : 0;
 }
 
@@ -465,6 +502,11 @@ static void run_batch(core_stream *s, const int32_t *tokens, size_t count)
     for (size_t i = 0; i < shape->layers; i++) {
         const core_layer *layer = &model->layers[i];
         normalise(s, layer->attention_norm, count);
+        if (s->rows && layer->fading) {
+            BASE_ASSERT(s->rows_seen + count <= s->rows_max);
+            size_t at = layer->fading->index * s->rows_max + s->rows_seen;
+            project(s, layer->fading, count, s->rows + at * mixer_row(&layer->fading->mixer));
+        }
         if (layer->recurrent) {
             mix(s, layer->fading, count);
         } else {

@@ -68,6 +68,16 @@ enum {
     CORE_ROLLBACK = 64  /* tokens that can be dropped and run again in a bounded window */
 };
 
+/* What the states of mixers make of a memory that enters attention (semantics §6): */
+typedef enum core_splice_state {
+    CORE_SPLICE_NONE,   /* nothing */
+    CORE_SPLICE_REPLAY, /* its tokens are run through the mixers */
+    CORE_SPLICE_SUM,    /* the state that it makes alone is added */
+    CORE_SPLICE_PICASO, /* the same is composed with the present one: splice_state.c */
+    CORE_SPLICE_COUNT
+} core_splice_state;
+bool core_splice_state_parse(const char *text, core_splice_state *how); /* "none", "replay", ... */
+
 typedef struct core_stream_options {
     /* capacity of the window, 0 = the model's context; where it is bounded: room for sinks and
      * memories beside the live tokens, 0 = 512 */
@@ -75,6 +85,9 @@ typedef struct core_stream_options {
     size_t window; /* W: live tokens that a token sees; 0 = not bounded */
     /* Use the model's fading layers, with its own window; else they are plain attention layers. */
     bool hybrid;
+    /* Needs layers with a state, on the CPU: else core_stream_open gives BASE_INVALID,
+     * BASE_UNSUPPORTED. */
+    core_splice_state splice_state;
     size_t batch_max; /* largest T of one core_run pass; 0 = 64, on a device 512 */
     bool kv_f32;      /* keys and values in f32 (tests); default f16, always on a device */
     kernel_activations activations;
@@ -165,9 +178,23 @@ base_status core_window_insert(core_stream *stream, size_t at, size_t count, con
                                float bias, uint32_t owner, base_error *err);
 void core_window_set_bias(core_stream *stream, size_t at, size_t count, float bias);
 
+/* Projections of the next `count` tokens that the mixers of all layers read, also of fading layers
+ * that are run as plain attention: rows [core_rows_floats]; NULL switches off. CPU only. */
+size_t core_rows_floats(const core_model *model, size_t count);
+void core_rows_watch(core_stream *stream, float *rows, size_t count);
+/* A memory, just inserted as `owner`, also enters the states as options.splice_state says: before
+ * the next token that is run, and where that one is dropped, before the next again. rows_take:
+ * rows of its `count` tokens, base_free'd here, also on failure (BASE_NO_MEMORY). */
+base_status core_state_enter(core_stream *stream, uint32_t owner, float *rows_take, size_t count,
+                             base_error *err);
+/* It leaves attention. States keep it, as they keep live tokens, unless all tokens run since it
+ * entered are dropped, or there were none. */
+void core_state_leave(core_stream *stream, uint32_t owner);
+
 /* The whole stream as bytes: window, positions, sinks, states of mixers and what a rerun needs
  * (not the watch on attention mass). A stream that restores it continues with the same bits, given
- * the same model, adapter, options and instruction set. Format: state.c. */
+ * the same model, adapter, options and instruction set. Not with options.splice_state. Format:
+ * state.c. */
 size_t core_state_bytes(const core_stream *stream);
 void core_state_save(core_stream *stream, void *out); /* [core_state_bytes] */
 /* Errors: BASE_CORRUPT (cut short, a bit flipped), BASE_VERSION, BASE_INVALID (another model, other

@@ -145,6 +145,9 @@ typedef struct engine_session_options {
     const uint64_t *oracle; /* [oracle_count] for ENGINE_ARM_ORACLE */
     const float *oracle_strength; /* [oracle_count], in (0,1]; NULL = as they have aged */
     size_t oracle_count;
+    /* ablation: memories enter recurrent states, too; without such states engine_session_open
+     * refuses it, as core_stream_open does; the session cannot be saved */
+    core_splice_state splice_state;
     /* Called for every piece of answer text as it is final (whole code points); may be NULL. */
     void (*on_text)(void *argument, const char *text, size_t size);
     void *on_text_argument;
@@ -157,8 +160,8 @@ base_status engine_session_open(engine *e, const engine_session_options *options
 void engine_session_close(engine_session *s);
 /* Make an open session ready for an independent question: as if it had been closed and opened with
  * these options (bit for bit), but what does not depend on them stays: buffers, and the keys and
- * values of the fixed prefix. The window's size cannot change (BASE_INVALID). On an error the
- * session can only be closed. */
+ * values of the fixed prefix. The window's size and splice_state cannot change (BASE_INVALID). On
+ * an error the session can only be closed. */
 base_status engine_session_restart(engine_session *s, const engine_session_options *options,
                                    base_error *err);
 /* Tag [32] under which this session's keys and values lie in a store; NULL before it had one. */
@@ -244,7 +247,8 @@ base_status engine_replay(engine_session *s, const char *question, const char *s
 /* The session between two answers as bytes: window and all states, resident memories and their
  * slots, marks, sampler, innovation test. A session that restores it goes on with the same bits,
  * given the same engine (model, adapter, core, window, instruction set), options and store. Texts
- * are not in it, keys and values are. Appends to out; format: checkpoint.c. */
+ * are not in it, keys and values are. Appends to out; format: checkpoint.c. BASE_UNSUPPORTED: with
+ * memories in states. */
 base_status engine_session_save(engine_session *s, base_buffer *out, base_error *err);
 /* The clock and the options stay as they are; where the seed or the innovation test's options are
  * others than they were, that begins anew. Errors: BASE_CORRUPT, BASE_VERSION, BASE_INVALID

@@ -6,6 +6,7 @@
  * the projections of the last CORE_ROLLBACK + SNAPSHOT_EVERY tokens are kept: to drop tokens, the
  * copy before the place is taken and the tokens between are given to the mixers again. They see the
  * same numbers in the same order, so the state is bit for bit that of never having run the others.
+ * Memories that enter states do so before one token, then as now: splice_state.c.
  */
 #include <string.h>
 
@@ -37,6 +38,9 @@ void core_fading_sizes(core_stream *s)
     s->mixer_out = mixer_out_width(&f->mixer);
     s->mixer_head_count = f->mixer.heads;
     s->mixer_scratch_floats = mixer_scratch_floats(&f->mixer, s->batch_max);
+    if (s->splice_state == CORE_SPLICE_PICASO) { /* the heads' sums of log decays */
+        s->mixer_floats += s->mixer_head_count;
+    }
     s->mixer_kept = SNAPSHOTS * s->mixer_floats + ROWS_KEPT * s->mixer_row;
     if (s->device) { /* keeps more rows in place of the convolution's own */
         s->mixer_floats -= (f->mixer.kernel - 1) * mixer_conv_width(&f->mixer);
@@ -83,9 +87,9 @@ void core_fading_run(core_stream *s, const core_fading *f, size_t tokens)
         if (at % SNAPSHOT_EVERY == 0) {
             memcpy(snapshot_of(s, f, at), state, s->mixer_floats * sizeof *state);
         }
-        mixer_run(&f->mixer, s->pool, rows, s->mixer_row, count, state,
-                  s->mixer_heads + done * s->mixer_out, s->novelty ? s->mixer_novelty : NULL,
-                  s->mixer_scratch);
+        core_state_compose(s, f, at, state);
+        core_state_run(s, f, rows, count, state, s->mixer_heads + done * s->mixer_out,
+                       s->novelty ? s->mixer_novelty : NULL);
         for (size_t t = 0; t < count; t++) {
             memcpy(row_of(s, f, at + t), rows + t * s->mixer_row, s->mixer_row * sizeof *rows);
         }
@@ -99,6 +103,7 @@ void core_fading_drop(core_stream *s, size_t tokens)
 {
     BASE_ASSERT(tokens > 0 && tokens <= s->run_tokens);
     size_t end = s->run_tokens - tokens, from = end - end % SNAPSHOT_EVERY;
+    core_state_rewind(s, end);
     if (end == 0) {
         core_fading_clear(s);
         return;
@@ -112,8 +117,8 @@ void core_fading_drop(core_stream *s, size_t tokens)
         if (f) {
             memcpy(state_of(s, f), snapshot_of(s, f, from), s->mixer_floats * sizeof(float));
             for (size_t t = from; t < end; t++) {
-                mixer_run(&f->mixer, s->pool, row_of(s, f, t), s->mixer_row, 1, state_of(s, f),
-                          NULL, NULL, s->mixer_scratch);
+                core_state_compose(s, f, t, state_of(s, f));
+                core_state_run(s, f, row_of(s, f, t), 1, state_of(s, f), NULL, NULL);
             }
         }
     }

@@ -12,6 +12,7 @@
 
 struct kvcache {
     core_stream *stream;
+    const core_model *model;
     const prompt *prompt;
     kvblob_shape shape;
     void *block; /* [KVCACHE_BLOCK_MAX tokens] what the window gets; until the next get */
@@ -58,6 +59,7 @@ base_status kvcache_open(const core_model *model, const core_stream_options *opt
     if (!c) {
         return base_fail(err, BASE_NO_MEMORY, "no memory for the KV cache");
     }
+    c->model = model;
     c->prompt = p;
     core_stream_options own = *options;
     own.slots_max = p->prefix.count + CORE_SINKS_MIN + KVCACHE_BLOCK_MAX;
@@ -128,41 +130,73 @@ static bool read_blob(kvcache *c, store *s, uint64_t episode, const uint8_t *tag
     return false;
 }
 
-static base_status compute(kvcache *c, const store_episode *episode, kvcache_block *out,
-                           base_error *err)
+/* Run an episode's block of *count tokens behind the prefix, where it stands until end_block. rows:
+ * NULL, or what mixers read of it. */
+static base_status begin_block(kvcache *c, const store_episode *episode, size_t *count,
+                               float **rows, base_error *err)
 {
     chat_ids ids = {0};
-    double begin = base_clock_ms();
     base_status status =
         prompt_block(c->prompt, episode->title, episode->text, episode->text_size, &ids, err);
-    out->count = ids.count < KVCACHE_BLOCK_MAX ? ids.count : KVCACHE_BLOCK_MAX;
+    *count = ids.count < KVCACHE_BLOCK_MAX ? ids.count : KVCACHE_BLOCK_MAX;
     /* Where every block comes from disk, the prefix is never run here. */
     if (!status && core_slots(c->stream) == 0) {
         core_set_sinks(c->stream, c->prompt->prefix.count);
         status = core_run(c->stream, c->prompt->prefix.ids, c->prompt->prefix.count, NULL, 0, err);
     }
+    if (!status && rows &&
+        !(*rows = base_calloc(core_rows_floats(c->model, *count), sizeof **rows))) {
+        status = base_fail(err, BASE_NO_MEMORY, "no memory for what mixers read");
+    }
     if (!status) {
-        status = core_run(c->stream, ids.ids, out->count, NULL, 0, err);
+        core_rows_watch(c->stream, rows ? *rows : NULL, *count);
+        status = core_run(c->stream, ids.ids, *count, NULL, 0, err);
+        core_rows_watch(c->stream, NULL, 0);
     }
     chat_ids_free(&ids);
-    if (status) {
-        return status;
-    }
-    size_t prefix = c->prompt->prefix.count;
-    out->blob_size = kvblob_bytes(&c->shape, out->count);
-    out->blob = base_calloc(1, out->blob_size);
-    if (out->blob) {
-        core_block_read(c->stream, prefix, out->count, c->block);
-        kvblob_encode(&c->shape, c->block, out->count, out->blob);
-        open_blob(c, out);
-    }
+    return status;
+}
+
+static void end_block(kvcache *c, size_t count)
+{
     if (core_has_state(c->stream)) { /* which cannot go back that far */
         core_stream_clear(c->stream);
     } else {
-        core_window_remove(c->stream, prefix, out->count);
+        core_window_remove(c->stream, c->prompt->prefix.count, count);
     }
+}
+
+static base_status compute(kvcache *c, const store_episode *episode, kvcache_block *out,
+                           base_error *err)
+{
+    double begin = base_clock_ms();
+    base_status status = begin_block(c, episode, &out->count, NULL, err);
+    if (status) {
+        return status;
+    }
+    out->blob_size = kvblob_bytes(&c->shape, out->count);
+    out->blob = base_calloc(1, out->blob_size);
+    if (out->blob) {
+        core_block_read(c->stream, c->prompt->prefix.count, out->count, c->block);
+        kvblob_encode(&c->shape, c->block, out->count, out->blob);
+        open_blob(c, out);
+    }
+    end_block(c, out->count);
     out->compute_ms = base_clock_ms() - begin;
     return out->blob ? BASE_OK : base_fail(err, BASE_NO_MEMORY, "no memory for keys and values");
+}
+
+base_status kvcache_rows(kvcache *c, const store_episode *episode, float **rows, size_t *count,
+                         base_error *err)
+{
+    *rows = NULL;
+    base_status status = begin_block(c, episode, count, rows, err);
+    if (status) {
+        base_free(*rows);
+        return status;
+    }
+    end_block(c, *count);
+    return BASE_OK;
 }
 
 base_status kvcache_get(kvcache *c, store *s, const store_episode *episode, kvcache_block *out,

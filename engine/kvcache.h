@@ -38,6 +38,11 @@ typedef struct kvcache_block {
 base_status kvcache_get(kvcache *c, store *s, const store_episode *episode, kvcache_block *out,
                         base_error *err);
 
+/* What mixers read of the episode's block, run behind the fixed prefix in any case: rows of *count
+ * tokens for core_state_enter, the caller's to base_free. Not kept on disk. CPU only. */
+base_status kvcache_rows(kvcache *c, const store_episode *episode, float **rows, size_t *count,
+                         base_error *err);
+
 /* Lived keys and values: as they were in a running window of text, with what they had seen; only
  * such a window takes them. They lie under a tag of their own, beside the other. */
 const uint8_t *kvcache_lived_tag(const kvcache *c); /* [32] */

@@ -52,14 +52,14 @@ size_t mixer_row(const mixer *m)
     return mixer_conv_width(m) + mixer_out_width(m) + per_head * m->heads;
 }
 
-static size_t head_state(const mixer *m)
+size_t mixer_head_floats(const mixer *m)
 {
     return m->key_size * (m->value_size + (m->kind == MIXER_GKA ? m->key_size : 0));
 }
 
 size_t mixer_state_floats(const mixer *m)
 {
-    return m->heads * head_state(m) + (m->kernel - 1) * mixer_conv_width(m);
+    return m->heads * mixer_head_floats(m) + (m->kernel - 1) * mixer_conv_width(m);
 }
 
 size_t mixer_scratch_floats(const mixer *m, size_t tokens)
@@ -166,17 +166,28 @@ static float squares(const float *x, size_t size)
     return sum;
 }
 
+/* Step size of a head, which its decay follows. */
+static float delta_of(const mixer *m, const float *row, size_t h)
+{
+    return softplus(row[mixer_conv_width(m) + mixer_out_width(m) + h] + m->dt_bias[h]);
+}
+
+float mixer_log_decay(const mixer *m, const float *row, size_t head)
+{
+    return m->a[head] * delta_of(m, row, head);
+}
+
 static head_token token_of(const run_job *job, size_t t, size_t h)
 {
     const mixer *m = job->m;
     const float *conv = job->after + t * mixer_conv_width(m);
-    const float *per_head =
-        job->rows + t * job->row_stride + mixer_conv_width(m) + mixer_out_width(m);
+    const float *row = job->rows + t * job->row_stride;
+    const float *per_head = row + mixer_conv_width(m) + mixer_out_width(m);
     head_token x = {.q = conv + h / (m->heads / m->q_heads) * m->key_size,
                     .k = conv + q_width(m) + h / (m->heads / m->k_heads) * m->key_size,
                     .v = conv + q_width(m) + k_width(m) +
                          h / (m->heads / m->v_heads) * m->value_size};
-    x.delta = softplus(per_head[h] + m->dt_bias[h]);
+    x.delta = delta_of(m, row, h);
     x.decay = expf(m->a[h] * x.delta);
     if (m->kind != MIXER_MAMBA2) {
         x.beta = sigmoid(per_head[m->heads + h] + (m->beta_bias ? m->beta_bias[h] : 0.0f));
@@ -301,7 +312,7 @@ static void run_heads(void *argument, size_t begin, size_t end, size_t thread)
     float none[MIXER_SIZE_MAX];
     (void)thread;
     for (size_t h = begin; h < end; h++) {
-        float *state = job->state + h * head_state(m);
+        float *state = job->state + h * mixer_head_floats(m);
         for (size_t t = 0; t < job->tokens; t++) {
             head_token x = token_of(job, t, h);
             float *o = job->out ? job->out + t * mixer_out_width(m) + h * m->value_size : NULL;
@@ -361,10 +372,42 @@ void mixer_run(const mixer *m, base_pool *pool, const float *rows, size_t row_st
                    .before = scratch,
                    .after = scratch + (m->kernel - 1 + tokens) * width};
     base_pool *few = tokens > 4 ? pool : NULL;
-    gather(&job, state + m->heads * head_state(m));
+    gather(&job, state + m->heads * mixer_head_floats(m));
     base_pool_run(few, tokens, 1, convolve, &job);
     base_pool_run(pool, m->heads, 1, run_heads, &job);
     if (out) {
         base_pool_run(few, tokens, 1, finish, &job);
+    }
+}
+
+/* --- composition ------------------------------------------------------------------------------ */
+
+/* c_i = mean over r of the mean product of r of the other decays. The means of products grow by one
+ * decay at a time: with m of them, p_r <- (1 - r/m) p_r + (r/m) A p_{r-1}. All stay in 0..1. */
+static double picaso_weight(const double *decay, size_t count, size_t one)
+{
+    double sum = 0.0, means[MIXER_PICASO_MAX] = {1.0};
+    size_t m = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (i == one) {
+            continue;
+        }
+        m++;
+        for (size_t r = m; r > 0; r--) {
+            double share = (double)r / (double)m;
+            means[r] = (1.0 - share) * means[r] + share * decay[i] * means[r - 1];
+        }
+    }
+    for (size_t r = 0; r < count; r++) {
+        sum += means[r];
+    }
+    return sum / (double)count;
+}
+
+void mixer_picaso(const double *decay, size_t count, double *weights)
+{
+    BASE_ASSERT(count <= MIXER_PICASO_MAX);
+    for (size_t i = 0; i < count; i++) {
+        weights[i] = picaso_weight(decay, count, i);
     }
 }

@@ -33,6 +33,7 @@ const char *mixer_name(mixer_kind kind); /* "gdn", "gka", "mamba2" */
 bool mixer_parse(const char *name, size_t size, mixer_kind *kind);
 
 enum { MIXER_SIZE_MAX = 256, MIXER_KERNEL_MAX = 8 }; /* of N and P; of the convolution */
+enum { MIXER_PICASO_MAX = 64 };                      /* states that are composed at once */
 
 typedef struct mixer {
     mixer_kind kind;
@@ -63,6 +64,7 @@ size_t mixer_out_width(const mixer *m);  /* H*P */
 /* Floats of one sequence's state: S (GKA: P, then U) per head, and the last kernel-1 rows' q, k, v.
  * All zero at the start. */
 size_t mixer_state_floats(const mixer *m);
+size_t mixer_head_floats(const mixer *m); /* of S (P and U) of one head */
 /* Floats of scratch for `tokens` tokens. */
 size_t mixer_scratch_floats(const mixer *m, size_t tokens);
 
@@ -73,5 +75,14 @@ size_t mixer_scratch_floats(const mixer *m, size_t tokens);
  * one more read. */
 void mixer_run(const mixer *m, base_pool *pool, const float *rows, size_t row_stride, size_t tokens,
                float *state, float *out, float *innovation, float *scratch);
+
+/* g of one head at a row: the log of what is left of its S behind the token. Of GDN that is the
+ * scalar part of its transition e^g (I - beta k k^T) only. */
+float mixer_log_decay(const mixer *m, const float *row, size_t head);
+
+/* PICASO-S (Liu et al. 2025, arXiv 2502.17605): texts that make S_i alone and leave A_i of a state
+ * before them, read one behind the other, give sum_i c_i S_i on average over all orders. decay,
+ * weights [count <= MIXER_PICASO_MAX]: A_i in 0..1, c_i. */
+void mixer_picaso(const double *decay, size_t count, double *weights);
 
 #endif

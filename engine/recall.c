@@ -177,6 +177,19 @@ bool session_may_splice(const engine_session *s, const retrieval_hit *best,
            strength_of(s, hit) >= (float)STORE_STRENGTH_SPLICE_MIN;
 }
 
+/* ... and the states of mixers. */
+static base_status enter_states(engine_session *s, const store_episode *episode, base_error *err)
+{
+    float *rows;
+    size_t count;
+    base_status status = kvcache_rows(s->kv, episode, &rows, &count, err);
+    if (status) {
+        return status;
+    }
+    s->answer->prefill_tokens += count;
+    return splice_enter_state(&s->window, rows, count, err);
+}
+
 static base_status splice_one(engine_session *s, const retrieval_hit *hit, size_t *at,
                               engine_event *event, size_t *spliced, base_error *err)
 {
@@ -198,11 +211,16 @@ static base_status splice_one(engine_session *s, const retrieval_hit *hit, size_
     }
     make_room(s, block.count, at);
     session_draft_note(s, &episode);
-    store_episode_free(&episode);
-    if (splice_free_slots(&s->window) >= block.count) {
+    bool fits = splice_free_slots(&s->window) >= block.count;
+    if (fits) {
         status =
             splice_insert(&s->window, *at, hit->id, block.block, block.count, strength, bias, err);
-    } else {
+    }
+    if (fits && !status && s->options.splice_state != CORE_SPLICE_NONE) {
+        status = enter_states(s, &episode, err);
+    }
+    store_episode_free(&episode);
+    if (!fits) {
         base_free(block.blob);
         return BASE_OK; /* the window is full of live text: nothing gives way to a memory */
     }

@@ -130,6 +130,7 @@ base_status engine_session_open(engine *e, const engine_session_options *options
         return status;
     }
     core_stream_options stream_options = e->stream_options;
+    stream_options.splice_state = options->splice_state;
     if ((status = core_stream_open(e->model, stream_size(s, &stream_options), &stream, err)) ||
         (status = splice_open(stream, &s->window, err))) {
         engine_session_close(s);
@@ -168,6 +169,7 @@ base_status engine_session_restart(engine_session *s, const engine_session_optio
                                    base_error *err)
 {
     size_t slots = s->options.window_slots, memory_slots = s->options.memory_slots_max;
+    core_splice_state splice_state = s->options.splice_state;
     drop_writes(s);
     drop_turns(s);
     base_status status = take_options(s, options, err);
@@ -175,6 +177,9 @@ base_status engine_session_restart(engine_session *s, const engine_session_optio
         (s->options.window_slots != slots || s->options.memory_slots_max != memory_slots)) {
         status =
             base_fail(err, BASE_INVALID, "a session's window keeps its size of %zu slots", slots);
+    }
+    if (!status && s->options.splice_state != splice_state) {
+        status = base_fail(err, BASE_INVALID, "a session keeps what memories do to its states");
     }
     return status;
 }

@@ -135,11 +135,19 @@ base_status splice_insert(splice_window *w, size_t at, uint64_t episode, const v
     return BASE_OK;
 }
 
+base_status splice_enter_state(splice_window *w, float *rows_take, size_t count, base_error *err)
+{
+    BASE_ASSERT(w->resident_count > 0);
+    return core_state_enter(w->stream, w->residents[w->resident_count - 1].owner, rows_take, count,
+                            err);
+}
+
 void splice_evict(splice_window *w, size_t resident)
 {
     BASE_ASSERT(resident < w->resident_count);
     splice_resident gone = w->residents[resident];
     splice_collect(w);
+    core_state_leave(w->stream, gone.owner);
     core_window_remove(w->stream, gone.at, gone.count);
     w->residents[resident] = w->residents[--w->resident_count];
     shift_residents(w, gone.at + gone.count, -(ptrdiff_t)gone.count);

@@ -65,6 +65,8 @@ size_t splice_beside(const splice_window *w, size_t at);
 base_status splice_insert(splice_window *w, size_t at, uint64_t episode, const void *block,
                           size_t count, float strength, float bias, base_error *err);
 void splice_evict(splice_window *w, size_t resident);
+/* The memory that was inserted last enters the states of mixers, too: core_state_enter. */
+base_status splice_enter_state(splice_window *w, float *rows_take, size_t count, base_error *err);
 /* Remove live slots [at, at+count) (oldest turns when a chat runs full). No memory may lie there.
  * */
 void splice_remove_live(splice_window *w, size_t at, size_t count);

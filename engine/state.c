@@ -115,6 +115,7 @@ void core_state_save(core_stream *s, void *out)
     uint8_t *bytes = out;
     base_sha256 hash;
     size_t size = core_state_bytes(s) - DIGEST;
+    BASE_ASSERT(s->splice_state == CORE_SPLICE_NONE);
     write_header(s, bytes);
     move_body(s, bytes + HEADER, NULL);
     base_sha256_begin(&hash);

@@ -38,6 +38,16 @@ typedef struct core_views {
     size_t count;
 } core_views;
 
+/* A memory in the states of mixers (splice_state.c). */
+typedef struct core_state_memory {
+    /* owned. replay: rows [layers with a mixer, tokens, mixer_row]; else what they make of nothing:
+     * states [layers with a mixer, mixer_floats] */
+    float *data;
+    size_t tokens;
+    size_t before;  /* the live token, counted as run_tokens, before which it stands */
+    uint32_t owner; /* 0: it has left attention */
+} core_state_memory;
+
 struct core_stream {
     const core_model *model;
     const kernel_table *kernels;
@@ -99,12 +109,19 @@ struct core_stream {
     float *mixer_scratch;    /* [mixer_scratch_floats] */
     float *mixer_novelty;    /* [CORE_SNAPSHOT_EVERY, mixer_head_count] */
 
+    core_splice_state splice_state;
+    core_state_memory *memories; /* owned; [memory_count] in the order in which they came */
+    size_t memory_count;
+
     float *mass; /* watched by the caller, NULL = off */
     size_t owners;
     size_t *mass_tokens;
 
     float *hidden_sum; /* watched by the caller, NULL = off */
     size_t hidden_layer;
+
+    float *rows; /* watched by the caller, NULL = off: [layers with a mixer, rows_max, row] */
+    size_t rows_max, rows_seen;
 
     float *novelty;    /* watched by the caller, NULL = off */
     float novelty_sum; /* of the last token that was run, over mixers and heads */
@@ -177,5 +194,17 @@ void core_fading_clear(core_stream *s);
 void core_fading_run(core_stream *s, const core_fading *f, size_t tokens);
 /* The last `tokens` tokens (one to CORE_ROLLBACK, or all) were never run. */
 void core_fading_drop(core_stream *s, size_t tokens);
+
+/* --- splice_state.c --------------------------------------------------------------------------- */
+
+/* mixer_run of rows at stride mixer_row; with CORE_SPLICE_PICASO the sums of log decays that follow
+ * the mixer's own state move on with it. */
+void core_state_run(core_stream *s, const core_fading *f, const float *rows, size_t tokens,
+                    float *state, float *out, float *novelty);
+/* A layer's state before live token `token` takes in the memories that stand there. */
+void core_state_compose(core_stream *s, const core_fading *f, size_t token, float *state);
+/* Tokens from `token` on were never run: what stands behind it has not entered, or never did. */
+void core_state_rewind(core_stream *s, size_t token);
+void core_state_forget(core_stream *s); /* all memories */
 
 #endif

@@ -83,6 +83,7 @@ void core_stream_clear(core_stream *s)
         core_angles(s, 0, s->slots_max);
     }
     if (s->mixing) {
+        core_state_forget(s);
         core_fading_clear(s);
     }
 }

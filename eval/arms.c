@@ -6,6 +6,7 @@
 const char eval_arm_ablations[] =
     "+trigger=innovation|once|always|random, +layout=B|S, +query=encoder|hidden (the query is the "
     "model's own hidden state, as are the vectors of the store), +no-bias, +no-time, +no-bm25, "
+    "+splice-state=none|replay|sum|picaso (what recurrent states make of a memory), "
     "+no-kv-disk (never read keys and values from disk), +no-follow (a note leads to no "
     "other, a refusal stands), +no-names (what names other things than the question stays), "
     "+no-draft (one token a pass), "
@@ -55,6 +56,9 @@ static bool set_ablation(eval_arm *arm, const char *text, size_t size)
     if (is_word(text, name_size, "layout")) {
         arm->layout = strcmp(value, "S") == 0 ? ENGINE_LAYOUT_S : ENGINE_LAYOUT_B;
         return strcmp(value, "S") == 0 || strcmp(value, "B") == 0;
+    }
+    if (is_word(text, name_size, "splice-state")) {
+        return core_splice_state_parse(value, &arm->splice_state);
     }
     if (is_word(text, name_size, "query")) {
         arm->query_hidden = strcmp(value, "hidden") == 0;
@@ -125,6 +129,7 @@ void eval_arm_apply(const eval_arm *arm, engine_session_options *options)
     options->arm = arm->arm;
     options->trigger = arm->trigger;
     options->layout = arm->layout;
+    options->splice_state = arm->splice_state;
     options->no_bias = arm->no_bias;
     options->no_time = arm->no_time;
     options->no_bm25 = arm->no_bm25;

@@ -27,6 +27,7 @@ typedef struct eval_arm {
     engine_arm arm;
     engine_trigger trigger;
     engine_layout layout;
+    core_splice_state splice_state;
     bool no_bias, no_time, no_bm25, no_kv_disk, no_draft, no_follow, no_names, plain, query_hidden;
     bool warm;  /* asked twice, the second answer counts: keys and values come from disk then */
     bool rival; /* oracle: what the evidence replaced lies beside it at EVAL_RIVAL_STRENGTH */

@@ -114,6 +114,10 @@ run 1 ask "$dog" --device sideways
 says '--device sideways is none of cpu, cuda, auto'
 run 1 ask "$dog" --kv-type q3
 says '--kv-type q3 is none of q8, f16'
+run 1 ask "$dog" --splice-state all
+says '--splice-state all is none of none, replay, sum, picaso'
+run 1 ask "$dog" --splice-state picaso
+says 'no layer has a recurrent state that memories could enter'
 for size in '' M 1X -1 1.5G 99999999999T; do
     run 2 ask "$dog" --kv-budget "$size"
     says 'is not a size'

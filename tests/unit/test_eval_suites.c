@@ -253,18 +253,28 @@ static void test_arms_and_their_ablations_have_names(void **state)
     size_t count;
     base_error err = {0};
     assert_int_equal(eval_arms_parse("none,full+trigger=once+no-bias,prompt+plain,"
-                                     "full+query=hidden,oracle+rival",
+                                     "full+query=hidden,oracle+rival,full+splice-state=picaso",
                                      arms, &count, &err),
                      BASE_OK);
-    assert_int_equal(count, 5);
+    assert_int_equal(count, 6);
+    assert_int_equal(arms[0].splice_state, CORE_SPLICE_NONE);
+    assert_int_equal(arms[5].splice_state, CORE_SPLICE_PICASO);
     assert_true(arms[4].rival && !arms[3].rival);
     assert_true(arms[3].query_hidden && !arms[1].query_hidden);
     assert_int_equal(arms[1].arm, ENGINE_ARM_FULL);
     assert_int_equal(arms[1].trigger, ENGINE_TRIGGER_ONCE);
     assert_true(arms[1].no_bias && !arms[1].no_time && arms[2].plain);
-    const char *const wrong[] = {"",          "full,",     "fool",           "full+",
-                                 "full+fast", "full,full", "full+trigger=x", "full+layout=",
-                                 "full+query=mind", "full+rival"};
+    const char *const wrong[] = {"",
+                                 "full,",
+                                 "fool",
+                                 "full+",
+                                 "full+fast",
+                                 "full,full",
+                                 "full+trigger=x",
+                                 "full+layout=",
+                                 "full+query=mind",
+                                 "full+rival",
+                                 "full+splice-state=all"};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         err = (base_error){0};
         assert_int_equal(eval_arms_parse(wrong[i], arms, &count, &err), BASE_INVALID);

@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "engine/model.h"
 #include "store/sessions.h"
 #include "tests/unit/loop_models.h"
 #include "tests/unit/loop_testing.h"
@@ -320,6 +321,56 @@ static int tear_down(void **state)
     return loop_drop_models(folder);
 }
 
+/* Memories that enter the states of mixers: the answers of the same questions differ, and what
+ * cannot be done with it is refused. */
+static void test_a_session_with_memories_in_its_states(void **state)
+{
+    (void)state;
+    loop l = {0};
+    base_error err = {0};
+    float surprise[CORE_SPLICE_COUNT];
+    engine_session_options options;
+    engine_session *refused = NULL;
+    open_engine(&l, ENGINE_CORE_HYBRID);
+    for (size_t i = 0; i < core_model_shape(engine_model(l.e))->layers; i++) {
+        core_fading *f = engine_model(l.e)->layers[i].fading;
+        if (f) {
+            f->mixer.gate = NULL; /* a primed one is not heard */
+        }
+    }
+    loop_open_store(&l);
+    loop_ingest(&l, NULL, texts, FACTS);
+    for (core_splice_state how = CORE_SPLICE_NONE; how < CORE_SPLICE_COUNT; how++) {
+        engine_answer answer;
+        base_buffer saved = {0};
+        engine_session_defaults(&options);
+        options.splice_state = how;
+        options.score_min = 0.1f;
+        engine_session *s = loop_session(&l, ENGINE_ARM_FULL, &options);
+        for (size_t turn = 0; turn < TURNS; turn++) {
+            ask(s, turn, &answer);
+            surprise[how] = answer.tokens[answer.token_count - 1].surprise_nats;
+            engine_answer_free(&answer);
+        }
+        for (size_t i = 0; i < (size_t)how; i++) {
+            assert_true(surprise[i] != surprise[how]);
+        }
+        if (how != CORE_SPLICE_NONE) {
+            assert_int_equal(engine_session_save(s, &saved, &err), BASE_UNSUPPORTED);
+            options.splice_state = CORE_SPLICE_NONE;
+            assert_int_equal(engine_session_restart(s, &options, &err), BASE_INVALID);
+        }
+        engine_session_close(s);
+    }
+    engine_close(l.e);
+    open_engine(&l, ENGINE_CORE_WINDOW);
+    options.splice_state = CORE_SPLICE_REPLAY;
+    assert_int_equal(engine_session_open(l.e, &options, &refused, &err), BASE_INVALID);
+    assert_non_null(strstr(err.text, "plain.gguf: no layer has a recurrent state"));
+    loop_close_store(&l);
+    engine_close(l.e);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -327,6 +378,7 @@ int main(void)
         cmocka_unit_test(test_a_state_of_another_model_or_core_is_refused),
         cmocka_unit_test(test_what_would_be_said_again_leaves),
         cmocka_unit_test(test_a_replayed_conversation_is_the_same_without_memory),
+        cmocka_unit_test(test_a_session_with_memories_in_its_states),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
