@@ -21,7 +21,8 @@ enum { CLI_DONE = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
 
 typedef struct cli_options {
     /* any command */
-    const char *store, *model, *encoder, *adapter, *core, *device, *kv_type;
+    const char *store, *model, *encoder, *core, *device, *kv_type;
+    const char *adapters[CORE_ADAPTERS_MAX + 1]; /* as often as --adapter was given, then NULL */
     size_t threads, window;
     uint64_t kv_budget; /* UINT64_MAX: none */
     int64_t now_us;
@@ -94,7 +95,8 @@ enum cli_part {
 };
 
 /* The model and `parts` (cli_part). The reader adapter of X.gguf is X.reader.gguf beside it, for
- * the commands that read memory; those about the model alone run it as it is. */
+ * the commands that read memory; those about the model alone run it as it is. Its trained mixers
+ * are X.core.gguf, for --core hybrid. */
 base_status cli_open_engine(const cli_options *o, unsigned parts, engine **out, base_error *err);
 /* Opens store and index. create: for writers. Readers of a missing store get BASE_NOT_FOUND.
  * lock_wait_ms: see store_options. */

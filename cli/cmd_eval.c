@@ -182,7 +182,6 @@ int cmd_eval(const cli_options *o)
         .half_life_s = o->half_life_s,
         .settings = settings,
         .command = o->command,
-        .adapter_path = o->adapter && strcmp(o->adapter, "none") != 0 ? o->adapter : NULL,
         .progress = stderr};
     if (cli_session_options(o, &no_memory, &options.session, &err) ||
         cli_open_engine(o, CLI_ENCODER | CLI_READER, &e, &err) ||

@@ -12,7 +12,7 @@
 #include "base/log.h"
 #include "cli/cli.h"
 
-typedef enum kind { FLAG, TEXT, COUNT, BIG, SIZE, REAL, TIME } kind;
+typedef enum kind { FLAG, TEXT, ADAPTER, COUNT, BIG, SIZE, REAL, TIME } kind;
 
 typedef struct option {
     const char *name; /* without "--" */
@@ -29,9 +29,9 @@ static const cli_option options[] = {
     {"model", 0, TEXT, AT(model), "FILE",
      "GGUF model (else $EIDETIC_MODEL, else the default model)"},
     {"encoder", 0, TEXT, AT(encoder), "DIR", "text encoder folder (else the default encoder)"},
-    {"adapter", 0, TEXT, AT(adapter), "FILE|none",
-     "LoRA adapter or trained mixers (GGUF); ask, chat and eval take MODEL.reader.gguf where it "
-     "is"},
+    {"adapter", 0, ADAPTER, AT(adapters), "FILE|none",
+     "LoRA adapter or trained mixers (GGUF), or both (given twice); else, where they are, "
+     "MODEL.reader.gguf for ask, chat and eval, and MODEL.core.gguf for --core hybrid"},
     {"core", 0, TEXT, AT(core), "full|window|hybrid",
      "attention over all slots; sinks and the last W tokens, endlessly; a hybrid's fading layers"},
     {"window", 0, COUNT, AT(window), "W", "full: slots of the window; window: tokens seen (1,024)"},
@@ -240,6 +240,20 @@ static bool parse_size(const char *text, uint64_t *bytes)
     return true;
 }
 
+static bool add_adapter(const char *adapters[CORE_ADAPTERS_MAX + 1], const char *path)
+{
+    size_t count = 0;
+    while (adapters[count]) {
+        count++;
+    }
+    if (count == CORE_ADAPTERS_MAX) {
+        cli_usage("--adapter %s: given %d times already", path, CORE_ADAPTERS_MAX);
+        return false;
+    }
+    adapters[count] = path;
+    return true;
+}
+
 /* Put one value where it belongs; false after a message. */
 static bool set_option(cli_options *o, const cli_option *option, const char *value)
 {
@@ -254,6 +268,8 @@ static bool set_option(cli_options *o, const cli_option *option, const char *val
     case TEXT:
         *(const char **)at = value;
         return true;
+    case ADAPTER:
+        return add_adapter(at, value);
     case COUNT:
     case BIG:
         if (!parse_number(value, NULL, &big)) {

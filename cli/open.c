@@ -70,18 +70,46 @@ static base_status check_options(const cli_options *o, base_error *err)
     return BASE_OK;
 }
 
-/* Where the reader adapter of this model lies; false: there is none. */
-static bool reader_path(const char *model, char *out, size_t size)
+typedef struct adapter_list {
+    const char *paths[CORE_ADAPTERS_MAX + 1];
+    size_t count;
+    char beside[CORE_ADAPTERS_MAX][2 * PATH_SIZE];
+} adapter_list;
+
+/* X.NAME.gguf of the model X.gguf, where it is there. */
+static void add_beside(adapter_list *list, const char *model, const char *name)
 {
+    char *path = list->beside[list->count];
     const char *end = strrchr(model, '.');
     size_t stem = end && strcmp(end, ".gguf") == 0 ? (size_t)(end - model) : strlen(model);
-    int length = snprintf(out, size, "%.*s.reader.gguf", (int)stem, model);
-    return length > 0 && (size_t)length < size && access(out, F_OK) == 0;
+    int length = snprintf(path, 2 * PATH_SIZE, "%.*s.%s.gguf", (int)stem, model, name);
+    if (length > 0 && length < 2 * PATH_SIZE && access(path, F_OK) == 0) {
+        list->paths[list->count++] = path;
+    }
+}
+
+/* What --adapter says, or what lies beside the model. */
+static void choose_adapters(const cli_options *o, const char *model, unsigned parts,
+                            engine_core core, adapter_list *list)
+{
+    *list = (adapter_list){0};
+    for (size_t i = 0; o->adapters[i]; i++) {
+        if (strcmp(o->adapters[i], "none") != 0) {
+            list->paths[list->count++] = o->adapters[i];
+        }
+    }
+    if (!o->adapters[0] && parts & CLI_READER) {
+        add_beside(list, model, "reader");
+    }
+    if (!o->adapters[0] && core == ENGINE_CORE_HYBRID) {
+        add_beside(list, model, "core");
+    }
 }
 
 base_status cli_open_engine(const cli_options *o, unsigned parts, engine **out, base_error *err)
 {
-    char model[2 * PATH_SIZE], encoder_path[2 * PATH_SIZE], reader[2 * PATH_SIZE];
+    char model[2 * PATH_SIZE], encoder_path[2 * PATH_SIZE];
+    adapter_list adapters;
     const char *variable = getenv("EIDETIC_MODEL");
     base_status status = check_options(o, err);
     if (status) {
@@ -95,14 +123,11 @@ base_status cli_open_engine(const cli_options *o, unsigned parts, engine **out, 
                               .encoder_path = parts & CLI_ENCODER ? encoder_path : NULL,
                               .window = o->window,
                               .threads = o->threads};
-    if (o->adapter) {
-        options.adapter_path = strcmp(o->adapter, "none") != 0 ? o->adapter : NULL;
-    } else if (parts & CLI_READER && reader_path(model, reader, sizeof reader)) {
-        options.adapter_path = reader;
-    }
     if (o->core) {
         (void)engine_core_parse(o->core, &options.core); /* check_options has seen it */
     }
+    choose_adapters(o, model, parts, options.core, &adapters);
+    options.adapters = adapters.paths;
     if (o->kv_type) {
         (void)kvblob_type_parse(o->kv_type, &options.kv_type);
     }

@@ -5,6 +5,12 @@
  * name: an adapter of another architecture, of other weights (also of the same model in another
  * quantisation), with factors that do not fit, or with tensors that the model lacks. Trained mixers
  * (adapter_core.c) go the same way.
+ *
+ * Beside a LoRA the mixers keep what they were trained with: their matrices start from the model's
+ * own weights, not from merged ones, so mixer(u) is the same function of its input u. Merged ones
+ * would add W_lora - W to projections that never ran with it (their queries and keys are convolved
+ * and normalised, not rotated). What differs from training is u, which the layers below have moved,
+ * and the keys and values that attention makes of f = u + mixer(u), which the LoRA is for.
  */
 #include <math.h>
 #include <stdio.h>
@@ -18,7 +24,7 @@
 struct core_adapter {
     gguf_file *file;
     float alpha;
-    bool of_core;  /* trained mixers, not additions to a model's own matrices */
+    core_adapter_kind kind;
     size_t merged; /* tensors of the model that have had theirs */
     size_t whole;  /* tensors that are no factors */
 };
@@ -81,8 +87,9 @@ static base_status check_kind(core_adapter *a, const char *architecture, base_er
     gguf_get_text(a->file, "general.type", &type);
     gguf_get_text(a->file, "adapter.type", &kind);
     gguf_get_text(a->file, "general.architecture", &made_for);
-    a->of_core = gguf_text_is(kind, "core");
-    if (!gguf_text_is(type, "adapter") || (!gguf_text_is(kind, "lora") && !a->of_core)) {
+    bool mixers = gguf_text_is(kind, "core");
+    a->kind = mixers ? CORE_ADAPTER_MIXERS : CORE_ADAPTER_LORA;
+    if (!gguf_text_is(type, "adapter") || (!gguf_text_is(kind, "lora") && !mixers)) {
         return base_fail(err, BASE_INVALID, "%s: not a LoRA adapter", gguf_path(a->file));
     }
     if (!gguf_text_is(made_for, architecture)) {
@@ -98,8 +105,16 @@ static base_status check_kind(core_adapter *a, const char *architecture, base_er
     return BASE_OK;
 }
 
-base_status core_adapter_open(const char *path, const gguf_file *base, const char *architecture,
-                              core_adapter **out, base_error *err)
+static void close_file(core_adapter *a)
+{
+    if (a) {
+        gguf_close(a->file);
+        base_free(a);
+    }
+}
+
+static base_status open_file(const char *path, const gguf_file *base, const char *architecture,
+                             core_adapter **out, base_error *err)
 {
     core_adapter *a = base_calloc(1, sizeof *a);
     if (!a) {
@@ -108,47 +123,77 @@ base_status core_adapter_open(const char *path, const gguf_file *base, const cha
     base_status status = gguf_open(path, &a->file, err);
     if (status || (status = check_kind(a, architecture, err)) ||
         (status = check_base(a, base, err))) {
-        core_adapter_close(a);
+        close_file(a);
         return status;
     }
     *out = a;
     return BASE_OK;
 }
 
-void core_adapter_close(core_adapter *a)
+base_status core_adapters_open(const char *const *paths, const gguf_file *base,
+                               const char *architecture, core_adapters *out, base_error *err)
 {
-    if (a) {
-        gguf_close(a->file);
-        base_free(a);
+    static const char *const names[CORE_ADAPTER_KINDS] = {"LoRA adapter", "set of trained mixers"};
+    for (size_t i = 0; paths[i]; i++) {
+        core_adapter *a = NULL;
+        base_status status = open_file(paths[i], base, architecture, &a, err);
+        if (status) {
+            return status;
+        }
+        core_adapter **place = &out->of[a->kind];
+        if (*place) {
+            status = base_fail(err, BASE_INVALID, "%s: a second %s beside %s, a model takes one",
+                               gguf_path(a->file), names[a->kind], gguf_path((*place)->file));
+            close_file(a);
+            return status;
+        }
+        *place = a;
+    }
+    return BASE_OK;
+}
+
+void core_adapters_close(core_adapters *adapters)
+{
+    for (int i = 0; i < CORE_ADAPTER_KINDS; i++) {
+        close_file(adapters->of[i]);
     }
 }
 
-const gguf_file *core_adapter_file(const core_adapter *a)
+const gguf_file *core_adapters_file(const core_adapters *adapters, int kind)
 {
-    return a->file;
+    return adapters->of[kind] ? adapters->of[kind]->file : NULL;
 }
 
-base_status core_adapter_apply(core_adapter *a, const char *architecture, gguf_file **base,
-                               bool *hybrid, base_error *err)
+base_status core_adapters_apply(const core_adapters *adapters, const char *architecture,
+                                gguf_file **base, bool *hybrid, base_error *err)
 {
-    if (!a->of_core) {
+    core_adapter *mixers = adapters->of[CORE_ADAPTER_MIXERS];
+    if (!mixers) {
         return BASE_OK;
     }
     if (*hybrid) {
         return base_fail(err, BASE_INVALID, "%s: mixers for a Transformer, %s is a hybrid already",
-                         gguf_path(a->file), gguf_path(*base));
+                         gguf_path(mixers->file), gguf_path(*base));
     }
     *hybrid = true;
-    return core_adapter_join(a->file, architecture, base, &a->whole, err);
+    return core_adapter_join(mixers->file, architecture, base, &mixers->whole, err);
 }
 
-base_status core_adapter_check_used(const core_adapter *a, base_error *err)
+base_status core_adapters_check_used(const core_adapters *adapters, base_error *err)
 {
-    size_t tensors = gguf_tensor_count(a->file), used = 2 * a->merged + a->whole;
-    return used == tensors ? BASE_OK
-                           : base_fail(err, BASE_INVALID,
-                                       "%s: adapter has %zu tensors, only %zu fit this model",
-                                       gguf_path(a->file), tensors, used);
+    for (int i = 0; i < CORE_ADAPTER_KINDS; i++) {
+        const core_adapter *a = adapters->of[i];
+        if (!a) {
+            continue;
+        }
+        size_t tensors = gguf_tensor_count(a->file), used = 2 * a->merged + a->whole;
+        if (used != tensors) {
+            return base_fail(err, BASE_INVALID,
+                             "%s: adapter has %zu tensors, only %zu fit this model",
+                             gguf_path(a->file), tensors, used);
+        }
+    }
+    return BASE_OK;
 }
 
 /* --- merging ---------------------------------------------------------------------------------- */
@@ -240,9 +285,9 @@ KERNEL_CLONES static void quantise_q8_0(const float *restrict values, size_t col
     }
 }
 
-base_status core_adapter_merge(core_adapter *adapter, const gguf_tensor *tensor, const char *name,
-                               size_t rows, size_t columns, uint8_t **raw, uint32_t *type,
-                               base_error *err)
+static base_status merge(core_adapter *adapter, const gguf_tensor *tensor, const char *name,
+                         size_t rows, size_t columns, uint8_t **raw, uint32_t *type,
+                         base_error *err)
 {
     factors f;
     *raw = NULL;
@@ -285,6 +330,20 @@ base_status core_adapter_merge(core_adapter *adapter, const gguf_tensor *tensor,
         adapter->merged++;
         *raw = out;
         *type = out_type;
+    }
+    return status;
+}
+
+base_status core_adapters_merge(const core_adapters *adapters, const gguf_tensor *tensor,
+                                const char *name, size_t rows, size_t columns, uint8_t **raw,
+                                uint32_t *type, base_error *err)
+{
+    base_status status = BASE_OK;
+    *raw = NULL;
+    for (int i = 0; i < CORE_ADAPTER_KINDS && !*raw && !status; i++) {
+        if (adapters->of[i]) {
+            status = merge(adapters->of[i], tensor, name, rows, columns, raw, type, err);
+        }
     }
     return status;
 }

@@ -122,7 +122,7 @@ static bool is_known(const char *part)
     return false;
 }
 
-/* The adapter's whole tensors; the factors are found by core_adapter_merge. */
+/* The adapter's whole tensors; the factors are found by core_adapters_merge. */
 static base_status add_whole(joined *j, size_t *whole, base_error *err)
 {
     for (size_t i = 0; i < gguf_tensor_count(j->adapter); i++) {

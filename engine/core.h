@@ -40,11 +40,12 @@ typedef struct core_shape {
 
 /* Load a GGUF model (architectures llama, qwen2, qwen3, mamba2, granitehybrid, and bmojo, ours for
  * B'MOJO-F: model_fading.c; others are refused by name). The file stays mapped.
- * adapter_path: GGUF LoRA merged into the weights at load (NULL = none; merged matrices become P8
- * with per-32 scales, documented), or trained mixers, which make a hybrid of a Transformer
- * (adapter_core.c); refused by name if made for another model. Errors:
- * BASE_NOT_FOUND, BASE_CORRUPT (place named), BASE_UNSUPPORTED, BASE_NO_MEMORY. */
-base_status core_model_open(const char *path, const char *adapter_path, core_model **out,
+ * adapters: paths, NULL-terminated, or NULL = none; in any order at most one GGUF LoRA, merged into
+ * the weights at load (merged matrices become P8 with per-32 scales, documented), and one set of
+ * trained mixers, which make a hybrid of a Transformer (adapter_core.c). Refused by name: one made
+ * for another model, a second of its kind. Errors: BASE_NOT_FOUND, BASE_CORRUPT (place named),
+ * BASE_INVALID, BASE_UNSUPPORTED, BASE_NO_MEMORY. */
+base_status core_model_open(const char *path, const char *const *adapters, core_model **out,
                             base_error *err);
 void core_model_close(core_model *model);
 const core_shape *core_model_shape(const core_model *model);
@@ -56,8 +57,11 @@ size_t core_model_recurrent_layers(const core_model *model);
 /* metadata: tokenizer, chat template; lives with the model */
 const gguf_file *core_model_file(const core_model *model);
 /* SHA-256 over the model file's metadata and tensor table plus sampled tensor bytes (and the
- * adapter's): names it in KV tags. Cheap. */
+ * adapters'): names it in KV tags. Cheap. */
 const uint8_t *core_model_hash(const core_model *model); /* [32] */
+enum { CORE_ADAPTERS_MAX = 2 };
+/* Paths of its adapters, LoRA first, valid while the model is open; the number of them. */
+size_t core_model_adapters(const core_model *model, const char *paths[CORE_ADAPTERS_MAX]);
 /* bytes of weights that one decode step reads */
 size_t core_model_weight_bytes(const core_model *model);
 
@@ -193,7 +197,7 @@ void core_state_leave(core_stream *stream, uint32_t owner);
 
 /* The whole stream as bytes: window, positions, sinks, states of mixers and what a rerun needs
  * (not the watch on attention mass). A stream that restores it continues with the same bits, given
- * the same model, adapter, options and instruction set. Not with options.splice_state. Format:
+ * the same model, adapters, options and instruction set. Not with options.splice_state. Format:
  * state.c. */
 size_t core_state_bytes(const core_stream *stream);
 void core_state_save(core_stream *stream, void *out); /* [core_state_bytes] */

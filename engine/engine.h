@@ -48,7 +48,7 @@ bool engine_device_parse(const char *text, engine_device *device); /* "cpu", "cu
 typedef struct engine_options {
     const char *model_path;
     const char *encoder_path; /* folder; NULL = no encoder (no memory possible) */
-    const char *adapter_path; /* NULL = none */
+    const char *const *adapters; /* paths, NULL-terminated; NULL = none (core_model_open) */
     engine_core core;
     engine_device device;
     size_t window;       /* W of a bounded core, 0 = 1,024 */
@@ -246,7 +246,7 @@ base_status engine_replay(engine_session *s, const char *question, const char *s
 
 /* The session between two answers as bytes: window and all states, resident memories and their
  * slots, marks, sampler, innovation test. A session that restores it goes on with the same bits,
- * given the same engine (model, adapter, core, window, instruction set), options and store. Texts
+ * given the same engine (model, adapters, core, window, instruction set), options and store. Texts
  * are not in it, keys and values are. Appends to out; format: checkpoint.c. BASE_UNSUPPORTED: with
  * memories in states. */
 base_status engine_session_save(engine_session *s, base_buffer *out, base_error *err);

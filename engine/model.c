@@ -273,10 +273,10 @@ base_status core_load_optional(const gguf_file *file, const char *name, size_t c
 }
 
 /* Load the parts' rows: neighbours of one type become one packed matrix. */
-base_status core_load_linear(const gguf_file *file, core_adapter *a, size_t layer,
-                             const core_part *parts, size_t part_count, size_t columns,
-                             core_linear *out, base_error *err)
+base_status core_load_linear(const core_model *model, size_t layer, const core_part *parts,
+                             size_t part_count, size_t columns, core_linear *out, base_error *err)
 {
+    const gguf_file *file = model->file;
     const uint8_t *raw[4] = {0};
     uint8_t *adapted[4] = {0};
     uint32_t type[4];
@@ -293,9 +293,9 @@ base_status core_load_linear(const gguf_file *file, core_adapter *a, size_t laye
             type[i] = tensor->type;
             rows += parts[i].rows;
         }
-        if (!status && a) {
-            status = core_adapter_merge(a, tensor, name, parts[i].rows, columns, &adapted[i],
-                                        &type[i], err);
+        if (!status) {
+            status = core_adapters_merge(&model->adapters, tensor, name, parts[i].rows, columns,
+                                         &adapted[i], &type[i], err);
             raw[i] = adapted[i] ? adapted[i] : raw[i];
         }
     }
@@ -391,7 +391,7 @@ static base_status check_unused(const core_model *model, size_t index, base_erro
     return BASE_OK;
 }
 
-static base_status load_attention(core_model *model, core_adapter *a, size_t index, base_error *err)
+static base_status load_attention(core_model *model, size_t index, base_error *err)
 {
     const core_shape *s = &model->shape;
     core_layer *layer = &model->layers[index];
@@ -400,21 +400,20 @@ static base_status load_attention(core_model *model, core_adapter *a, size_t ind
     const core_part output[] = {{"attn_output", s->channels}};
     bool fading = core_fading_is(model, index);
     base_status status;
-    if ((status = core_load_linear(model->file, a, index, qkv, fading ? 1 : 3, s->channels,
-                                   &layer->qkv, err)) ||
-        (fading && (status = core_load_linear(model->file, a, index, qkv + 1, 2, s->channels,
-                                              &layer->kv, err))) ||
+    if ((status =
+             core_load_linear(model, index, qkv, fading ? 1 : 3, s->channels, &layer->qkv, err)) ||
+        (fading &&
+         (status = core_load_linear(model, index, qkv + 1, 2, s->channels, &layer->kv, err))) ||
         (status = load_head_norms(model, index, err)) ||
         (status = load_biases(model, index, qkv, err)) ||
-        (status =
-             core_load_linear(model->file, a, index, output, 1, q_rows, &layer->output, err))) {
+        (status = core_load_linear(model, index, output, 1, q_rows, &layer->output, err))) {
         return status;
     }
     layer->plane = model->attention_planes++;
-    return fading ? core_fading_load(model, a, index, err) : BASE_OK;
+    return fading ? core_fading_load(model, index, err) : BASE_OK;
 }
 
-static base_status load_layer(core_model *model, core_adapter *a, size_t index, base_error *err)
+static base_status load_layer(core_model *model, size_t index, base_error *err)
 {
     const core_shape *s = &model->shape;
     core_layer *layer = &model->layers[index];
@@ -426,18 +425,16 @@ static base_status load_layer(core_model *model, core_adapter *a, size_t index, 
     snprintf(name, sizeof name, "blk.%zu.attn_norm.weight", index);
     if (status ||
         (status = core_load_vector(model->file, name, s->channels, &layer->attention_norm, err)) ||
-        (status = layer->recurrent ? core_recurrent_load(model, a, index, err)
-                                   : load_attention(model, a, index, err)) ||
+        (status = layer->recurrent ? core_recurrent_load(model, index, err)
+                                   : load_attention(model, index, err)) ||
         s->feed_forward == 0) {
         return status;
     }
     snprintf(name, sizeof name, "blk.%zu.ffn_norm.weight", index);
     if ((status =
              core_load_vector(model->file, name, s->channels, &layer->feed_forward_norm, err)) ||
-        (status = core_load_linear(model->file, a, index, gate_up, 2, s->channels, &layer->gate_up,
-                                   err)) ||
-        (status = core_load_linear(model->file, a, index, down, 1, s->feed_forward, &layer->down,
-                                   err))) {
+        (status = core_load_linear(model, index, gate_up, 2, s->channels, &layer->gate_up, err)) ||
+        (status = core_load_linear(model, index, down, 1, s->feed_forward, &layer->down, err))) {
         return status;
     }
     return BASE_OK;
@@ -484,7 +481,7 @@ static void hash_file(base_sha256 *hash, const gguf_file *file)
     }
 }
 
-static base_status load(core_model *model, core_adapter *a, base_error *err)
+static base_status load(core_model *model, base_error *err)
 {
     base_status status = read_shape(model, err);
     if (status) {
@@ -524,24 +521,27 @@ static base_status load(core_model *model, core_adapter *a, base_error *err)
         return base_fail(err, BASE_NO_MEMORY, "no memory for %zu layers", s->layers);
     }
     for (size_t i = 0; i < s->layers; i++) {
-        if ((status = load_layer(model, a, i, err))) {
+        if ((status = load_layer(model, i, err))) {
             return status;
         }
     }
-    if (a && (status = core_adapter_check_used(a, err))) {
+    if ((status = core_adapters_check_used(&model->adapters, err))) {
         return status;
     }
     base_sha256 hash;
     base_sha256_begin(&hash);
     hash_file(&hash, model->file);
-    if (a) {
-        hash_file(&hash, core_adapter_file(a));
+    for (int i = 0; i < CORE_ADAPTER_KINDS; i++) {
+        const gguf_file *adapter = core_adapters_file(&model->adapters, i);
+        if (adapter) {
+            hash_file(&hash, adapter);
+        }
     }
     base_sha256_end(&hash, model->hash);
     return BASE_OK;
 }
 
-base_status core_model_open(const char *path, const char *adapter_path, core_model **out,
+base_status core_model_open(const char *path, const char *const *adapters, core_model **out,
                             base_error *err)
 {
     core_model *model = base_calloc(1, sizeof *model);
@@ -554,16 +554,16 @@ base_status core_model_open(const char *path, const char *adapter_path, core_mod
     if (!status) {
         status = read_architecture(model, err);
     }
-    if (!status && adapter_path) {
+    if (!status && adapters) {
         status =
-            core_adapter_open(adapter_path, model->file, model->architecture, &model->adapter, err);
-    }
-    if (!status && adapter_path) {
-        status = core_adapter_apply(model->adapter, model->architecture, &model->file,
-                                    &model->fading, err);
+            core_adapters_open(adapters, model->file, model->architecture, &model->adapters, err);
     }
     if (!status) {
-        status = load(model, model->adapter, err);
+        status = core_adapters_apply(&model->adapters, model->architecture, &model->file,
+                                     &model->fading, err);
+    }
+    if (!status) {
+        status = load(model, err);
     }
     if (status) {
         core_model_close(model);
@@ -599,7 +599,7 @@ void core_model_close(core_model *model)
     base_free(model->layers);
     base_free(model->frequencies);
     gguf_close(model->file);
-    core_adapter_close(model->adapter);
+    core_adapters_close(&model->adapters);
     base_free(model);
 }
 
@@ -631,6 +631,18 @@ const gguf_file *core_model_file(const core_model *model)
 const uint8_t *core_model_hash(const core_model *model)
 {
     return model->hash;
+}
+
+size_t core_model_adapters(const core_model *model, const char *paths[CORE_ADAPTERS_MAX])
+{
+    size_t count = 0;
+    for (int i = 0; i < CORE_ADAPTER_KINDS; i++) {
+        const gguf_file *adapter = core_adapters_file(&model->adapters, i);
+        if (adapter) {
+            paths[count++] = gguf_path(adapter);
+        }
+    }
+    return count;
 }
 
 size_t core_linear_bytes(const core_linear *linear)

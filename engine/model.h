@@ -47,9 +47,19 @@ typedef struct core_layer {
 
 typedef struct core_adapter core_adapter; /* an opened adapter file */
 
+typedef enum core_adapter_kind {
+    CORE_ADAPTER_LORA,   /* additions to the model's own matrices */
+    CORE_ADAPTER_MIXERS, /* trained mixers, which make a hybrid of a Transformer */
+    CORE_ADAPTER_KINDS = CORE_ADAPTERS_MAX
+} core_adapter_kind;
+
+typedef struct core_adapters {
+    core_adapter *of[CORE_ADAPTER_KINDS]; /* owned; NULL = none */
+} core_adapters;
+
 struct core_model {
     gguf_file *file;
-    core_adapter *adapter;    /* owned; NULL = none. Mixers point into it */
+    core_adapters adapters;   /* mixers point into theirs */
     const char *architecture; /* of the blocks: "llama", "qwen2", "qwen3", ... */
     bool fading;              /* general.architecture is bmojo */
     core_shape shape;
@@ -77,31 +87,31 @@ struct core_model {
 
 /* --- adapter.c: LoRA, and trained mixers ------------------------------------------------------ */
 
-/* Open `path` for the model in `base`, which is borrowed. An adapter that says which weights it was
- * trained on (eidetic.base_tensors) is refused, by name, for others; one that says nothing (another
- * program's) has to fit in shape only. BASE_NOT_FOUND, BASE_CORRUPT, BASE_INVALID. */
-base_status core_adapter_open(const char *path, const gguf_file *base, const char *architecture,
-                              core_adapter **out, base_error *err);
-void core_adapter_close(core_adapter *adapter);
-const gguf_file *core_adapter_file(const core_adapter *adapter);
-/* Tensor `name` [rows, columns] with its part of the adapter added, as rows of *type (Q8_0; F32
+/* Open the files of `paths` (NULL-terminated) for the model in `base`, which is borrowed; of each
+ * kind one at most. An adapter that says which weights it was trained on (eidetic.base_tensors) is
+ * refused, by name, for others; one that says nothing (another program's) has to fit in shape only.
+ * core_adapters_close after a failure too. BASE_NOT_FOUND, BASE_CORRUPT, BASE_INVALID. */
+base_status core_adapters_open(const char *const *paths, const gguf_file *base,
+                               const char *architecture, core_adapters *out, base_error *err);
+void core_adapters_close(core_adapters *adapters);
+const gguf_file *core_adapters_file(const core_adapters *adapters, int kind); /* NULL = none */
+/* Tensor `name` [rows, columns] with its part of an adapter added, as rows of *type (Q8_0; F32
  * where columns is no multiple of 32); *raw is the caller's to base_free. Without a part: NULL. */
-base_status core_adapter_merge(core_adapter *adapter, const gguf_tensor *tensor, const char *name,
-                               size_t rows, size_t columns, uint8_t **raw, uint32_t *type,
-                               base_error *err);
-/* Trained mixers: make *base (taken; on failure the caller's or NULL) the hybrid, and *hybrid
- * true. Anything else stays as it is. Errors: those of core_adapter_join; BASE_INVALID: it is one
- * already. */
-base_status core_adapter_apply(core_adapter *adapter, const char *architecture, gguf_file **base,
-                               bool *hybrid, base_error *err);
+base_status core_adapters_merge(const core_adapters *adapters, const gguf_tensor *tensor,
+                                const char *name, size_t rows, size_t columns, uint8_t **raw,
+                                uint32_t *type, base_error *err);
+/* Trained mixers, if there are any: make *base (taken; on failure the caller's or NULL) the hybrid,
+ * and *hybrid true. Errors: those of core_adapter_join; BASE_INVALID: it is one already. */
+base_status core_adapters_apply(const core_adapters *adapters, const char *architecture,
+                                gguf_file **base, bool *hybrid, base_error *err);
 /* adapter_core.c: *file (as above) becomes the hybrid that the mixers in `adapter`, which outlives
  * it, make of it; *whole: how many of their tensors are no factors. Errors: BASE_CORRUPT (a key or
  * a tensor of the base is missing), BASE_INVALID (a tensor that no fading layer has),
  * BASE_NO_MEMORY. */
 base_status core_adapter_join(const gguf_file *adapter, const char *architecture, gguf_file **file,
                               size_t *whole, base_error *err);
-/* BASE_INVALID unless all of its tensors have found their place. */
-base_status core_adapter_check_used(const core_adapter *adapter, base_error *err);
+/* BASE_INVALID unless all tensors of all of them have found their place. */
+base_status core_adapters_check_used(const core_adapters *adapters, base_error *err);
 /* SHA-256 of all tensors by name, type, shape and both ends of their bytes: which weights are
  * these? The same in engine/train/gguf_file.py. */
 void core_hash_tensors(const gguf_file *file, uint8_t hash[32]);
@@ -129,10 +139,9 @@ const char *core_key(const core_model *model, const char *name, char out[CORE_KE
 /* A key that must be there, from 1 to max. */
 base_status core_read_size(const gguf_file *file, const char *key, size_t max, size_t *out,
                            base_error *err);
-/* Load the parts' rows: neighbours of one type become one packed matrix. adapter NULL: none. */
-base_status core_load_linear(const gguf_file *file, core_adapter *a, size_t layer,
-                             const core_part *parts, size_t part_count, size_t columns,
-                             core_linear *out, base_error *err);
+/* Load the parts' rows, adapters merged: neighbours of one type become one packed matrix. */
+base_status core_load_linear(const core_model *model, size_t layer, const core_part *parts,
+                             size_t part_count, size_t columns, core_linear *out, base_error *err);
 void core_linear_free(core_linear *linear);
 size_t core_linear_bytes(const core_linear *linear);
 
@@ -142,7 +151,7 @@ size_t core_linear_bytes(const core_linear *linear);
 base_status core_recurrent_open(core_model *model, base_error *err);
 /* Is layer `index` one? */
 bool core_recurrent_is(const core_model *model, size_t index);
-base_status core_recurrent_load(core_model *model, core_adapter *a, size_t index, base_error *err);
+base_status core_recurrent_load(core_model *model, size_t index, base_error *err);
 
 /* --- model_fading.c: B'MOJO-F ----------------------------------------------------------------- */
 
@@ -150,7 +159,7 @@ base_status core_recurrent_load(core_model *model, core_adapter *a, size_t index
 base_status core_fading_open(core_model *model, base_error *err);
 /* Is layer `index` one? */
 bool core_fading_is(const core_model *model, size_t index);
-base_status core_fading_load(core_model *model, core_adapter *a, size_t index, base_error *err);
+base_status core_fading_load(core_model *model, size_t index, base_error *err);
 void core_fading_free(core_fading *fading);
 
 #endif

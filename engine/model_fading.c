@@ -214,7 +214,7 @@ static base_status load_vectors(const core_model *model, size_t index, mixer *m,
     return status;
 }
 
-base_status core_fading_load(core_model *model, core_adapter *a, size_t index, base_error *err)
+base_status core_fading_load(core_model *model, size_t index, base_error *err)
 {
     core_fading *f = base_calloc(1, sizeof *f);
     model->layers[index].fading = f;
@@ -236,11 +236,9 @@ base_status core_fading_load(core_model *model, core_adapter *a, size_t index, b
                                {"ssm_alpha", m->heads}};
     const core_part output[] = {{"ssm_o", channels}};
     size_t gate_count = m->kind == MIXER_MAMBA2 ? 2 : m->kind == MIXER_GDN ? 3 : 4;
-    if ((status = core_load_linear(model->file, a, index, qkv, 3, channels, &f->qkv, err)) ||
-        (status = core_load_linear(model->file, a, index, gates, gate_count, channels, &f->gates,
-                                   err)) ||
-        (status = core_load_linear(model->file, a, index, output, 1, mixer_out_width(m), &f->output,
-                                   err)) ||
+    if ((status = core_load_linear(model, index, qkv, 3, channels, &f->qkv, err)) ||
+        (status = core_load_linear(model, index, gates, gate_count, channels, &f->gates, err)) ||
+        (status = core_load_linear(model, index, output, 1, mixer_out_width(m), &f->output, err)) ||
         (status = load_conv(model, index, f, err)) ||
         (status = load_vectors(model, index, m, err))) {
         return status;

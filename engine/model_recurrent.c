@@ -126,8 +126,7 @@ static void gather_rows(const row_block *blocks, size_t count, const uint8_t *fr
     }
 }
 
-static base_status load_projections(core_model *model, core_adapter *a, size_t index,
-                                    base_error *err)
+static base_status load_projections(core_model *model, size_t index, base_error *err)
 {
     core_fading *f = model->layers[index].fading;
     const mixer *m = &f->mixer;
@@ -142,7 +141,8 @@ static base_status load_projections(core_model *model, core_adapter *a, size_t i
     }
     uint32_t type = tensor->type;
     uint8_t *adapted = NULL;
-    if (a && (status = core_adapter_merge(a, tensor, name, rows, channels, &adapted, &type, err))) {
+    if ((status = core_adapters_merge(&model->adapters, tensor, name, rows, channels, &adapted,
+                                      &type, err))) {
         return status;
     }
     size_t row_bytes = kernel_source_row_bytes(type, channels);
@@ -161,8 +161,7 @@ static base_status load_projections(core_model *model, core_adapter *a, size_t i
     base_free(ordered);
     base_free(adapted);
     const core_part output[] = {{"ssm_out", channels}};
-    return status ? status
-                  : core_load_linear(model->file, a, index, output, 1, inner, &f->output, err);
+    return status ? status : core_load_linear(model, index, output, 1, inner, &f->output, err);
 }
 
 static base_status load_conv(core_model *model, size_t index, base_error *err)
@@ -199,7 +198,7 @@ static base_status load_conv(core_model *model, size_t index, base_error *err)
     return BASE_OK;
 }
 
-static base_status load_stock(core_model *model, core_adapter *a, size_t index, base_error *err)
+static base_status load_stock(core_model *model, size_t index, base_error *err)
 {
     core_fading *f = base_calloc(1, sizeof *f);
     model->layers[index].fading = f;
@@ -217,7 +216,7 @@ static base_status load_stock(core_model *model, core_adapter *a, size_t index, 
                 {"ssm_d", m->heads, &m->skip},
                 {"ssm_dt.bias", m->heads, &m->dt_bias},
                 {"ssm_norm.weight", m->norm_weights, &m->norm}};
-    base_status status = load_projections(model, a, index, err);
+    base_status status = load_projections(model, index, err);
     for (size_t i = 0; i < sizeof list / sizeof *list && !status; i++) {
         char name[NAME_SIZE];
         snprintf(name, sizeof name, "blk.%zu.%s", index, list[i].name);
@@ -226,8 +225,7 @@ static base_status load_stock(core_model *model, core_adapter *a, size_t index, 
     return status ? status : load_conv(model, index, err);
 }
 
-base_status core_recurrent_load(core_model *model, core_adapter *a, size_t index, base_error *err)
+base_status core_recurrent_load(core_model *model, size_t index, base_error *err)
 {
-    return model->fading ? core_fading_load(model, a, index, err)
-                         : load_stock(model, a, index, err);
+    return model->fading ? core_fading_load(model, index, err) : load_stock(model, index, err);
 }

@@ -9,7 +9,7 @@
  *   per layer with a mixer: state f32 [mixer floats]; then per layer what running again needs
  *   SHA-256 of all before [32]
  * Rotated keys are made again from the stored ones, as everywhere. The model hash covers weights
- * and adapter; together with the instruction set it makes the continuation bitwise.
+ * and adapters; together with the instruction set it makes the continuation bitwise.
  */
 #include <string.h>
 

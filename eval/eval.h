@@ -61,7 +61,6 @@ typedef struct eval_options {
     engine_session_options session; /* defaults for every arm */
     const char *settings;           /* all of session that was asked for, as text: names the run */
     const char *command;            /* recorded */
-    const char *adapter_path;       /* recorded by its hash; NULL = none */
     FILE *progress;                 /* may be NULL */
 } eval_options;
 

@@ -31,7 +31,8 @@
 /* --- writing ---------------------------------------------------------------------------------- */
 
 /* What a run is. Texts are copied on open; NULL counts as "". Everything but `command` decides
- * whether DIR holds the same run. Hashes are SHA-256 in hexadecimal (eval_hash_file), "" = none. */
+ * whether DIR holds the same run. Hashes are SHA-256 in hexadecimal (eval_hash_file), "" = none; of
+ * several adapters: with blanks between. */
 typedef struct eval_identity {
     const char *suite; /* "files", "overwrite", ... */
     const char *arms;  /* as asked for: "none,prompt,full" */

@@ -205,16 +205,34 @@ static void hash_text(const base_buffer *text, char hex[65])
     }
 }
 
+/* "" = none; LoRA first. */
+static base_status hash_adapters(const core_model *model, char hex[CORE_ADAPTERS_MAX * 65],
+                                 base_error *err)
+{
+    const char *paths[CORE_ADAPTERS_MAX];
+    size_t count = core_model_adapters(model, paths);
+    base_status status = BASE_OK;
+    hex[0] = 0;
+    for (size_t i = 0; i < count && !status; i++) {
+        status = eval_hash_file(paths[i], hex + i * 65, err);
+        if (i > 0) {
+            hex[i * 65 - 1] = ' ';
+        }
+    }
+    return status;
+}
+
 static base_status open_results(eval_job *job, size_t limit, base_error *err)
 {
     const eval_options *o = job->o;
-    char model[65], adapter[65], documents[65], questions[65], times[BASE_TIME_TEXT_MAX] = "";
+    char model[65], adapters[CORE_ADAPTERS_MAX * 65], documents[65], questions[65];
+    char times[BASE_TIME_TEXT_MAX] = "";
     base_buffer settings = {0};
     base_hex(core_model_hash(engine_model(job->e)), 32, model);
     hash_text(&job->set->documents_text, documents);
     hash_text(&job->set->questions_text, questions);
     base_time_format(o->now_us, times);
-    base_status status = eval_hash_file(o->adapter_path, adapter, err);
+    base_status status = hash_adapters(engine_model(job->e), adapters, err);
     if (status) {
         return status;
     }
@@ -233,7 +251,7 @@ static base_status open_results(eval_job *job, size_t limit, base_error *err)
                               .commit = eval_commit(),
                               .version = EIDETIC_VERSION,
                               .model_hash = model,
-                              .adapter_hash = adapter,
+                              .adapter_hash = adapters,
                               .encoder_hash = encoder_name(engine_encoder(job->e)),
                               .documents_hash = documents,
                               .questions_hash = questions};

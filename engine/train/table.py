@@ -78,19 +78,19 @@ def main():
                     ",".join(str(i) for i, kind in enumerate(layers) if kind == 1)],
                    check=True, stdout=subprocess.DEVNULL)
     tool = build_tool(args.build, args.work)
-    arms = {f"window {w}": (args.model, "-", str(w)),
-            f"window {2 * w}": (args.model, "-", str(2 * w)),
-            "hybrid, untrained": (primed, "-", "hybrid"),
-            "hybrid, trained": (args.model, args.adapter, "hybrid"),
-            "trained, mixers at 0": (args.model, args.zero, "hybrid"),
-            "full": (args.model, "-", "full")}
+    arms = {f"window {w}": (args.model, str(w)),
+            f"window {2 * w}": (args.model, str(2 * w)),
+            "hybrid, untrained": (primed, "hybrid"),
+            "hybrid, trained": (args.model, "hybrid", args.adapter),
+            "trained, mixers at 0": (args.model, "hybrid", args.zero),
+            "full": (args.model, "full")}
     rows = {}
-    for name, (model, adapter, core) in arms.items():
+    for name, (model, core, *adapters) in arms.items():
         path = os.path.join(args.work, name.replace(" ", "-").replace(",", "") + ".jsonl")
         if not os.path.exists(path):
             with open(path + ".new", "w", encoding="utf-8") as out:
-                subprocess.run([tool, model, adapter, core, args.activations], check=True,
-                               input=json.dumps(texts), stdout=out, text=True)
+                subprocess.run([tool, model, core, args.activations, *adapters],
+                               check=True, input=json.dumps(texts), stdout=out, text=True)
             os.replace(path + ".new", path)
         with open(path, encoding="utf-8") as lines:
             rows[name] = [json.loads(line) for line in lines]

@@ -1,7 +1,7 @@
 /* eval/tools/nll.c: how likely a model finds given texts, token by token; engine/train/table.py
  * builds this program. Not part of the product.
  *
- *     nll MODEL ADAPTER|- full|WINDOW|hybrid q8|f32 < texts.json > nll.jsonl
+ *     nll MODEL full|WINDOW|hybrid q8|f32 [ADAPTER...] < texts.json > nll.jsonl
  *
  * texts.json: [[ids of a text], ...]. One line a text: [-log p of its second token, ...], in nats.
  * full: attention over everything; WINDOW: sinks and that many live tokens; hybrid: fading layers.
@@ -59,8 +59,8 @@ static void put_text(core_stream *stream, size_t vocabulary, const json_t *ids, 
 
 int main(int argc, char **argv)
 {
-    if (argc != 5) {
-        fprintf(stderr, "usage: nll MODEL ADAPTER|- full|WINDOW|hybrid q8|f32 < texts.json\n");
+    if (argc < 4) {
+        fprintf(stderr, "usage: nll MODEL full|WINDOW|hybrid q8|f32 [ADAPTER...] < texts.json\n");
         return 2;
     }
     base_error err = {0};
@@ -69,18 +69,18 @@ int main(int argc, char **argv)
     core_model *model = NULL;
     core_stream *stream = NULL;
     base_pool *pool = NULL;
-    bool exact = strcmp(argv[4], "f32") == 0, hybrid = strcmp(argv[3], "hybrid") == 0;
+    bool exact = strcmp(argv[3], "f32") == 0, hybrid = strcmp(argv[2], "hybrid") == 0;
     if (!json_is_array(texts)) {
         stop("no texts", problem.text);
     }
     if (base_pool_create(THREADS, &pool, &err) ||
-        core_model_open(argv[1], strcmp(argv[2], "-") ? argv[2] : NULL, &model, &err)) {
+        core_model_open(argv[1], (const char *const *)argv + 4, &model, &err)) {
         stop(argv[1], err.text);
     }
     if (hybrid && core_model_fading_layers(model) == 0) {
         stop(argv[1], "has no fading layers");
     }
-    core_stream_options options = {.window = strtoul(argv[3], NULL, 10),
+    core_stream_options options = {.window = strtoul(argv[2], NULL, 10),
                                    .hybrid = hybrid,
                                    .kv_f32 = exact,
                                    .activations = exact ? KERNEL_ACT_F32 : KERNEL_ACT_Q8,

@@ -35,6 +35,16 @@ run 1 model --model "$work/m"
 says 'not a regular file'
 run 1 generate --prompt hello -n 1 --adapter "$work/m/magic.gguf"
 says "$work/m/magic.gguf"
+reader=$source_dir/engine/train/reader.gguf
+run 1 generate --prompt hello -n 1 --adapter "$reader" --adapter "$reader"
+says "a second LoRA adapter beside $reader"
+run 2 generate --prompt hello -n 1 --adapter none --adapter "$reader" --adapter "$reader"
+says 'given 2 times already'
+ln -s "$llm" "$work/m/default.gguf"
+run 1 generate --prompt hello -n 1 --core hybrid --model "$work/m/default.gguf"
+says 'the model has no fading layers'
+ln -s "$source_dir/engine/train/core.gguf" "$work/m/default.core.gguf"
+run 0 generate --prompt hello -n 1 --core hybrid --model "$work/m/default.gguf"
 EIDETIC_MODELS=$work/m run 1 generate --prompt hello -n 1
 says 'run ./dev setup'
 EIDETIC_MODEL=$work/m/magic.gguf run 1 tokenize hello

@@ -1,10 +1,13 @@
-"""A tiny random llama, a core adapter for it, and the logits of the hybrid that the two make.
+"""A tiny random llama, a core adapter and a LoRA for it, and the logits of what they make of it.
 
-usage: gen_core_adapter.py OUT_DIR    writes core_base.gguf, core_adapter.gguf and .logits
+usage: gen_core_adapter.py OUT_DIR
+writes core_base.gguf, core_adapter.gguf and .logits (the hybrid of these two), core_lora.gguf and
+.logits (the hybrid of all three)
 
 By engine/train/hybrid.py in float32 on the matrices as the engine merges them (Q8_0); its chunked
 mixer is checked against hybrid_reference.py first. Layer 1 of 2 is fading, W = 6, so the 40 tokens
-see sinks, exact and fading slots, and lose some. *.logits: u32 L, V, i32 ids [L], f32 logits [L,V].
+see sinks, exact and fading slots, and lose some. The mixers start from the base's matrices, with
+the LoRA too. *.logits: u32 L, V, i32 ids [L], f32 logits [L,V].
 """
 import os
 import struct
@@ -15,10 +18,11 @@ import torch
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(HERE, "..", "..", "engine", "train")]
 import hybrid_reference as ref
-from export_gguf_lora import export_core
+from export_gguf_lora import export, export_core, fake_q8_0
 from gen_hybrid import gguf
 from gguf_file import Gguf
 from hybrid import Hybrid, Mixers, gdn
+from llama import Lora
 
 H, G, D, C, L, V, F, W, SEED = 4, 2, 16, 32, 40, 64, 48, 6, 11
 
@@ -63,6 +67,26 @@ def check_mixer():
     assert error < 1e-9
 
 
+class Merged(Hybrid):
+    """With a LoRA merged into every linear but the mixers', as the engine rounds it."""
+
+    def merge(self, lora):
+        self.sums = {}
+        for name, a in lora.a.items():
+            both = lora.scale * lora.b[name].half().float() @ a.half().float()
+            whole = self.weight[name + ".weight"] + both
+            self.sums[name] = fake_q8_0(whole) if whole.shape[1] % 32 == 0 else whole
+
+    def linear(self, layer, name, x):
+        return torch.nn.functional.linear(x, self.sums[f"blk.{layer}.{name}"])
+
+
+def write_logits(path, ids, logits):
+    with open(path, "wb") as out:
+        out.write(struct.pack("<2I", L, V) + ids.numpy().astype("<i4").tobytes())
+        out.write(logits.numpy().astype("<f4").tobytes())
+
+
 @torch.no_grad()
 def main(folder):
     check_mixer()
@@ -81,13 +105,20 @@ def main(folder):
     ids = torch.randint(0, V, (L,), generator=generator)
     hidden = model.stream(model.embed(ids))
     logits = model.logits(model.final(hidden))[:L]
-    model.mixers = None
+    mixers, model.mixers = model.mixers, None
     window = model.logits(model.final(model.stream(model.embed(ids))))[:L]
     print(f"the mixers move logits by {(logits - window).abs().max().item():.2f} at most, "
           f"the largest is {logits.abs().max().item():.1f}")
-    with open(os.path.join(folder, "core_adapter.logits"), "wb") as out:
-        out.write(struct.pack("<2I", L, V) + ids.numpy().astype("<i4").tobytes())
-        out.write(logits.numpy().astype("<f4").tobytes())
+    write_logits(os.path.join(folder, "core_adapter.logits"), ids, logits)
+    lora, read = Lora(model, 4, 8.0, SEED), Merged(file, window=W)
+    for value in lora.b.values():
+        value += 0.2 * torch.randn(value.shape, generator=generator)
+    export(lora, file, os.path.join(folder, "core_lora.gguf"))
+    read.merge(lora)
+    read.mixers, read.rounded = mixers, True
+    both = read.logits(read.final(read.stream(read.embed(ids))))[:L]
+    print(f"the LoRA moves logits by {(both - logits).abs().max().item():.2f} at most")
+    write_logits(os.path.join(folder, "core_lora.logits"), ids, both)
 
 
 if __name__ == "__main__":

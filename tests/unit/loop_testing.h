@@ -55,9 +55,10 @@ static inline void loop_open_reader(loop *l, engine_core core, size_t window)
 {
     char adapter[4096];
     MODELS_REQUIRE(MODELS_READER, adapter);
-    loop_open_engine_from(
-        l, (engine_options){
-               .core = core, .window = window, .kv_type = KVBLOB_Q8, .adapter_path = adapter});
+    loop_open_engine_from(l, (engine_options){.core = core,
+                                              .window = window,
+                                              .kv_type = KVBLOB_Q8,
+                                              .adapters = (const char *const[]){adapter, NULL}});
 }
 
 static inline void loop_open_engine_with(loop *l, engine_core core, size_t window)

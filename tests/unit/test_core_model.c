@@ -359,7 +359,9 @@ static void test_bad_input_is_refused_and_changes_nothing(void **state)
     core_model *none = NULL;
     assert_int_equal(core_model_open("/nonexistent.gguf", NULL, &none, &err), BASE_NOT_FOUND);
     assert_non_null(strstr(err.text, "/nonexistent.gguf"));
-    assert_int_equal(core_model_open(model_path, model_path, &none, &err), BASE_INVALID);
+    assert_int_equal(
+        core_model_open(model_path, (const char *const[]){model_path, NULL}, &none, &err),
+        BASE_INVALID);
     assert_non_null(strstr(err.text, "not a LoRA adapter"));
 }
 
