@@ -85,7 +85,8 @@ static base_status choose_core(engine *e, const engine_options *options, base_er
         options->core == ENGINE_CORE_HYBRID || (options->core == ENGINE_CORE_DEFAULT && exact > 0);
     if (hybrid && exact == 0) {
         return base_fail(err, BASE_INVALID,
-                         "%s: the model has no fading layers ('eidetic prime' makes some)",
+                         "%s: the model has no fading layers (trained mixers give it some, or "
+                         "'eidetic prime')",
                          options->model_path);
     }
     if (hybrid && options->window > 0 && options->window != exact) {
