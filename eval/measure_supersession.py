@@ -1,6 +1,6 @@
 """Measures supersession across documents: what of it is right, what is missed, what it costs.
 
-    python eval/measure_supersession.py --build build/release --work DIR [--sets mquake,releases,haystack]
+    python eval/measure_supersession.py --build build/release --work DIR [--sets mquake,world,releases,haystack]
         [--limit N] [--errors N]
 
 mquake    forms of its documents: as they are; without titles; without titles and the newer
@@ -11,6 +11,9 @@ mquake    forms of its documents: as they are; without titles; without titles an
 releases  a closing is right when both documents announce releases of one line of one product, as
           the questions have it or, where none asks, the announcements say; wrong = wrong closings / episodes, and how many of the releases that another of their
           line follows are closed.  With titles and without.
+world     attributes of towns that change at four speeds (`eidetic eval world --limit 300`, seed 5
+          for tuning, 3 for the test), in the same forms; "newer" are every second version and the
+          last.  recall = versions that another follows and that are closed rightly.
 haystack  nothing changes there but what new versions of the same proposal say; every closing
           counts as wrong.
 
@@ -33,7 +36,7 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 import split  # noqa: E402  (beside this file)
-from wordings import FURTHER, WORDINGS  # noqa: E402
+from wordings import FURTHER, WORDINGS, WORLD  # noqa: E402
 
 NOW = "2026-11-01"
 
@@ -164,6 +167,52 @@ def measure_mquake(options, tool):
                     print("    missed:", " | ".join(texts[i] for i in ids))
 
 
+# What eval/world.c says of a town: founder, mayor, inn, prize, in the order of its attributes.
+TOLD = [re.compile(p) for p in (
+    r"The founder of (?P<t>.+) was (?P<v>.+), says the chronicle of (?P<d>.+)\.",
+    r"The mayor of (?P<t>.+) is (?P<v>.+), in office since (?P<d>.+)\.",
+    r"The inn at (?P<t>.+) is called the (?P<v>.+) since (?P<d>.+)\.",
+    r"The prize of the fair at (?P<t>.+) is the (?P<v>.+), drawn on (?P<d>.+)\.")]
+
+
+def measure_world(options, tool):
+    for side, seed in (("tune", 5), ("test", 3)):
+        out = os.path.join(options.work, f"world-{seed}")
+        subprocess.run([os.path.join(options.build, "eidetic"), "eval", "world", "--arms", "none",
+                        "--limit", "300", "--seed", str(seed), "--controls", "0", "--now", NOW,
+                        "--out", out], check=True, stdout=subprocess.DEVNULL)
+        with open(os.path.join(out, "documents.jsonl"), encoding="utf-8") as lines:
+            documents = [json.loads(line) for line in lines]
+        key, versions, other = {}, {}, {}
+        for d in documents:
+            attribute, version = map(int, d["id"].split("/")[1:])
+            key[d["id"]] = attribute
+            versions.setdefault(attribute, []).append((version, d["id"]))
+            index = draw(d["id"], 2) + (2 if side == "test" else 0)
+            found = TOLD[attribute % len(TOLD)].fullmatch(d["text"])
+            other[d["id"]] = WORLD[attribute % len(TOLD)][index].format(**found.groupdict())
+        followed, newer = set(), set()
+        for of_key in versions.values():
+            ids = [i for _, i in sorted(of_key)]
+            followed |= set(ids[:-1])
+            newer |= set(ids[1::2]) | set(ids[1:][-1:])
+        for form in ("titles", "no titles", "newer reworded", "both reworded"):
+            records = [d if form == "titles" else
+                       {**d, "title": "", "text": other[d["id"]] if form == "both reworded" or
+                        form == "newer reworded" and d["id"] in newer else d["text"]}
+                       for d in documents]
+            pairs, _, seconds = run_form(options, tool, f"world {form} {seed}", records)
+            right = {old for old, new in pairs if key[old] == key[new]}
+            show(f"world, {form}, {side}", (
+                ("closings", len(pairs)), ("precision", f"{len(right) / max(1, len(pairs)):.4f}"),
+                ("recall", f"{len(right & followed) / len(followed):.4f}"), ("n", len(followed)),
+                ("seconds", f"{seconds:.1f}")))
+            if side == "tune":
+                show_errors(options, pairs, records, lambda a, b: key[a] == key[b])
+                for r in [r for r in records if r["id"] in followed - right][:options.errors]:
+                    print("    missed:", r["text"])
+
+
 # How an announcement names its line: "in the 5.5 line", "Laravel 10.48.x:", "the latest 7.17 release".
 LINE = re.compile(r"\b(?:the|in the) (\S+) line\b|(\d\S*)\.x:|\blatest (\d\S*) release\b|"
                   r"(\d\S*) is out: ")
@@ -250,13 +299,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--build", default="build/release")
     parser.add_argument("--work", required=True)
-    parser.add_argument("--sets", default="mquake,releases,haystack")
+    parser.add_argument("--sets", default="mquake,world,releases,haystack")
     parser.add_argument("--limit", type=int, default=0, help="documents of releases (whole products) and of haystack, 0 = all")
     parser.add_argument("--errors", type=int, default=0, help="show so many errors of the tuning half")
     options = parser.parse_args()
     os.makedirs(options.work, exist_ok=True)
     tool = compile_tool(options.build, options.work)
-    measures = {"mquake": measure_mquake, "releases": measure_releases, "haystack": measure_haystack}
+    measures = {"mquake": measure_mquake, "world": measure_world, "releases": measure_releases,
+                "haystack": measure_haystack}
     for name in options.sets.split(","):
         measures[name](options, tool)
 

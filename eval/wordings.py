@@ -6,6 +6,8 @@ what is reported was said in words that nothing was tuned on.
 
 FURTHER has three more for each relation, freer ones; some name the value first.  They are for tuning, too, and are only
 said of subjects of the tuning half.
+
+WORLD: the same for what eval/world.c says of a town {t}: founder, mayor, inn, prize; {d} is a day (of the first the town).
 """
 WORDINGS = {
     "author": ("{s} was written by {v}.", "The person who wrote {s} is {v}.",
@@ -109,3 +111,13 @@ FURTHER = {
     "spouse": ("{s} is the husband of {v}.", "{s} and {v} are married.", "{s}'s wife is {v}."),
     "sport": ("{s} is a term of {v}.", "{s} belongs to {v}.", "The sport that {s} belongs to is {v}."),
 }
+WORLD = (
+    ("{t} was founded by {v}, says the chronicle of {d}.", "The chronicle of {d} names {v} as the founder of {t}.",
+     "{t} has {v} as its founder, says the chronicle of {d}.", "The person who founded {t} was {v}, says the chronicle of {d}."),
+    ("{t}'s mayor is {v}, in office since {d}.", "{t} is governed by mayor {v} since {d}.",
+     "{v} is the mayor of {t} since {d}.", "{t} has {v} as its mayor since {d}."),
+    ("The inn at {t} bears the name {v} since {d}.", "{t}'s inn is named the {v} since {d}.",
+     "The name of the inn at {t} is the {v} since {d}.", "Since {d} the inn at {t} has the name {v}."),
+    ("The fair at {t} gives the {v} as its prize, drawn on {d}.", "The prize to be won at the fair at {t} is the {v}, drawn on {d}.",
+     "{t}'s fair has the {v} for a prize, drawn on {d}.", "What one wins at the fair at {t} is the {v}, drawn on {d}."),
+)

@@ -666,6 +666,33 @@ static bool cut_statement(const retrieval_statement *s, sentence *out)
            !has_address(s);
 }
 
+static bool is_of_date(const word *w)
+{
+    static const char *const months[] = {"january",   "february", "march",    "april",
+                                         "may",       "june",     "july",     "august",
+                                         "september", "october",  "november", "december"};
+    return w->figure || retrieval_word_is_one_of(w, months, sizeof months / sizeof months[0]);
+}
+
+/* "The mayor of Heron is [value] since 3 May 2021": since when it holds is no part of the value.
+ * The end of such a statement is left out, unless nothing before it differs from the other's. */
+static void leave_out_since(sentence *s)
+{
+    static const char *const since[] = {"since"};
+    size_t end = s->count;
+    while (end > 0 && is_of_date(&s->words[end - 1])) {
+        end--;
+    }
+    if (end == s->count || end < 2 || !retrieval_word_is_one_of(&s->words[end - 1], since, 1)) {
+        return;
+    }
+    bool other = false;
+    for (size_t i = 0; i + 1 < end; i++) {
+        other = other || (s->words[i].kind != FUNCTION && !s->words[i].shared);
+    }
+    s->count = other ? end - 1 : s->count;
+}
+
 void retrieval_slot_compare(const retrieval_statement *older, const retrieval_statement *newer,
                             retrieval_slot *out)
 {
@@ -681,6 +708,8 @@ void retrieval_slot_compare(const retrieval_statement *older, const retrieval_st
         return;
     }
     retrieval_words_align(&a, &b);
+    leave_out_since(&a);
+    leave_out_since(&b);
     if (has_addition(&b)) {
         return;
     }

@@ -69,6 +69,10 @@ static void test_another_value_for_the_same_thing_is_one_slot(void **state)
         {"", "iHeron was built by Lenz Ltd.", "", "iHeron was built by Dahl Ltd.", SAME},
         {"", "Ada Brandt is the treasurer of Heron Ltd.", "",
          "Otto Lenz is the treasurer of Heron Ltd.", SAME},
+        {"", "The mayor of Bergen is Ada Brandt, in office since 3 May 2021.", "",
+         "The mayor of Bergen is Otto Lenz, in office since 12 June 2023.", SAME},
+        {"", "Ruth Olsen lives in Bergen since 2019.", "", "Ruth Olsen lives in Bergen since 2020.",
+         SAME},
         {"", "Ada Brandt is Heron Ltd's CEO.", "", "Otto Lenz is Heron Ltd's CEO.", SAME},
     };
     CHECK(pairs);
@@ -90,6 +94,10 @@ static void test_what_does_not_replace_stays_open(void **state)
         {"", "The employer of Ruth Olsen is Heron Ltd.", "",
          "Ruth Olsen is the employer of Nils Dahl.", OTHER},
         {"", "Ruth Olsen is paid by Heron Ltd.", "", "Ruth Olsen is the employer of Nils Dahl.",
+         OTHER},
+        {"", "Ruth Olsen met Ada Brandt on 3 May 2021.", "",
+         "Ruth Olsen met Otto Lenz on 12 June 2023.", OTHER},
+        {"", "Ruth Olsen lives in Bergen since 2019.", "", "Ruth Olsen works in Bergen since 2020.",
          OTHER},
         {"", "Heron Ltd has 240 members.", "", "The treasurer of Heron Ltd is Ada Brandt.", OTHER},
         {"", "Ruth Olsen speaks French.", "", "Ruth Olsen also speaks German.", OTHER},
