@@ -178,10 +178,12 @@ TOLD = [re.compile(p) for p in (
 def measure_world(options, tool):
     for side, seed in (("tune", 5), ("test", 3)):
         out = os.path.join(options.work, f"world-{seed}")
-        subprocess.run([os.path.join(options.build, "eidetic"), "eval", "world", "--arms", "none",
-                        "--limit", "300", "--seed", str(seed), "--controls", "0", "--now", NOW,
-                        "--out", out], check=True, stdout=subprocess.DEVNULL)
-        with open(os.path.join(out, "documents.jsonl"), encoding="utf-8") as lines:
+        generated = os.path.join(out, "documents.jsonl")
+        if not os.path.exists(generated):
+            subprocess.run([os.path.join(options.build, "eidetic"), "eval", "world", "--arms",
+                            "none", "--limit", "300", "--seed", str(seed), "--controls", "0",
+                            "--now", NOW, "--out", out], check=True, stdout=subprocess.DEVNULL)
+        with open(generated, encoding="utf-8") as lines:
             documents = [json.loads(line) for line in lines]
         key, versions, other = {}, {}, {}
         for d in documents:
