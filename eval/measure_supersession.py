@@ -286,7 +286,8 @@ def measure_releases(options, tool):
 
 
 def measure_haystack(options, tool):
-    records = list(split.read_jsonl("haystack", "documents"))
+    # One of its documents is dated 2014-19-19, which ingest refuses.
+    records = [r for r in split.read_jsonl("haystack", "documents") if r["observed_at"][5:7] <= "12"]
     if options.limit:
         records = records[::max(1, len(records) // options.limit)]
     text = {r["id"]: r for r in records}

@@ -12,6 +12,7 @@ enum {
     VALUE_WORDS_MAX = 14,
     FIRST_VALUE_WORDS_MAX = 8, /* of a value that stands before "is the" */
     PARTS_MAX = 6,             /* of a version number */
+    FRAME_CONTENT_MAX = 5,     /* content words of frames that are compared: chosen */
     STEM_MIN = 4,              /* letters that words of one stem have in common */
     ENDING_MAX = 4
 };
@@ -532,6 +533,17 @@ static bool says_more(const sentence *s, const parts *p)
     return false;
 }
 
+/* "[Heron] [value]", as in a heading: nothing is said. */
+static bool is_bare(const sentence *s, const parts *p)
+{
+    for (size_t i = 0; i < s->count; i++) {
+        if (!in_value(p, i) && s->words[i].kind != NAME) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool has_proper_name(const sentence *s, const parts *p)
 {
     for (size_t i = 0; i < s->count; i++) {
@@ -632,10 +644,12 @@ static retrieval_slot_verdict compare_facts(const sentence *a, const sentence *b
         }
     }
     if (hash_a == hash_b) {
-        return RETRIEVAL_SLOT_SAME;
+        return is_bare(a, &pa) ? RETRIEVAL_SLOT_OTHER : RETRIEVAL_SLOT_SAME;
     }
-    if (shared + other_a == 0 || shared + other_b == 0) {
-        return RETRIEVAL_SLOT_OTHER; /* "[Heron] has [value]": nothing to compare */
+    size_t content_a = shared + other_a, content_b = shared + other_b;
+    if (content_a == 0 || content_b == 0 || content_a > FRAME_CONTENT_MAX ||
+        content_b > FRAME_CONTENT_MAX) {
+        return RETRIEVAL_SLOT_OTHER; /* "[Heron] has [value]": nothing to compare; or prose */
     }
     write_value(a, &pa, out->older_value);
     write_value(b, &pb, out->newer_value);
