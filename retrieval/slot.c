@@ -12,7 +12,7 @@ enum {
     VALUE_WORDS_MAX = 14,
     FIRST_VALUE_WORDS_MAX = 8, /* of a value that stands before "is the" */
     PARTS_MAX = 6,             /* of a version number */
-    FRAME_CONTENT_MAX = 5,     /* content words of frames that are compared: chosen */
+    FRAME_CONTENT_MAX = 6,     /* content words of frames that are compared: chosen */
     STEM_MIN = 4,              /* letters that words of one stem have in common */
     ENDING_MAX = 4
 };
@@ -672,12 +672,32 @@ static bool has_address(const retrieval_statement *s)
     return false;
 }
 
+/* A heading or code: names stand side by side and nothing is said of them. */
+static bool is_markup(const retrieval_statement *s)
+{
+    size_t i = 0;
+    while (i < s->text_size && s->text[i] == ' ') {
+        i++;
+    }
+    if (i < s->text_size && s->text[i] == '#') {
+        return true;
+    }
+    for (; i < s->text_size; i++) {
+        char c = s->text[i];
+        bool twice = i + 1 < s->text_size && c == s->text[i + 1];
+        if (c == '{' || c == '}' || (twice && (c == ':' || c == '`'))) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* false: not one sentence that states something. */
 static bool cut_statement(const retrieval_statement *s, sentence *out)
 {
     retrieval_words_cut(s->text, s->text_size, 1, out);
     return !out->too_long && !out->question && out->count > 0 && out->sentences == 1 &&
-           !has_address(s);
+           !has_address(s) && !is_markup(s);
 }
 
 static bool is_of_date(const word *w)
