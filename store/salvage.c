@@ -166,7 +166,16 @@ static base_status visit_all(work *w, store_table table, const store_key *key, u
     return put_salvaged(w, table, key, record, size, err);
 }
 
-static base_status gather_bytes(work *w, base_error *err)
+/* What only forgetting takes away, which make_consistent does again. */
+static base_status visit_verbatim(work *w, store_table table, const store_key *key, uint64_t commit,
+                                  const uint8_t *record, size_t size, base_error *err)
+{
+    return table == STORE_TABLE_EPISODE || table == STORE_TABLE_VECTOR
+               ? visit_all(w, table, key, commit, record, size, err)
+               : BASE_OK;
+}
+
+static base_status gather_bytes(work *w, visit_record *visit, base_error *err)
 {
     char path[STORE_PATH_SIZE];
     base_map map;
@@ -180,7 +189,7 @@ static base_status gather_bytes(work *w, base_error *err)
     }
     status = scan_bytes(w, &map, visit_meta, err);
     if (status == BASE_OK) {
-        status = scan_bytes(w, &map, visit_all, err);
+        status = scan_bytes(w, &map, visit, err);
     }
     base_map_close(&map);
     return status;
@@ -821,7 +830,10 @@ base_status store_salvage_records(void *argument, store_check *check, base_error
         status = store_db_begin(w.db, true, &w.txn.db, err);
     }
     if (status == BASE_OK) {
-        status = w.salvage->raw ? gather_bytes(&w, err) : gather_tables(&w, err);
+        status = w.salvage->raw ? gather_bytes(&w, visit_all, err) : gather_tables(&w, err);
+    }
+    if (status == BASE_OK && !w.salvage->raw) { /* a walk passes what a spoilt page hides */
+        status = gather_bytes(&w, visit_verbatim, err);
     }
     if (status == BASE_OK) {
         status = make_consistent(&w, err);

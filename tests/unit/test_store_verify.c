@@ -165,6 +165,52 @@ static void test_store_flipped_bit_is_found_and_repaired(void **state)
     assert_verifies(*state, EPISODES);
 }
 
+/* Goal: a record is whole, but what the database keeps beside it, its size, was hit: a walk over
+ * the tables gets no whole record there, and nothing is lost all the same. */
+static void test_store_record_of_a_spoilt_node_is_kept(void **state)
+{
+    char path[4096];
+    data_path(state, path);
+    fill(state);
+    rewrite(state);
+    long text = find_bytes(path, "Second line 17.|", 16), begin = text;
+    uint64_t id = 3 * 17 + 2 * 2 + 2;
+    uint8_t bytes[256], key[8];
+    FILE *file = fopen(path, "rb");
+    assert_non_null(file);
+    bool found = false;
+    while (!found && begin > text - 200) {
+        store_table table;
+        store_key own;
+        uint64_t commit;
+        size_t size;
+        begin--;
+        fseek(file, begin, SEEK_SET);
+        assert_int_equal(fread(bytes, 1, sizeof bytes, file), sizeof bytes);
+        found = store_record_probe(bytes, sizeof bytes, &table, &own, &commit, &size) &&
+                table == STORE_TABLE_EPISODE;
+        memcpy(key, own.data, sizeof key);
+    }
+    assert_true(found);
+    fseek(file, begin - 8, SEEK_SET); /* LMDB's node: size and more, key, record */
+    assert_int_equal(fread(bytes, 1, sizeof key, file), sizeof key);
+    assert_memory_equal(bytes, key, sizeof key);
+    fclose(file);
+    flip_bit(path, begin - 16);
+
+    store_verify_report report;
+    assert_ok(store_verify(*state, false, &report, err));
+    assert_true(report.count > 0);
+    base_free(report.problems);
+    assert_ok(store_verify(*state, true, &report, err));
+    assert_false(has_problem(&report, "lost", 0));
+    base_free(report.problems);
+    assert_verifies(*state, EPISODES);
+    store *s = open_store(*state);
+    assert_text(s, id, "Second line 17.|");
+    store_close(s);
+}
+
 /* Goal: no bit in any record of any table is read wrongly. Method: flip one bit in each sealed
  * record of the file in turn; verify must name a problem each time. */
 static void test_store_flip_in_each_record_is_named(void **state)
@@ -417,6 +463,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         WITH_FOLDER(test_store_verify_finds_nothing_in_a_whole_store),
         WITH_FOLDER(test_store_flipped_bit_is_found_and_repaired),
+        WITH_FOLDER(test_store_record_of_a_spoilt_node_is_kept),
         WITH_FOLDER(test_store_flip_in_each_record_is_named),
         WITH_FOLDER(test_store_truncated_file_is_reported),
         WITH_FOLDER(test_store_salvage_trusts_the_catalogue_for_the_newest_commit),
