@@ -24,6 +24,11 @@ typedef struct parts {
     size_t value_from, value_to;
 } parts;
 
+static bool word_is(const word *w, const char *small)
+{
+    return retrieval_word_is_one_of(w, &small, 1);
+}
+
 /* --- version numbers ------------------------------------------------------------------------- */
 
 typedef struct version {
@@ -31,24 +36,19 @@ typedef struct version {
     size_t count;
 } version;
 
-static bool is_digit(char c)
-{
-    return c >= '0' && c <= '9';
-}
-
 /* "1.0.5", "1.0.x" (2 parts): false for anything else. */
 static bool parse_version(const word *w, version *out)
 {
     out->count = 0;
     for (size_t i = 0; i < w->size;) {
-        if (!is_digit(w->text[i])) {
+        if (!retrieval_is_digit(w->text[i])) {
             return out->count > 0 && w->text[i] == 'x' && i + 1 == w->size;
         }
         if (out->count == PARTS_MAX) {
             return false;
         }
         unsigned long value = 0;
-        for (; i < w->size && is_digit(w->text[i]); i++) {
+        for (; i < w->size && retrieval_is_digit(w->text[i]); i++) {
             value = value < 1000000000 ? 10 * value + (unsigned long)(w->text[i] - '0') : value;
         }
         out->parts[out->count++] = value;
@@ -474,8 +474,7 @@ static bool stems_within(const sentence *a, const parts *pa, const sentence *b, 
 
 static bool is_by(const word *w)
 {
-    static const char *const by[] = {"by"};
-    return retrieval_word_is_one_of(w, by, 1);
+    return word_is(w, "by");
 }
 
 static bool frame_has(const sentence *s, const parts *p, bool (*is)(const word *))
@@ -566,10 +565,9 @@ static bool names_filler(const sentence *s, const parts *p)
  * [Heron]", "[value] is [Heron]'s founder". NULL: nothing. */
 static const word *role_of(const sentence *s, const parts *p)
 {
-    static const char *const of[] = {"of"};
     size_t i = p->value_first ? p->value_to : 0;
     const word *role = NULL;
-    for (; i < s->count && !retrieval_word_is_one_of(&s->words[i], of, 1); i++) {
+    for (; i < s->count && !word_is(&s->words[i], "of"); i++) {
         role = s->words[i].kind == CONTENT ? &s->words[i] : role;
     }
     return role;
@@ -712,12 +710,11 @@ static bool is_of_date(const word *w)
  * The end of such a statement is left out, unless nothing before it differs from the other's. */
 static void leave_out_since(sentence *s)
 {
-    static const char *const since[] = {"since"};
     size_t end = s->count;
     while (end > 0 && is_of_date(&s->words[end - 1])) {
         end--;
     }
-    if (end == s->count || end < 2 || !retrieval_word_is_one_of(&s->words[end - 1], since, 1)) {
+    if (end == s->count || end < 2 || !word_is(&s->words[end - 1], "since")) {
         return;
     }
     bool other = false;

@@ -44,17 +44,12 @@ static bool is_capital(uint32_t c)
            (c >= 0x400 && c <= 0x42F);
 }
 
-static bool is_digit(char c)
-{
-    return c >= '0' && c <= '9';
-}
-
 /* Letters and figures; bytes above ASCII are letters, but for the usual signs of U+2000..U+206F. */
 static size_t letter_size(const char *text, size_t size)
 {
     unsigned char c = (unsigned char)*text;
     if (c < 0x80) {
-        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || is_digit(*text);
+        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || retrieval_is_digit(*text);
     }
     uint32_t code;
     size_t n = base_utf8_decode(text, size, &code);
@@ -116,7 +111,7 @@ static word_kind kind_of(const char *text, const char *small, size_t size, bool 
     bool capital = is_capital(letter);
     for (size_t i = 0; i < size && !capital; i++) {
         /* Figures name things as capitals do, and a capital may stand within: "iPad". */
-        capital = is_digit(text[i]) || (text[i] >= 'A' && text[i] <= 'Z');
+        capital = retrieval_is_digit(text[i]) || (text[i] >= 'A' && text[i] <= 'Z');
     }
     bool is_function = IN(functions, small, size);
     bool joins_names = IN(connectors, small, size) || (size == 1 && *small == 'i');
@@ -148,7 +143,7 @@ static bool ends_sentence(const char *text, size_t at, size_t size, const senten
     }
     uint32_t letter;
     return at < size && base_utf8_decode(text + at, size - at, &letter) > 0 &&
-           (is_capital(letter) || is_digit(text[at]));
+           (is_capital(letter) || retrieval_is_digit(text[at]));
 }
 
 static bool has_letter(const char *text, size_t size)
@@ -191,7 +186,7 @@ void retrieval_words_cut(const char *text, size_t size, size_t sentences_max, se
         *w = (word){.text = text + at, .size = n, .first = first};
         w->hash = possessive ? 1 : retrieval_word_lower(w->text, n, small);
         w->kind = possessive ? FUNCTION : kind_of(w->text, small, n, first);
-        w->figure = is_digit(*w->text);
+        w->figure = retrieval_is_digit(*w->text);
         w->connector = !possessive && IN(connectors, small, n);
         first = false;
         at += n;

@@ -37,6 +37,10 @@ void retrieval_words_cut(const char *text, size_t size, size_t sentences_max, se
 /* Settle which words of two statements are names, and mark what both have. */
 void retrieval_words_align(sentence *a, sentence *b);
 
+static inline bool retrieval_is_digit(char c)
+{
+    return c >= '0' && c <= '9';
+}
 /* Is w, lower-cased, one of list [count]? */
 bool retrieval_word_is_one_of(const word *w, const char *const *list, size_t count);
 bool retrieval_word_is_copula(const word *w); /* a form of "to be" */
