@@ -91,12 +91,13 @@ typedef struct cli_memory {
 
 enum cli_part {
     CLI_ENCODER = 1, /* the text encoder too */
-    CLI_READER = 2   /* the model's reader adapter, unless --adapter says otherwise */
+    CLI_READER = 2,  /* the model's reader adapter, unless --adapter says otherwise */
+    CLI_MIXERS = 4   /* its trained mixers: unless --adapter, --core or --window says otherwise */
 };
 
 /* The model and `parts` (cli_part). The reader adapter of X.gguf is X.reader.gguf beside it, for
- * the commands that read memory; those about the model alone run it as it is. Its trained mixers
- * are X.core.gguf, for --core hybrid. */
+ * the commands that read memory, its trained mixers are X.core.gguf, for those that generate (and
+ * with --core hybrid for all); those about the model alone run it as it is. */
 base_status cli_open_engine(const cli_options *o, unsigned parts, engine **out, base_error *err);
 /* Opens store and index. create: for writers. Readers of a missing store get BASE_NOT_FOUND.
  * lock_wait_ms: see store_options. */

@@ -59,7 +59,7 @@ int cmd_ask(const cli_options *o)
         goto done;
     }
     options.may_abstain = true;
-    if (cli_open_engine(o, CLI_READER | (memory.store ? CLI_ENCODER : 0), &e, &err) ||
+    if (cli_open_engine(o, CLI_READER | CLI_MIXERS | (memory.store ? CLI_ENCODER : 0), &e, &err) ||
         (engine_encoder(e) && cli_check_encoder(&memory, engine_encoder(e), &err)) ||
         engine_session_open(e, &options, &session, &err) ||
         engine_ask(session, question, o->max_tokens ? o->max_tokens : ANSWER_TOKENS, &answer,
@@ -123,7 +123,7 @@ int cmd_generate(const cli_options *o)
     if (read_prompt(o, &prompt, &err) ||
         open_memory(o, o->store != NULL, LIVED_WAIT_MS, &memory, &err) ||
         cli_session_options(o, &memory, &options, &err) ||
-        cli_open_engine(o, memory.store ? CLI_ENCODER : 0, &e, &err) ||
+        cli_open_engine(o, CLI_MIXERS | (memory.store ? CLI_ENCODER : 0), &e, &err) ||
         (engine_encoder(e) && cli_check_encoder(&memory, engine_encoder(e), &err))) {
         code = cli_fail(&err);
         goto done;

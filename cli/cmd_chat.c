@@ -327,7 +327,7 @@ int cmd_chat(const cli_options *o)
                                  .valid_to_us = BASE_TIME_NONE};
     if (cli_open_memory(o, !o->read_only, WRITER_WAIT_MS, &c.memory, &err) ||
         cli_session_options(o, &c.memory, &c.options, &err) ||
-        cli_open_engine(o, CLI_ENCODER | CLI_READER, &c.e, &err) ||
+        cli_open_engine(o, CLI_ENCODER | CLI_READER | CLI_MIXERS, &c.e, &err) ||
         cli_check_encoder(&c.memory, engine_encoder(c.e), &err)) {
         code = cli_fail(&err);
         goto done;

@@ -184,7 +184,7 @@ int cmd_eval(const cli_options *o)
         .command = o->command,
         .progress = stderr};
     if (cli_session_options(o, &no_memory, &options.session, &err) ||
-        cli_open_engine(o, CLI_ENCODER | CLI_READER, &e, &err) ||
+        cli_open_engine(o, CLI_ENCODER | CLI_READER | CLI_MIXERS, &e, &err) ||
         eval_run_suite(e, &options, &err)) {
         engine_close(e);
         return cli_fail(&err);

@@ -101,7 +101,8 @@ static void choose_adapters(const cli_options *o, const char *model, unsigned pa
     if (!o->adapters[0] && parts & CLI_READER) {
         add_beside(list, model, "reader");
     }
-    if (!o->adapters[0] && core == ENGINE_CORE_HYBRID) {
+    bool chosen = core != ENGINE_CORE_DEFAULT || o->window; /* W slots: full attention */
+    if (!o->adapters[0] && (core == ENGINE_CORE_HYBRID || (parts & CLI_MIXERS && !chosen))) {
         add_beside(list, model, "core");
     }
 }

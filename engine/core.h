@@ -52,6 +52,8 @@ const core_shape *core_model_shape(const core_model *model);
 /* W of its fading layers, 0 when it has none. */
 size_t core_model_exact_window(const core_model *model);
 size_t core_model_fading_layers(const core_model *model);
+/* Did an adapter bring them? Then the model is as good a Transformer where they are not used. */
+bool core_model_fading_added(const core_model *model);
 /* Layers that are recurrent alone, without attention (Mamba2). */
 size_t core_model_recurrent_layers(const core_model *model);
 /* metadata: tokenizer, chat template; lives with the model */
@@ -206,6 +208,12 @@ void core_state_save(core_stream *stream, void *out); /* [core_state_bytes] */
  * was. */
 base_status core_state_restore(core_stream *stream, const void *state, size_t size,
                                base_error *err);
+
+/* The same to go back to within a session, for this stream alone: without checksum, and nothing is
+ * looked at. No memory may have entered the states before the mark. */
+size_t core_mark_bytes(const core_stream *stream);
+void core_mark(core_stream *stream, void *out); /* [core_mark_bytes] */
+void core_return(core_stream *stream, const void *mark);
 
 /* Attention mass: while on, for each owner < owners, the share of attention that its slots got,
  * averaged over layers and heads, per token run. mass [owners] accumulates; *tokens counts the

@@ -6,7 +6,7 @@
  * the text at hand: Saxena 2023). A pass of up to 16 tokens gives the bits of single steps
  * (kernels.h), so text, events and attention masses are those of decoding without drafts.
  *
- * Not for sampled answers, forced text, hybrids (states of mixers agree in chunks only to a
+ * Not for sampled answers, forced text, hybrids on a device (whose states agree in chunks only to a
  * tolerance), and streams that keep what leaves their window.
  */
 #include "engine/session.h"

@@ -160,8 +160,9 @@ base_status engine_session_open(engine *e, const engine_session_options *options
 void engine_session_close(engine_session *s);
 /* Make an open session ready for an independent question: as if it had been closed and opened with
  * these options (bit for bit), but what does not depend on them stays: buffers, and the keys and
- * values of the fixed prefix. The window's size and splice_state cannot change (BASE_INVALID). On
- * an error the session can only be closed. */
+ * values of the fixed prefix. The window's size, splice_state and, where an adapter made the model
+ * a hybrid, whether the arm puts text into the prompt cannot change (BASE_INVALID). On an error the
+ * session can only be closed. */
 base_status engine_session_restart(engine_session *s, const engine_session_options *options,
                                    base_error *err);
 /* Tag [32] under which this session's keys and values lie in a store; NULL before it had one. */

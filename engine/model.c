@@ -618,6 +618,11 @@ size_t core_model_fading_layers(const core_model *model)
     return model->fading_layers;
 }
 
+bool core_model_fading_added(const core_model *model)
+{
+    return core_adapters_file(&model->adapters, CORE_ADAPTER_MIXERS) != NULL;
+}
+
 size_t core_model_recurrent_layers(const core_model *model)
 {
     return model->mixer_layers - model->fading_layers;

@@ -72,12 +72,23 @@ static void set_option_defaults(engine_session *s)
     }
 }
 
-/* Bounded: room for the fixed prefix and the memories beside the live tokens. */
-static const core_stream_options *stream_size(const engine_session *s, core_stream_options *o)
+/* Text in the prompt must be seen whole: such an arm runs the Transformer that mixers were added
+ * to, which is also what it is compared as. */
+static bool runs_hybrid(const engine *e, engine_arm arm)
 {
-    bool bounded = core_options_window(s->e->model, o) > 0;
+    bool pastes = arm == ENGINE_ARM_PROMPT || arm == ENGINE_ARM_FULL_CONTEXT;
+    return e->stream_options.hybrid && !(pastes && core_model_fading_added(e->model));
+}
+
+/* Bounded: room for the fixed prefix and the memories beside the live tokens. */
+static core_stream_options stream_options(const engine_session *s)
+{
+    core_stream_options o = s->e->stream_options;
+    o.hybrid = runs_hybrid(s->e, s->options.arm);
+    o.splice_state = s->options.splice_state;
+    bool bounded = core_options_window(s->e->model, &o) > 0;
     size_t beside = s->prompt.prefix.count + CORE_SINKS_MIN + s->options.memory_slots_max;
-    o->slots_max = bounded ? beside : s->options.window_slots;
+    o.slots_max = bounded ? beside : s->options.window_slots;
     return o;
 }
 
@@ -129,9 +140,8 @@ base_status engine_session_open(engine *e, const engine_session_options *options
         engine_session_close(s);
         return status;
     }
-    core_stream_options stream_options = e->stream_options;
-    stream_options.splice_state = options->splice_state;
-    if ((status = core_stream_open(e->model, stream_size(s, &stream_options), &stream, err)) ||
+    core_stream_options own = stream_options(s);
+    if ((status = core_stream_open(e->model, &own, &stream, err)) ||
         (status = splice_open(stream, &s->window, err))) {
         engine_session_close(s);
         return status;
@@ -140,15 +150,21 @@ base_status engine_session_open(engine *e, const engine_session_options *options
     return BASE_OK;
 }
 
-/* Everything behind the fixed prefix goes; the prefix too where it does not stand first, and in a
- * bounded window or with a state, which cannot go back that far. */
+/* A bounded window or a state cannot go back to the fixed prefix by dropping tokens. */
+static bool goes_back(const engine_session *s)
+{
+    return !core_window(s->window.stream) && !core_has_state(s->window.stream);
+}
+
+/* Everything behind the fixed prefix goes; the prefix too where it does not stand first, or comes
+ * back from its mark. */
 static void drop_turns(engine_session *s)
 {
     splice_watch(&s->window, false);
     while (s->window.resident_count > 0) {
         splice_evict(&s->window, 0);
     }
-    if (s->prefix_stands && !core_window(s->window.stream) && !core_has_state(s->window.stream)) {
+    if (s->prefix_stands && goes_back(s)) {
         splice_truncate(&s->window, s->prompt.prefix.count);
     } else {
         splice_clear(&s->window);
@@ -170,6 +186,7 @@ base_status engine_session_restart(engine_session *s, const engine_session_optio
 {
     size_t slots = s->options.window_slots, memory_slots = s->options.memory_slots_max;
     core_splice_state splice_state = s->options.splice_state;
+    bool hybrid = runs_hybrid(s->e, s->options.arm);
     drop_writes(s);
     drop_turns(s);
     base_status status = take_options(s, options, err);
@@ -180,6 +197,10 @@ base_status engine_session_restart(engine_session *s, const engine_session_optio
     }
     if (!status && s->options.splice_state != splice_state) {
         status = base_fail(err, BASE_INVALID, "a session keeps what memories do to its states");
+    }
+    if (!status && runs_hybrid(s->e, options->arm) != hybrid) {
+        status = base_fail(err, BASE_INVALID, "a session keeps its core: arm %s needs another",
+                           engine_arm_name(options->arm));
     }
     return status;
 }
@@ -205,6 +226,7 @@ void engine_session_close(engine_session *s)
     base_buffer_free(&s->text);
     base_free_aligned(s->logits);
     base_free_aligned(s->prefix_logits);
+    base_free(s->prefix_mark);
     base_free(s->query_vector);
     base_free(s->writes);
     base_free(s->question);
@@ -428,20 +450,39 @@ static base_status make_space(engine_session *s, size_t count, size_t max_tokens
     return BASE_OK;
 }
 
+/* The fixed prefix enters the empty window; a second time as it was then, without being run. */
+static base_status open_window(engine_session *s, base_error *err)
+{
+    core_stream *stream = s->window.stream;
+    size_t row = vocabulary(s) * sizeof *s->logits;
+    if (s->prefix_mark) {
+        core_return(stream, s->prefix_mark);
+        memcpy(s->logits, s->prefix_logits, row);
+        s->prefix_stands = true;
+        return BASE_OK;
+    }
+    core_set_sinks(stream, s->prompt.prefix.count);
+    base_status status = run(s, s->prompt.prefix.ids, s->prompt.prefix.count, err);
+    if (!status) {
+        memcpy(s->prefix_logits, s->logits, row);
+        s->prefix_stands = true;
+        if (!goes_back(s) && (s->prefix_mark = base_alloc(core_mark_bytes(stream)))) {
+            core_mark(stream, s->prefix_mark); /* no memory for it: the prefix is run again */
+        }
+    }
+    return status;
+}
+
 static base_status open_user_turn(engine_session *s, base_error *err)
 {
     const chat_ids *ids = s->answered_before ? &s->prompt.user : &s->prompt.prefix;
-    size_t row = vocabulary(s) * sizeof *s->logits;
-    bool first = splice_slots(&s->window) == 0;
     base_status status = BASE_OK;
-    if (first) {
-        core_set_sinks(s->window.stream, s->prompt.prefix.count);
-    }
     if (!s->answered_before && s->prefix_stands) {
-        memcpy(s->logits, s->prefix_logits, row);
-    } else if (!(status = run(s, ids->ids, ids->count, err)) && first) {
-        memcpy(s->prefix_logits, s->logits, row);
-        s->prefix_stands = true;
+        memcpy(s->logits, s->prefix_logits, vocabulary(s) * sizeof *s->logits);
+    } else if (splice_slots(&s->window) == 0) {
+        status = open_window(s, err);
+    } else {
+        status = run(s, ids->ids, ids->count, err);
     }
     s->behind_turns = s->answered_before;
     s->answered_before = true;
@@ -606,7 +647,7 @@ static base_status generate(engine_session *s, size_t max_tokens, const forced *
     base_status status = BASE_OK;
     size_t count = force ? force->count : max_tokens;
     bool drafts = !force && !s->options.no_draft && s->options.sampling.temperature == 0 &&
-                  !s->e->stream_options.hybrid && !session_lives(s);
+                  !(s->e->gpu && core_has_state(s->window.stream)) && !session_lives(s);
     s->draft.refused = 0;
     for (size_t n = 0; n < count && !status; n++) {
         float lse, entropy;
@@ -650,8 +691,7 @@ static base_status generate(engine_session *s, size_t max_tokens, const forced *
 static bool can_ask_again(const engine_session *s, const chat_ids *question)
 {
     size_t from = is_layout_b(s, question->count) ? s->memory_at : s->header_at;
-    return (!core_window(s->window.stream) && !core_has_state(s->window.stream)) ||
-           splice_slots(&s->window) - from <= CORE_ROLLBACK;
+    return goes_back(s) || splice_slots(&s->window) - from <= CORE_ROLLBACK;
 }
 
 /* Where the reader has refused and memory leads on, the answer is said anew. */

@@ -97,6 +97,7 @@ struct engine_session {
     uint32_t reply;        /* CRC-32C of the last answer, 0 = none */
     bool prefix_stands;    /* the window begins with the fixed prefix */
     float *prefix_logits;  /* [V] behind it */
+    void *prefix_mark;     /* the window that has nothing else, where it cannot go back to that */
     base_rng noise;        /* of ENGINE_TRIGGER_RANDOM */
     double begin_ms;       /* when the answer under way was asked for */
     engine_answer *answer; /* of the caller, being filled */

@@ -110,14 +110,43 @@ static void move_body(core_stream *s, uint8_t *to, const uint8_t *from)
     }
 }
 
+/* What a header says of the window, and the body behind it. */
+static void take_over(core_stream *s, const uint8_t *bytes)
+{
+    core_stream_clear(s);
+    s->sinks = (size_t)base_get_u64(bytes + 64 + 24);
+    s->places = (size_t)base_get_u64(bytes + 64 + 32);
+    s->gone = (size_t)base_get_u64(bytes + 64 + 40);
+    s->run_tokens = (size_t)base_get_u64(bytes + 64 + 48);
+    move_body(s, NULL, bytes + HEADER);
+    core_window_remade(s);
+}
+
+size_t core_mark_bytes(const core_stream *s)
+{
+    return core_state_bytes(s) - DIGEST;
+}
+
+void core_mark(core_stream *s, void *out)
+{
+    uint8_t *bytes = out;
+    BASE_ASSERT(s->memory_count == 0);
+    write_header(s, bytes);
+    move_body(s, bytes + HEADER, NULL);
+}
+
+void core_return(core_stream *s, const void *mark)
+{
+    take_over(s, mark);
+}
+
 void core_state_save(core_stream *s, void *out)
 {
     uint8_t *bytes = out;
     base_sha256 hash;
-    size_t size = core_state_bytes(s) - DIGEST;
+    size_t size = core_mark_bytes(s);
     BASE_ASSERT(s->splice_state == CORE_SPLICE_NONE);
-    write_header(s, bytes);
-    move_body(s, bytes + HEADER, NULL);
+    core_mark(s, bytes);
     base_sha256_begin(&hash);
     base_sha256_add(&hash, bytes, size);
     base_sha256_end(&hash, bytes + size);
@@ -172,12 +201,6 @@ base_status core_state_restore(core_stream *s, const void *state, size_t size, b
     if (size != HEADER + body_bytes(s, (size_t)places) + DIGEST || sinks > s->slots_max) {
         return base_fail(err, BASE_CORRUPT, "the state's parts do not add up");
     }
-    core_stream_clear(s);
-    s->places = (size_t)places;
-    s->sinks = (size_t)sinks;
-    s->gone = (size_t)base_get_u64(bytes + 64 + 40);
-    s->run_tokens = (size_t)base_get_u64(bytes + 64 + 48);
-    move_body(s, NULL, bytes + HEADER);
-    core_window_remade(s);
+    take_over(s, bytes);
     return BASE_OK;
 }

@@ -44,10 +44,20 @@ static inline void loop_open_engine_from(loop *l, engine_options options)
     l->now_us = base_time_from_civil(2025, 1, 1);
 }
 
+/* A hybrid: with the trained mixers beside the model. */
 static inline void loop_open_engine_as(loop *l, engine_core core, size_t window,
                                        kvblob_type kv_type)
 {
-    loop_open_engine_from(l, (engine_options){.core = core, .window = window, .kv_type = kv_type});
+    char mixers[4096] = "";
+    const char *const adapters[] = {mixers, NULL};
+    bool hybrid = core == ENGINE_CORE_HYBRID;
+    if (hybrid) {
+        MODELS_REQUIRE(MODELS_MIXERS, mixers);
+    }
+    loop_open_engine_from(l, (engine_options){.core = core,
+                                              .window = window,
+                                              .kv_type = kv_type,
+                                              .adapters = hybrid ? adapters : NULL});
 }
 
 /* With the reader adapter beside the model. */

@@ -25,6 +25,7 @@ static inline int models_path(const char *name, char *out, size_t size)
 
 #define MODELS_GENERATOR "SmolLM2-135M-Instruct.Q4_1.gguf"
 #define MODELS_READER "SmolLM2-135M-Instruct.Q4_1.reader.gguf"
+#define MODELS_MIXERS "SmolLM2-135M-Instruct.Q4_1.core.gguf"
 #define MODELS_ENCODER "all-MiniLM-L6-v2"
 
 /* Leaves the test program as skipped when the default models are missing. */

@@ -197,14 +197,11 @@ static void test_own_keys_and_values_carry_the_answer_and_anothers_do_not(void *
 
 /* A session that has answered, abstained and written text, restarted, against a fresh one: logits,
  * text and trace. */
-static void test_a_restarted_session_answers_as_a_fresh_one_bit_for_bit(void **state)
+static void check_restarts(loop *l, const engine_arm *arms, size_t count)
 {
-    (void)state;
     base_error err = {0};
-    const engine_arm arms[] = {ENGINE_ARM_FULL, ENGINE_ARM_NONE, ENGINE_ARM_PROMPT,
-                               ENGINE_ARM_FULL_CONTEXT, ENGINE_ARM_STATIC};
     engine_session *used = NULL;
-    for (size_t i = 0; i < sizeof arms / sizeof *arms; i++) {
+    for (size_t i = 0; i < count; i++) {
         first_logits first[2] = {{0}};
         engine_answer forced[2], free_text[2];
         for (int again = 0; again < 2; again++) {
@@ -216,13 +213,13 @@ static void test_a_restarted_session_answers_as_a_fresh_one_bit_for_bit(void **s
             engine_session *s;
             if (again && used) {
                 options.arm = arms[i];
-                options.store = l.store;
-                options.retrieval = l.retrieval;
-                options.now_us = options.as_of_us = l.now_us;
+                options.store = l->store;
+                options.retrieval = l->retrieval;
+                options.now_us = options.as_of_us = l->now_us;
                 loop_check(engine_session_restart(used, &options, &err), &err);
                 s = used;
             } else {
-                s = loop_session(&l, arms[i], &options);
+                s = loop_session(l, arms[i], &options);
             }
             loop_check(engine_ask(s, questions[i], 16, &free_text[again], &err), &err);
             if (again || !used) {
@@ -266,6 +263,38 @@ static void test_a_restarted_session_answers_as_a_fresh_one_bit_for_bit(void **s
         }
     }
     engine_session_close(used);
+}
+
+static void test_a_restarted_session_answers_as_a_fresh_one_bit_for_bit(void **state)
+{
+    (void)state;
+    const engine_arm arms[] = {ENGINE_ARM_FULL, ENGINE_ARM_NONE, ENGINE_ARM_PROMPT,
+                               ENGINE_ARM_FULL_CONTEXT, ENGINE_ARM_STATIC};
+    check_restarts(&l, arms, sizeof arms / sizeof *arms);
+}
+
+/* There the window goes back to its fixed prefix by a mark. */
+static void test_so_does_one_of_the_hybrid(void **state)
+{
+    (void)state;
+    const engine_arm arms[] = {ENGINE_ARM_FULL, ENGINE_ARM_NONE, ENGINE_ARM_STATIC};
+    loop hybrid = {0};
+    base_error err = {0};
+    loop_open_engine_with(&hybrid, ENGINE_CORE_HYBRID, 0);
+    loop_open_store(&hybrid);
+    loop_ingest(&hybrid, NULL, texts, FACTS);
+    check_restarts(&hybrid, arms, sizeof arms / sizeof *arms);
+
+    /* What is pasted is seen whole, so by another stream. */
+    engine_session_options options;
+    engine_session_defaults(&options);
+    engine_session *s = loop_session(&hybrid, ENGINE_ARM_PROMPT, &options);
+    options.arm = ENGINE_ARM_FULL;
+    assert_int_equal(engine_session_restart(s, &options, &err), BASE_INVALID);
+    assert_non_null(strstr(err.text, "full"));
+    engine_session_close(s);
+    loop_close_store(&hybrid);
+    engine_close(hybrid.e);
 }
 
 static void test_strength_weakens_a_memory_in_attention(void **state)
@@ -370,6 +399,7 @@ int main(void)
         cmocka_unit_test(test_strength_weakens_a_memory_in_attention),
         cmocka_unit_test(test_no_memory_is_put_into_another),
         cmocka_unit_test(test_a_restarted_session_answers_as_a_fresh_one_bit_for_bit),
+        cmocka_unit_test(test_so_does_one_of_the_hybrid),
         cmocka_unit_test(test_kv_from_disk_gives_the_bits_of_kv_computed),
         cmocka_unit_test(test_a_question_longer_than_the_window_is_refused_and_the_session_goes_on),
     };
