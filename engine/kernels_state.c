@@ -6,6 +6,25 @@
 
 #include "engine/kernels_internal.h"
 
+KERNEL_CLONES void kernel_state_convolve(const float *restrict rows, size_t width, size_t kernel,
+                                         const float *restrict weights, float *restrict out)
+{
+    if (kernel == 4) { /* the usual one, which the compiler vectorises over channels */
+        for (size_t c = 0; c < width; c++) {
+            const float *w = weights + 4 * c;
+            out[c] = w[0] * rows[c] + w[1] * rows[width + c] + w[2] * rows[2 * width + c] +
+                     w[3] * rows[3 * width + c];
+        }
+        return;
+    }
+    for (size_t c = 0; c < width; c++) {
+        out[c] = 0.0F;
+        for (size_t k = 0; k < kernel; k++) {
+            out[c] += weights[c * kernel + k] * rows[k * width + c];
+        }
+    }
+}
+
 KERNEL_CLONES void kernel_state_read(const float *restrict state, size_t n, size_t p,
                                      const float *restrict x, float *restrict out)
 {

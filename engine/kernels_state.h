@@ -1,7 +1,7 @@
 /* engine/kernels_state.h: the inner loops of recurrent layers over one head's state S [N, P] f32 (N
  * key size, P value size, row-major).
  *
- * Every sum runs over the rows of S in order, one element of the result at a time, without fused
+ * Every sum runs over the rows in order, one element of the result at a time, without fused
  * operations: all instruction sets give the same bits, so these need no table. Compiled once per
  * instruction set, chosen by the loader. No pointer may overlap another.
  */
@@ -10,6 +10,10 @@
 
 #include <stddef.h>
 
+/* Depthwise convolution: out [width] of channel c = sum_k weights[c, k] rows[k, c], rows [kernel,
+ * width]. */
+void kernel_state_convolve(const float *rows, size_t width, size_t kernel, const float *weights,
+                           float *out);
 /* out [P] = sum_i x_i S_i */
 void kernel_state_read(const float *state, size_t n, size_t p, const float *x, float *out);
 /* S_i = decay S_i + k_i v ; out = sum_i q_i S_i */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "engine/kernels.h"
 #include "engine/kernels_state.h"
 
 static const char *const names[MIXER_KIND_COUNT] = {"gdn", "gka", "mamba2"};
@@ -72,11 +73,6 @@ static float sigmoid(float x)
     return 1.0f / (1.0f + expf(-x));
 }
 
-static float silu(float x)
-{
-    return x * sigmoid(x);
-}
-
 static float softplus(float x)
 {
     return x > 20.0f ? x : log1pf(expf(x));
@@ -130,6 +126,19 @@ static void gather(const run_job *job, float *tail)
     }
 }
 
+/* x <- SiLU(x) */
+static void activate(float *x, size_t count)
+{
+    enum { AT_ONCE = 64 };
+    float ones[AT_ONCE];
+    for (size_t i = 0; i < AT_ONCE; i++) {
+        ones[i] = 1.0f;
+    }
+    for (size_t at = 0; at < count; at += AT_ONCE) {
+        kernel_get()->silu_mul(x + at, ones, count - at < AT_ONCE ? count - at : AT_ONCE);
+    }
+}
+
 static void convolve(void *argument, size_t begin, size_t end, size_t thread)
 {
     const run_job *job = argument;
@@ -138,14 +147,11 @@ static void convolve(void *argument, size_t begin, size_t end, size_t thread)
     (void)thread;
     for (size_t t = begin; t < end; t++) {
         float *to = job->after + t * width;
-        const float *from = job->before + t * width;
-        for (size_t c = 0; c < width; c++) {
-            float sum = 0.0f;
-            for (size_t k = 0; k < m->kernel; k++) {
-                sum += m->conv[c * m->kernel + k] * from[k * width + c];
-            }
-            to[c] = silu(m->conv_bias ? sum + m->conv_bias[c] : sum);
+        kernel_state_convolve(job->before + t * width, width, m->kernel, m->conv, to);
+        if (m->conv_bias) {
+            kernel_get()->add(to, m->conv_bias, width);
         }
+        activate(to, width);
     }
 }
 
@@ -328,6 +334,18 @@ static void run_heads(void *argument, size_t begin, size_t end, size_t thread)
     }
 }
 
+/* o [H*P] *= SiLU(gate) */
+static void apply_gate(const mixer *m, const float *gate, float *o)
+{
+    float factors[MIXER_SIZE_MAX];
+    size_t p = m->value_size;
+    for (size_t h = 0; h < m->heads; h++, gate += p, o += p) {
+        memcpy(factors, gate, p * sizeof *o);
+        kernel_get()->silu_mul(factors, o, p);
+        memcpy(o, factors, p * sizeof *o);
+    }
+}
+
 /* Norm and gate, and the factor of each head. */
 static void finish(void *argument, size_t begin, size_t end, size_t thread)
 {
@@ -338,21 +356,20 @@ static void finish(void *argument, size_t begin, size_t end, size_t thread)
     for (size_t t = begin; t < end; t++) {
         float *o = job->out + t * width;
         const float *gate = job->rows + t * job->row_stride + mixer_conv_width(m);
-        for (size_t c = 0; c < width && m->kind == MIXER_MAMBA2; c++) {
-            o[c] *= silu(gate[c]);
+        if (m->kind == MIXER_MAMBA2) {
+            apply_gate(m, gate, o);
         }
         for (size_t at = 0; at < width; at += m->norm_group) {
-            float factor =
-                1.0f / sqrtf(squares(o + at, m->norm_group) / (float)m->norm_group + m->norm_eps);
-            for (size_t c = at; c < at + m->norm_group; c++) {
-                o[c] = o[c] * factor * m->norm[c % m->norm_weights];
+            kernel_get()->rmsnorm(o + at, o + at, m->norm + at % m->norm_weights, m->norm_group,
+                                  m->norm_eps);
+        }
+        if (m->kind != MIXER_MAMBA2) {
+            apply_gate(m, gate, o);
+        }
+        for (size_t h = 0; h < m->heads && m->gate; h++) {
+            for (size_t j = 0; j < m->value_size; j++) {
+                o[h * m->value_size + j] *= m->gate[h];
             }
-        }
-        for (size_t c = 0; c < width && m->kind != MIXER_MAMBA2; c++) {
-            o[c] *= silu(gate[c]);
-        }
-        for (size_t c = 0; c < width && m->gate; c++) {
-            o[c] *= m->gate[c / m->value_size];
         }
     }
 }

@@ -41,7 +41,7 @@ typedef struct mixer {
     size_t q_heads, k_heads, v_heads;
     size_t key_size, value_size; /* N, P; equal in GKA */
     size_t kernel;               /* rows under the convolution */
-    size_t norm_group;           /* values under one norm */
+    size_t norm_group;           /* values under one norm; divides norm_weights */
     size_t norm_weights;         /* P (shared by heads) or H*P */
     float norm_eps, ridge;
     size_t iterations;                   /* Chebyshev */

@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/hash.h"
+#include "base/log.h"
 #include "base/mem.h"
 
 enum {
@@ -372,6 +373,18 @@ static base_status look_up_event(engine_session *s, const int32_t *ids, size_t r
     return status;
 }
 
+/* A text that a bounded window never holds whole, and that memory does not keep. */
+static void warn_of_length(const engine_session *s, size_t count)
+{
+    size_t window = core_window(s->window.stream);
+    if (window > 0 && count > window && !session_lives(s)) {
+        base_log(BASE_LOG_WARN,
+                 "of a text of %zu tokens attention sees the last %zu; with full attention "
+                 "(--core full) all",
+                 count, window);
+    }
+}
+
 /* The queries of the prompt's events and the one of the answer's start; all hits are ranked
  * together. */
 static base_status look_up_prompt(engine_session *s, const int32_t *ids,
@@ -542,6 +555,7 @@ static base_status take_question(engine_session *s, size_t max_tokens, bool *abs
         (status = open_user_turn(s, err))) {
         goto done;
     }
+    warn_of_length(s, question.count);
     bool all = s->options.arm == ENGINE_ARM_FULL_CONTEXT && has_memory(s);
     bool paste = all || (s->options.arm == ENGINE_ARM_PROMPT && has_memory(s));
     if (!paste && (status = read_prompt(s, question.ids, question.count, true, &events, err))) {
@@ -838,6 +852,7 @@ static base_status take_text(engine_session *s, const int32_t *ids, size_t count
         session_lived_clear(s);
     }
     if (!status && count > 0) {
+        warn_of_length(s, count);
         status = session_recalls(s) || session_lives(s)
                      ? read_prompt(s, ids, count, known, &events, err)
                      : run(s, ids, count, err);

@@ -126,7 +126,7 @@ run 1 ask "$dog" --kv-type q3
 says '--kv-type q3 is none of q8, f16'
 run 1 ask "$dog" --splice-state all
 says '--splice-state all is none of none, replay, sum, picaso'
-run 1 ask "$dog" --splice-state picaso
+run 1 ask "$dog" --splice-state picaso --core full
 says 'no layer has a recurrent state that memories could enter'
 for size in '' M 1X -1 1.5G 99999999999T; do
     run 2 ask "$dog" --kv-budget "$size"
@@ -135,7 +135,10 @@ done
 run 1 ask "$dog" --threads 100000
 run 1 ask "$dog" --window 99999999999999
 long=$(python3 -c 'print("Where is the wall of the harbour? " * 700)')
-run 1 ask "$long" --max-tokens 4 $today
+run 0 ask "$long" --max-tokens 4 $today
+last='ask (a question of 5,600 words)'
+says 'attention sees the last 512'
+run 1 ask "$long" --max-tokens 4 $today --core full
 last='ask (a question of 5,600 words)'
 says 'do not fit the window of 4096 slots'
 run 1 ask "$dog" --window 16
