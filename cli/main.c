@@ -31,7 +31,7 @@ static const cli_option options[] = {
     {"encoder", 0, TEXT, AT(encoder), "DIR", "text encoder folder (else the default encoder)"},
     {"adapter", 0, ADAPTER, AT(adapters), "FILE|none",
      "LoRA adapter or trained mixers (GGUF), or both (given twice); else, where they are, "
-     "MODEL.reader.gguf for ask, chat and eval, and MODEL.core.gguf for --core hybrid"},
+     "MODEL.reader.gguf for ask, chat and eval, and MODEL.core.gguf for these and generate"},
     {"core", 0, TEXT, AT(core), "full|window|hybrid",
      "attention over all slots; sinks and the last W tokens, endlessly; a hybrid's fading layers"},
     {"window", 0, COUNT, AT(window), "W", "full: slots of the window; window: tokens seen (1,024)"},

@@ -220,7 +220,8 @@ def tests_of(program, driver, scratch, o):
     """Name: (our command, those of the other side). driver: a path, None where none is asked."""
     import bench_rag  # here, as it imports this file
     common = ["--model", o.model, "--threads", o.threads]
-    window = ["--core", "window"]
+    mixers = pathlib.Path(o.model).with_suffix(".core.gguf")
+    bounded = ["--core", "hybrid" if mixers.exists() else "window"]  # as ask and chat run it
 
     def ours(what, tokens, depth=0, *more):
         return [program, "bench", what, "--paced", "--limit", tokens, "--depth", depth, *common,
@@ -235,12 +236,13 @@ def tests_of(program, driver, scratch, o):
         "prefill_512": (ours("prefill", 512), theirs("prefill", 512)),
         "prefill_512_no_detector": (ours("prefill", 512, 0, "--no-detector"),
                                     theirs("prefill", 512)),
+        "prefill_512_bounded": (ours("prefill", 512, 0, *bounded), theirs("prefill", 512)),
         "decode_0": (ours("decode", 32), theirs("decode", 32)),
         "decode_2048": (ours("decode", 32, 2048), theirs("decode", 32, 2048)),
         "decode_8000": (ours("decode", 32, 8000), theirs("decode", 32, 8000)),
-        "decode_8000_bounded": (ours("decode", 32, 8000, *window), theirs("decode", 32, 8000)),
-        "decode_100k_over_2k": (ours("decode", 32, 100000, *window),
-                                [ours("decode", 32, 2000, *window)]),
+        "decode_8000_bounded": (ours("decode", 32, 8000, *bounded), theirs("decode", 32, 8000)),
+        "decode_100k_over_2k": (ours("decode", 32, 100000, *bounded),
+                                [ours("decode", 32, 2000, *bounded)]),
         "encoder": ([program, "bench", "encoder", "--paced", "--threads", o.threads, "--out",
                      scratch, *corpus],
                     [[bench_rag.PYTHON, ROOT / "eval" / "peer_encoder.py", scratch, o.threads,
@@ -298,7 +300,7 @@ def run_test(name, tests, limits, shape, o):
     row = turns(mine, others, o.rounds)
     row["load"] = load()
     rate, weights = row["ours_tok_s"]["median"], limits["weight_bytes"]
-    if name.startswith("decode") and "window" not in mine:
+    if name.startswith("decode") and "--core" not in mine:
         row["of_read_bandwidth"] = rate * weights / 1e9 / limits["rows"][0]["read_gb_s"]
     if name.startswith("prefill"):
         row["of_int8_peak"] = (rate * products(shape, "--no-detector" not in mine) / 1e9
