@@ -71,7 +71,8 @@ size_t core_model_weight_bytes(const core_model *model);
 
 enum {
     CORE_SINKS_MIN = 4, /* without them a model trained with full attention is lost (+0.85 nats) */
-    CORE_ROLLBACK = 64  /* tokens that can be dropped and run again in a bounded window */
+    /* tokens that can be dropped and run again in a bounded window: a question and a refusal */
+    CORE_ROLLBACK = 80
 };
 
 /* What the states of mixers make of a memory that enters attention (semantics §6): */

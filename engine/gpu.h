@@ -58,7 +58,7 @@ void gpu_rows_write(gpu_stream *stream, size_t planes, size_t at, size_t count, 
 
 /* Tokens of which a device keeps what mixers read; as fading.c needs them, and the convolution's
  * rows before them. */
-enum { GPU_MIXER_ROWS = 96 };
+enum { GPU_MIXER_ROWS = 112 };
 void gpu_mixers_clear(gpu_stream *stream);
 /* Copy number `snapshot` (fading.c) is taken back and the tokens [from, end) are given to the
  * mixers again. */

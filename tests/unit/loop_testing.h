@@ -44,31 +44,35 @@ static inline void loop_open_engine_from(loop *l, engine_options options)
     l->now_us = base_time_from_civil(2025, 1, 1);
 }
 
-/* A hybrid: with the trained mixers beside the model. */
+/* With the adapters beside the model: trained mixers for a hybrid, and the reader if wanted. */
+static inline void loop_open_adapted(loop *l, engine_core core, size_t window, kvblob_type kv_type,
+                                     bool reader)
+{
+    char paths[2][4096];
+    const char *adapters[3] = {NULL};
+    size_t count = 0;
+    if (reader) {
+        MODELS_REQUIRE(MODELS_READER, paths[0]);
+        adapters[count++] = paths[0];
+    }
+    if (core == ENGINE_CORE_HYBRID) {
+        MODELS_REQUIRE(MODELS_MIXERS, paths[1]);
+        adapters[count++] = paths[1];
+    }
+    loop_open_engine_from(
+        l,
+        (engine_options){.core = core, .window = window, .kv_type = kv_type, .adapters = adapters});
+}
+
 static inline void loop_open_engine_as(loop *l, engine_core core, size_t window,
                                        kvblob_type kv_type)
 {
-    char mixers[4096] = "";
-    const char *const adapters[] = {mixers, NULL};
-    bool hybrid = core == ENGINE_CORE_HYBRID;
-    if (hybrid) {
-        MODELS_REQUIRE(MODELS_MIXERS, mixers);
-    }
-    loop_open_engine_from(l, (engine_options){.core = core,
-                                              .window = window,
-                                              .kv_type = kv_type,
-                                              .adapters = hybrid ? adapters : NULL});
+    loop_open_adapted(l, core, window, kv_type, false);
 }
 
-/* With the reader adapter beside the model. */
 static inline void loop_open_reader(loop *l, engine_core core, size_t window)
 {
-    char adapter[4096];
-    MODELS_REQUIRE(MODELS_READER, adapter);
-    loop_open_engine_from(l, (engine_options){.core = core,
-                                              .window = window,
-                                              .kv_type = KVBLOB_Q8,
-                                              .adapters = (const char *const[]){adapter, NULL}});
+    loop_open_adapted(l, core, window, KVBLOB_Q8, true);
 }
 
 static inline void loop_open_engine_with(loop *l, engine_core core, size_t window)

@@ -169,7 +169,7 @@ static void test_one_note_leads_to_the_next(void **state)
 static void test_in_a_bounded_window(void **state)
 {
     (void)state;
-    test_core(ENGINE_CORE_WINDOW, 512);
+    test_core(ENGINE_CORE_HYBRID, 0);
 }
 
 int main(void)
