@@ -56,7 +56,7 @@ int cmd_prime(const cli_options *o)
         options.layers = layers;
     }
     if (prime_model(o->operands[0], o->out, &options, &err) ||
-        core_model_open(o->out, NULL, &model, &err)) {
+        core_model_open(o->out, NULL, NULL, &model, &err)) {
         return cli_fail(&err);
     }
     size_t fading = core_model_fading_layers(model), all = core_model_shape(model)->layers;

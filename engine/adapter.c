@@ -13,6 +13,7 @@
  * and the keys and values that attention makes of f = u + mixer(u), which the LoRA is for.
  */
 #include <math.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -25,8 +26,8 @@ struct core_adapter {
     gguf_file *file;
     float alpha;
     core_adapter_kind kind;
-    size_t merged; /* tensors of the model that have had theirs */
-    size_t whole;  /* tensors that are no factors */
+    atomic_size_t merged; /* tensors of the model that have had theirs */
+    size_t whole;         /* tensors that are no factors */
 };
 
 /* Of a text for a message, at most 80 bytes. */

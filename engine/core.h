@@ -43,10 +43,11 @@ typedef struct core_shape {
  * adapters: paths, NULL-terminated, or NULL = none; in any order at most one GGUF LoRA, merged into
  * the weights at load (merged matrices become P8 with per-32 scales, documented), and one set of
  * trained mixers, which make a hybrid of a Transformer (adapter_core.c). Refused by name: one made
- * for another model, a second of its kind. Errors: BASE_NOT_FOUND, BASE_CORRUPT (place named),
- * BASE_INVALID, BASE_UNSUPPORTED, BASE_NO_MEMORY. */
-base_status core_model_open(const char *path, const char *const *adapters, core_model **out,
-                            base_error *err);
+ * for another model, a second of its kind. pool: its threads load layers side by side; NULL = this
+ * thread only. Errors: BASE_NOT_FOUND, BASE_CORRUPT (place named), BASE_INVALID, BASE_UNSUPPORTED,
+ * BASE_NO_MEMORY. */
+base_status core_model_open(const char *path, const char *const *adapters, base_pool *pool,
+                            core_model **out, base_error *err);
 void core_model_close(core_model *model);
 const core_shape *core_model_shape(const core_model *model);
 /* W of its fading layers, 0 when it has none. */

@@ -128,7 +128,8 @@ base_status engine_open(const engine_options *options, engine **out, base_error 
     }
     base_status status;
     if ((status = base_pool_create(options->threads, &e->pool, err)) ||
-        (status = core_model_open(options->model_path, options->adapters, &e->model, err)) ||
+        (status =
+             core_model_open(options->model_path, options->adapters, e->pool, &e->model, err)) ||
         (status = tokenizer_open(core_model_file(e->model), &e->tokenizer, err))) {
         engine_close(e);
         return status;

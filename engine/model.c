@@ -9,6 +9,7 @@
 #include "engine/model.h"
 
 #include <math.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -364,7 +365,7 @@ static base_status load_biases(core_model *model, size_t index, const core_part 
     }
     for (size_t i = 0; i < 3; i++) {
         char name[64];
-        const float *part;
+        const float *part = NULL;
         snprintf(name, sizeof name, "blk.%zu.%s.bias", index, parts[i].name);
         base_status status = core_load_vector(model->file, name, parts[i].rows, &part, err);
         if (status) {
@@ -409,7 +410,6 @@ static base_status load_attention(core_model *model, size_t index, base_error *e
         (status = core_load_linear(model, index, output, 1, q_rows, &layer->output, err))) {
         return status;
     }
-    layer->plane = model->attention_planes++;
     return fading ? core_fading_load(model, index, err) : BASE_OK;
 }
 
@@ -481,7 +481,102 @@ static void hash_file(base_sha256 *hash, const gguf_file *file)
     }
 }
 
-static base_status load(core_model *model, base_error *err)
+/* A matrix of the vocabulary's rows. */
+static base_status load_rows(core_model *model, const char *name, kernel_matrix *out,
+                             base_error *err)
+{
+    const core_shape *s = &model->shape;
+    const gguf_tensor *tensor;
+    base_status status =
+        core_find_tensor(model->file, name, s->vocabulary, s->channels, &tensor, err);
+    return status ? status
+                  : kernel_matrix_pack(out, tensor->type, tensor->data, s->vocabulary, s->channels,
+                                       true, err);
+}
+
+/* Parts 0 and 1 are embedding and output, which take longest, then come the layers. */
+static base_status load_part(core_model *model, size_t part, base_error *err)
+{
+    if (part == 0) {
+        return load_rows(model, "token_embd.weight", &model->embedding, err);
+    }
+    if (part == 1) {
+        return model->shape.tied_output ? BASE_OK
+                                        : load_rows(model, "output.weight", &model->output, err);
+    }
+    return load_layer(model, part - 2, err);
+}
+
+typedef struct load_job {
+    core_model *model;
+    size_t parts;
+    atomic_size_t next;
+    base_error *errors; /* [threads] of the part at which one stopped */
+    size_t *failed;     /* [threads] that part; parts = none */
+} load_job;
+
+/* Threads take one part after the other. */
+static void load_some(void *argument, size_t begin, size_t end, size_t thread)
+{
+    load_job *job = argument;
+    (void)begin;
+    (void)end;
+    for (size_t part; (part = atomic_fetch_add(&job->next, 1)) < job->parts;) {
+        if (load_part(job->model, part, &job->errors[thread])) {
+            job->failed[thread] = part;
+            atomic_store(&job->next, job->parts);
+        }
+    }
+}
+
+/* Of several errors the first part's: parts before it were begun before it. */
+static base_status load_parts(core_model *model, base_pool *pool, base_error *err)
+{
+    size_t threads = base_pool_threads(pool), first = 0;
+    load_job job = {.model = model,
+                    .parts = 2 + model->shape.layers,
+                    .errors = base_calloc(threads, sizeof *job.errors),
+                    .failed = base_calloc(threads, sizeof *job.failed)};
+    base_status status = BASE_OK;
+    if (!job.errors || !job.failed) {
+        status = base_fail(err, BASE_NO_MEMORY, "no memory to load a model");
+    } else {
+        for (size_t i = 0; i < threads; i++) {
+            job.failed[i] = job.parts;
+        }
+        base_pool_run(pool, threads, 1, load_some, &job);
+        for (size_t i = 1; i < threads; i++) {
+            first = job.failed[i] < job.failed[first] ? i : first;
+        }
+        if (job.failed[first] < job.parts) {
+            status = job.errors[first].code;
+            if (err) {
+                *err = job.errors[first];
+            }
+        }
+    }
+    base_free(job.errors);
+    base_free(job.failed);
+    return status;
+}
+
+/* Planes of keys and values and states of mixers lie in layer order (stream.h). */
+static void number_layers(core_model *model)
+{
+    size_t fading_planes = 0;
+    for (size_t i = 0; i < model->shape.layers; i++) {
+        core_layer *layer = &model->layers[i];
+        if (!layer->recurrent) {
+            layer->plane = model->attention_planes++;
+        }
+        if (layer->fading) {
+            layer->fading->index = model->mixer_layers++;
+            layer->fading->plane = layer->recurrent ? 0 : fading_planes++;
+        }
+    }
+}
+
+static base_status load(core_model *model, base_pool *pool, base_error *err)
 {
     base_status status = read_shape(model, err);
     if (status) {
@@ -499,32 +594,20 @@ static base_status load(core_model *model, base_error *err)
     }
     if ((status = core_find_tensor(model->file, "token_embd.weight", s->vocabulary, s->channels,
                                    &embedding, err)) ||
-        (status = kernel_matrix_pack(&model->embedding, embedding->type, embedding->data,
-                                     s->vocabulary, s->channels, true, err)) ||
         (status = core_load_vector(model->file, "output_norm.weight", s->channels,
                                    &model->output_norm, err)) ||
         (status = load_frequencies(model, err))) {
         return status;
     }
     s->tied_output = gguf_find_tensor(model->file, "output.weight") == NULL;
-    if (!s->tied_output) {
-        const gguf_tensor *output;
-        if ((status = core_find_tensor(model->file, "output.weight", s->vocabulary, s->channels,
-                                       &output, err)) ||
-            (status = kernel_matrix_pack(&model->output, output->type, output->data, s->vocabulary,
-                                         s->channels, true, err))) {
-            return status;
-        }
-    }
     model->layers = base_calloc(s->layers, sizeof *model->layers);
     if (!model->layers) {
         return base_fail(err, BASE_NO_MEMORY, "no memory for %zu layers", s->layers);
     }
-    for (size_t i = 0; i < s->layers; i++) {
-        if ((status = load_layer(model, i, err))) {
-            return status;
-        }
+    if ((status = load_parts(model, pool, err))) {
+        return status;
     }
+    number_layers(model);
     if ((status = core_adapters_check_used(&model->adapters, err))) {
         return status;
     }
@@ -541,8 +624,8 @@ static base_status load(core_model *model, base_error *err)
     return BASE_OK;
 }
 
-base_status core_model_open(const char *path, const char *const *adapters, core_model **out,
-                            base_error *err)
+base_status core_model_open(const char *path, const char *const *adapters, base_pool *pool,
+                            core_model **out, base_error *err)
 {
     core_model *model = base_calloc(1, sizeof *model);
     if (!model) {
@@ -563,7 +646,7 @@ base_status core_model_open(const char *path, const char *const *adapters, core_
                                      &model->fading, err);
     }
     if (!status) {
-        status = load(model, err);
+        status = load(model, pool, err);
     }
     if (status) {
         core_model_close(model);

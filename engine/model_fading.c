@@ -239,15 +239,10 @@ base_status core_fading_load(core_model *model, size_t index, base_error *err)
     if ((status = core_load_linear(model, index, qkv, 3, channels, &f->qkv, err)) ||
         (status = core_load_linear(model, index, gates, gate_count, channels, &f->gates, err)) ||
         (status = core_load_linear(model, index, output, 1, mixer_out_width(m), &f->output, err)) ||
-        (status = load_conv(model, index, f, err)) ||
-        (status = load_vectors(model, index, m, err))) {
+        (status = load_conv(model, index, f, err))) {
         return status;
     }
-    f->index = model->mixer_layers++;
-    for (size_t i = 0; i < index; i++) {
-        f->plane += model->layers[i].fading && !model->layers[i].recurrent;
-    }
-    return BASE_OK;
+    return load_vectors(model, index, m, err);
 }
 
 void core_fading_free(core_fading *f)

@@ -206,7 +206,6 @@ static base_status load_stock(core_model *model, size_t index, base_error *err)
         return base_fail(err, BASE_NO_MEMORY, "no memory for layer %zu", index);
     }
     f->mixer = model->recurrent;
-    f->index = model->mixer_layers++;
     mixer *m = &f->mixer;
     const struct {
         const char *name;

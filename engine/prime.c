@@ -337,7 +337,7 @@ base_status prime_model(const char *from, const char *to, const prime_options *o
                         base_error *err)
 {
     core_model *model = NULL;
-    base_status status = core_model_open(from, NULL, &model, err);
+    base_status status = core_model_open(from, NULL, NULL, &model, err);
     if (status) {
         return status;
     }

@@ -74,7 +74,7 @@ int main(int argc, char **argv)
         stop("no texts", problem.text);
     }
     if (base_pool_create(THREADS, &pool, &err) ||
-        core_model_open(argv[1], (const char *const *)argv + 4, &model, &err)) {
+        core_model_open(argv[1], (const char *const *)argv + 4, NULL, &model, &err)) {
         stop(argv[1], err.text);
     }
     if (hybrid && core_model_fading_layers(model) == 0) {

@@ -253,7 +253,7 @@ static void bench_model(const char *path, const sizes *n, const ceilings *top, F
     bench b = {.top = top, .name = slash ? slash + 1 : path, .json = json, .first = first};
     base_rng_seed(&b.rng, 11);
     double start = now_s();
-    must(core_model_open(path, NULL, &core, &err), &err);
+    must(core_model_open(path, NULL, NULL, &core, &err), &err);
     double loaded = now_s();
     must(gpu_model_create(core, &b.model, &err), &err);
     b.shape = *core_model_shape(core);

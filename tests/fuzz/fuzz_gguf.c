@@ -93,7 +93,7 @@ static void load(const uint8_t *data, size_t size)
     int fd = memfd_create("f.gguf", MFD_CLOEXEC);
     FUZZ_CHECK(fd >= 0 && write(fd, data, size) == (ssize_t)size);
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-    base_status status = core_model_open(path, NULL, &model, &err);
+    base_status status = core_model_open(path, NULL, NULL, &model, &err);
     FUZZ_CHECK(!status || (err.code == status && err.text[0]));
     FUZZ_CHECK(status || core_model_shape(model)->layers > 0);
     core_model_close(model);

@@ -84,7 +84,7 @@ int main(int argc, char **argv)
         stop("no sequences in the text file");
     }
     if (base_pool_create(argc > 5 ? strtoul(argv[5], NULL, 10) : 1, &pool, &err) ||
-        core_model_open(argv[1], NULL, &model, &err)) {
+        core_model_open(argv[1], NULL, NULL, &model, &err)) {
         stop(err.text);
     }
     core_stream_options options = {.slots_max = 512,

@@ -134,7 +134,7 @@ static void open_pair(pair *p, const char *path, const core_stream_options *want
     must(base_pool_create(0, &p->pool, &err), &err);
     options.activations = KERNEL_ACT_F32;
     options.pool = p->pool;
-    must(core_model_open(path, NULL, &p->core, &err), &err);
+    must(core_model_open(path, NULL, NULL, &p->core, &err), &err);
     for (size_t i = 0; i < p->core->shape.layers; i++) {
         core_fading *f = p->core->layers[i].fading;
         if (f) {

@@ -132,7 +132,7 @@ static void run(const char *path, const char *adapter, float *logits)
     for (int32_t i = 0; i < L; i++) {
         ids[i] = (7 * i + 3) % TINY_V;
     }
-    if (core_model_open(path, adapters, &model, &err) ||
+    if (core_model_open(path, adapters, NULL, &model, &err) ||
         core_stream_open(model, &options, &stream, &err) ||
         core_run(stream, ids, L, logits, L, &err)) {
         fail_msg("%s", err.text);
@@ -215,8 +215,9 @@ static void refuse(const tiny_model *m, lora *l, const char *what)
     base_error err = {0};
     core_model *model = NULL;
     write_lora(l);
-    assert_int_equal(core_model_open(m->path, (const char *const[]){l->path, NULL}, &model, &err),
-                     BASE_INVALID);
+    assert_int_equal(
+        core_model_open(m->path, (const char *const[]){l->path, NULL}, NULL, &model, &err),
+        BASE_INVALID);
     assert_null(model);
     if (!strstr(err.text, what) || !strstr(err.text, l->path)) {
         fail_msg("'%s' lacks '%s'", err.text, what);

@@ -37,7 +37,7 @@ static core_stream *open_stream(const char *first, const char *second, bool hybr
                                    .window = window,
                                    .kv_f32 = true,
                                    .activations = KERNEL_ACT_F32};
-    if (core_model_open(base_path, (const char *const[]){first, second, NULL}, model, &err) ||
+    if (core_model_open(base_path, (const char *const[]){first, second, NULL}, NULL, model, &err) ||
         core_stream_open(*model, &options, &stream, &err)) {
         fail_msg("%s", err.text);
     }
@@ -173,7 +173,7 @@ static void refuse_pair(const char *first, const char *second, const char *what)
     base_error err = {0};
     core_model *model = NULL;
     assert_int_equal(
-        core_model_open(base_path, (const char *const[]){first, second, NULL}, &model, &err),
+        core_model_open(base_path, (const char *const[]){first, second, NULL}, NULL, &model, &err),
         BASE_INVALID);
     assert_null(model);
     if (!strstr(err.text, what) || !strstr(err.text, second)) {
@@ -209,7 +209,7 @@ static void refuse(const char *from, size_t behind, const char *to, size_t to_si
     memcpy(bytes + at + behind, to, to_size);
     write_file(path, &file);
     assert_int_not_equal(
-        core_model_open(base_path, (const char *const[]){path, NULL}, &model, &err), BASE_OK);
+        core_model_open(base_path, (const char *const[]){path, NULL}, NULL, &model, &err), BASE_OK);
     assert_null(model);
     if (!strstr(err.text, what) || !strstr(err.text, path)) {
         fail_msg("'%s' lacks '%s'", err.text, what);
@@ -238,8 +238,9 @@ static void test_a_hybrid_takes_no_mixers(void **state)
     base_error err = {0};
     core_model *model = NULL;
     snprintf(path, sizeof path, "%s/tests/golden/hybrid_gdn.gguf", EIDETIC_SOURCE_DIR);
-    assert_int_equal(core_model_open(path, (const char *const[]){adapter_path, NULL}, &model, &err),
-                     BASE_INVALID);
+    assert_int_equal(
+        core_model_open(path, (const char *const[]){adapter_path, NULL}, NULL, &model, &err),
+        BASE_INVALID);
     assert_non_null(strstr(err.text, "architecture 'llama', the model is qwen3"));
 }
 
@@ -257,7 +258,7 @@ static void test_the_kept_adapters_fit_the_default_model(void **state)
     }
     const char *const kept[] = {EIDETIC_SOURCE_DIR "/engine/train/core.gguf",
                                 EIDETIC_SOURCE_DIR "/engine/train/reader.gguf", NULL};
-    assert_int_equal(core_model_open(path, kept, &model, &err), BASE_OK);
+    assert_int_equal(core_model_open(path, kept, NULL, &model, &err), BASE_OK);
     assert_int_equal(core_model_fading_layers(model), 8);
     assert_int_equal(core_model_exact_window(model), 256);
     core_model_close(model);

@@ -47,7 +47,7 @@ static void test_logits_match_transformers(void **state)
         core_stream_options options = {
             .slots_max = 64, .kv_f32 = true, .activations = KERNEL_ACT_F32};
         assert_true(golden_read(names[i], ids, expected));
-        if (core_model_open(path, NULL, &model, &err) ||
+        if (core_model_open(path, NULL, NULL, &model, &err) ||
             core_stream_open(model, &options, &stream, &err) ||
             core_run(stream, ids, L, logits[0], L, &err)) {
             fail_msg("%s", err.text);
@@ -85,7 +85,7 @@ static void refuse(const char *name, const char *what, size_t skip, const char *
     memcpy(file.data + find_bytes(&file, what) + skip, with, strlen(with));
     int out = mkstemp(path);
     assert_true(write(out, file.data, file.size) == (ssize_t)file.size && close(out) == 0);
-    base_status status = core_model_open(path, NULL, &model, &err);
+    base_status status = core_model_open(path, NULL, NULL, &model, &err);
     if (status != code || !strstr(err.text, named)) {
         fail_msg("%s instead of %s: %d '%s'", with, what, (int)status, err.text);
     }

@@ -116,7 +116,7 @@ static void test_quantised_activations_diverge_no_more_than_in_llama_cpp(void **
     core_model *model = NULL;
     base_pool *pool = NULL;
     assert_int_equal(base_pool_create(2, &pool, NULL), BASE_OK);
-    assert_int_equal(core_model_open(model_path, NULL, &model, NULL), BASE_OK);
+    assert_int_equal(core_model_open(model_path, NULL, NULL, &model, NULL), BASE_OK);
     double ours = mean_divergence(model, pool, false), exact = mean_divergence(model, pool, true);
     printf("mean KL from the float reference in nats: ours %.6f, llama.cpp %.6f, ours with f32 "
            "activations %.1e\n",

@@ -45,7 +45,7 @@ static void test_logits_of_folders_match(void **state)
             .slots_max = 64, .hybrid = true, .kv_f32 = true, .activations = KERNEL_ACT_F32};
         snprintf(below, sizeof below, "folders/%s", names[i]);
         golden(below, "", path, sizeof path);
-        if (core_model_open(path, NULL, &model, &err) ||
+        if (core_model_open(path, NULL, NULL, &model, &err) ||
             core_stream_open(model, &options, &stream, &err) ||
             core_run(stream, ids, L, logits[0], L, &err)) {
             fail_msg("%s", err.text);
@@ -68,7 +68,7 @@ static void test_the_tokenizer_merges_and_keeps_special_tokens_apart(void **stat
     int32_t *ids = NULL;
     size_t count = 0;
     golden("folders/hybrid_gdn", "", path, sizeof path);
-    if (core_model_open(path, NULL, &model, &err) ||
+    if (core_model_open(path, NULL, NULL, &model, &err) ||
         tokenizer_open(core_model_file(model), &t, &err) ||
         tokenizer_encode(t, "at the", 6, &ids, &count, &err)) {
         fail_msg("%s", err.text);
@@ -110,7 +110,7 @@ static void refuse(const char *name, const char *changed, const char *what, cons
         base_buffer_free(&file);
         base_buffer_free(&other);
     }
-    base_status status = core_model_open(folder, NULL, &model, &err);
+    base_status status = core_model_open(folder, NULL, NULL, &model, &err);
     if (status != code || !strstr(err.text, named)) {
         fail_msg("%s: %d '%s'", with, (int)status, err.text);
     }

@@ -71,7 +71,7 @@ static void test_exact_greedy_output_is_that_of_llama_cpp_on_the_same_weights(vo
     base_pool *pool = NULL;
     assert_int_equal(json_array_size(prompts), 20);
     assert_int_equal(base_pool_create(2, &pool, NULL), BASE_OK);
-    assert_int_equal(core_model_open(model_path, NULL, &model, NULL), BASE_OK);
+    assert_int_equal(core_model_open(model_path, NULL, NULL, &model, NULL), BASE_OK);
     core_stream_options options = {
         .slots_max = IDS_MAX, .kv_f32 = true, .activations = KERNEL_ACT_F32, .pool = pool};
     assert_int_equal(core_stream_open(model, &options, &stream, NULL), BASE_OK);

@@ -44,7 +44,7 @@ static int set_up(void **state)
         char name[32], path[512];
         snprintf(name, sizeof name, "hybrid_%s", kinds[i]);
         snprintf(path, sizeof path, "%s/tests/golden/%s.gguf", EIDETIC_SOURCE_DIR, name);
-        if (core_model_open(path, NULL, &models[i], &err)) {
+        if (core_model_open(path, NULL, NULL, &models[i], &err)) {
             fprintf(stderr, "%s\n", err.text);
             return -1;
         }

@@ -357,10 +357,10 @@ static void test_bad_input_is_refused_and_changes_nothing(void **state)
     assert_int_equal(core_slots(stream), 0);
     core_stream_close(stream);
     core_model *none = NULL;
-    assert_int_equal(core_model_open("/nonexistent.gguf", NULL, &none, &err), BASE_NOT_FOUND);
+    assert_int_equal(core_model_open("/nonexistent.gguf", NULL, NULL, &none, &err), BASE_NOT_FOUND);
     assert_non_null(strstr(err.text, "/nonexistent.gguf"));
     assert_int_equal(
-        core_model_open(model_path, (const char *const[]){model_path, NULL}, &none, &err),
+        core_model_open(model_path, (const char *const[]){model_path, NULL}, NULL, &none, &err),
         BASE_INVALID);
     assert_non_null(strstr(err.text, "not a LoRA adapter"));
 }
@@ -369,7 +369,7 @@ int main(void)
 {
     base_error err = {0};
     MODELS_REQUIRE(MODELS_GENERATOR, model_path);
-    if (base_pool_create(2, &pool, &err) || core_model_open(model_path, NULL, &model, &err)) {
+    if (base_pool_create(2, &pool, &err) || core_model_open(model_path, NULL, NULL, &model, &err)) {
         fprintf(stderr, "%s\n", err.text);
         return 1;
     }

@@ -31,7 +31,7 @@ static core_model *open_model(const char *path)
 {
     core_model *model = NULL;
     base_error err = {0};
-    check(core_model_open(path, NULL, &model, &err), &err);
+    check(core_model_open(path, NULL, NULL, &model, &err), &err);
     return model;
 }
 

@@ -45,7 +45,7 @@ static int set_up(void **state)
     for (size_t i = 0; i < MODELS; i++) {
         char path[512];
         snprintf(path, sizeof path, "%s/tests/golden/%s.gguf", EIDETIC_SOURCE_DIR, names[i]);
-        if (core_model_open(path, NULL, &models[i], &err)) {
+        if (core_model_open(path, NULL, NULL, &models[i], &err)) {
             fprintf(stderr, "%s\n", err.text);
             return -1;
         }
@@ -244,7 +244,7 @@ static void refuse(const char *name, const char *what, size_t skip, const void *
     memcpy(at + skip, with, size);
     int out = mkstemp(path);
     assert_true(write(out, file.data, file.size) == (ssize_t)file.size && close(out) == 0);
-    base_status status = core_model_open(path, NULL, &model, &err);
+    base_status status = core_model_open(path, NULL, NULL, &model, &err);
     if (status != code || !strstr(err.text, named)) {
         fail_msg("%s: %d '%s'", what, (int)status, err.text);
     }

@@ -35,7 +35,7 @@ static int set_up(void **state)
     for (size_t i = 0; i < MODELS; i++) {
         char path[512];
         snprintf(path, sizeof path, "%s/tests/golden/%s.gguf", EIDETIC_SOURCE_DIR, names[i]);
-        if (core_model_open(path, NULL, &models[i], &err)) {
+        if (core_model_open(path, NULL, NULL, &models[i], &err)) {
             fprintf(stderr, "%s\n", err.text);
             return -1;
         }

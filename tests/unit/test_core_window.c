@@ -428,7 +428,7 @@ static int set_up(void **state)
     for (size_t i = 0; i < TOKENS; i++) {
         ids[i] = (int32_t)base_rng_below(&rng, TINY_V);
     }
-    if (base_pool_create(2, &pool, &err) || core_model_open(tiny.path, NULL, &model, &err)) {
+    if (base_pool_create(2, &pool, &err) || core_model_open(tiny.path, NULL, NULL, &model, &err)) {
         fprintf(stderr, "%s\n", err.text);
         return -1;
     }
