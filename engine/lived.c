@@ -24,6 +24,7 @@
 #include "base/chunk.h"
 #include "base/mem.h"
 #include "base/text.h"
+#include "engine/words.h"
 
 enum { CUT_MIN = 64, SPANS_MAX = 256 };
 
@@ -157,6 +158,68 @@ static base_status cut(const engine_session *s, size_t count, leaving *v, base_e
     }
     make_valid(v->text.data, v->text.size);
     return base_chunk_text(v->text.data, v->text.size, &options, &v->spans, &v->span_count, err);
+}
+
+/* How many of the query's words of content lower-cased text holds. */
+static size_t words_held(const base_buffer *query, const base_buffer *text)
+{
+    const char *word;
+    size_t at = 0, size, count = 0;
+    while (session_words_next(query->data, query->size, &at, &word, &size)) {
+        count += !session_words_is_function(word, size) && session_words_hold(text, word, size);
+    }
+    return count;
+}
+
+/* Does one of the sentences that wait, but for the last, which is under way, hold `wanted` of the
+ * query's words? */
+static base_status waiting_holds(const engine_session *s, const base_buffer *query, size_t wanted,
+                                 bool *holds, base_error *err)
+{
+    leaving v = {0};
+    base_buffer sentence = {0};
+    base_status status = cut(s, s->lived.count, &v, err);
+    for (size_t i = 0; !status && i + 1 < v.span_count && !*holds; i++) {
+        base_buffer_clear(&sentence);
+        status = base_buffer_append(&sentence, v.text.data + v.spans[i].start,
+                                    v.spans[i].end - v.spans[i].start);
+        if (status) {
+            base_fail(err, status, "no memory for text in the window");
+        } else {
+            session_words_lower(&sentence);
+            *holds = words_held(query, &sentence) >= wanted;
+        }
+    }
+    base_buffer_free(&sentence);
+    leaving_free(&v);
+    return status;
+}
+
+base_status session_lived_says(const engine_session *s, const char *query, size_t size,
+                               uint64_t episode, bool *says, base_error *err)
+{
+    store_episode e;
+    base_buffer words = {0}, text = {0};
+    *says = false;
+    if (!session_lives(s) || s->lived.count == 0) {
+        return BASE_OK;
+    }
+    base_status status = store_get(s->options.store, episode, &e, err);
+    if (status) {
+        return status == BASE_NOT_FOUND ? BASE_OK : status;
+    }
+    if ((status = base_buffer_append(&words, query, size)) ||
+        (status = session_words_append_note(&text, &e))) {
+        base_fail(err, status, "no memory for a query");
+    } else {
+        session_words_lower(&words);
+        size_t held = words_held(&words, &text);
+        status = held > 0 ? waiting_holds(s, &words, held, says, err) : BASE_OK;
+    }
+    base_buffer_free(&words);
+    base_buffer_free(&text);
+    store_episode_free(&e);
+    return status;
 }
 
 static int descending(const void *a, const void *b)

@@ -146,7 +146,13 @@ base_status session_recall_here(engine_session *s, bool in_answer, float entropy
     if (hit_count > 0 && session_lived_visible(s, hits[0].id)) {
         goto done; /* it has not left the window */
     }
-    bool found = hit_count > 0 && hits[0].relevance >= running_score_min;
+    bool found = hit_count > 0 && hits[0].relevance >= running_score_min, says;
+    if (found) {
+        if ((status = session_lived_says(s, query.data, query.size, hits[0].id, &says, err)) ||
+            says) {
+            goto done; /* the window says as much */
+        }
+    }
     bool leads = found && (hit_count == 1 || hits[0].score - hits[1].score >= running_lead_min ||
                            splice_find(&s->window, hits[0].id));
     if (!leads && innovation_again(&s->innovation, TRY_AGAIN)) {

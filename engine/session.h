@@ -183,6 +183,10 @@ base_status session_lived_note(engine_session *s, int32_t id, float surprise, ba
 base_status session_lived_leave(engine_session *s, base_error *err);
 /* Is this episode's text still in the window? */
 bool session_lived_visible(const engine_session *s, uint64_t episode);
+/* Does a sentence that is still in the window, before the one under way, hold as many of a query's
+ * words as this episode? It is newer, and seen already. */
+base_status session_lived_says(const engine_session *s, const char *query, size_t size,
+                               uint64_t episode, bool *says, base_error *err);
 /* The stream ends, or begins anew: what has not left is no episode. */
 void session_lived_clear(engine_session *s);
 void session_lived_free(engine_session *s);

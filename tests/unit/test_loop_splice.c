@@ -197,7 +197,7 @@ static void test_own_keys_and_values_carry_the_answer_and_anothers_do_not(void *
 
 /* A session that has answered, abstained and written text, restarted, against a fresh one: logits,
  * text and trace. */
-static void check_restarts(loop *l, const engine_arm *arms, size_t count)
+static void check_restarts(loop *of, const engine_arm *arms, size_t count)
 {
     base_error err = {0};
     engine_session *used = NULL;
@@ -213,13 +213,13 @@ static void check_restarts(loop *l, const engine_arm *arms, size_t count)
             engine_session *s;
             if (again && used) {
                 options.arm = arms[i];
-                options.store = l->store;
-                options.retrieval = l->retrieval;
-                options.now_us = options.as_of_us = l->now_us;
+                options.store = of->store;
+                options.retrieval = of->retrieval;
+                options.now_us = options.as_of_us = of->now_us;
                 loop_check(engine_session_restart(used, &options, &err), &err);
                 s = used;
             } else {
-                s = loop_session(l, arms[i], &options);
+                s = loop_session(of, arms[i], &options);
             }
             loop_check(engine_ask(s, questions[i], 16, &free_text[again], &err), &err);
             if (again || !used) {
