@@ -2,6 +2,7 @@
  *
  *   page             a table cannot be walked to its end       order      keys out of order
  *   table_count      a table has lost entries                 checksum   a record is damaged
+ *   unreachable      a walk meets it, a lookup does not       flags      not as LMDB marks entries
  *   version          a record of a newer version              format     whole, but makes no sense
  *   missing_X        a reference leads nowhere                stray      nothing refers to a record
  *   missing_episode  gone without being forgotten             hash       text and its hash differ
@@ -109,6 +110,16 @@ static bool key_follows(key_order *order, store_slice key)
     return follows;
 }
 
+/* Does a lookup lead to the entry that a walk met? */
+static bool reachable(store_db_txn *txn, store_table table, store_slice key, store_slice value)
+{
+    store_slice found;
+    store_key k = {.size = key.size};
+    memcpy(k.data, key.data, key.size);
+    return store_db_get(txn, table, &k, &found, NULL) == BASE_OK && found.data == value.data &&
+           found.size == value.size;
+}
+
 static base_status check_table(store_check *check, store_db_txn *txn, store_table table,
                                base_error *err)
 {
@@ -138,6 +149,12 @@ static base_status check_table(store_check *check, store_db_txn *txn, store_tabl
         }
         seen++;
         uint64_t id = id_of_key(table, key);
+        if (!reachable(txn, table, key, value)) {
+            store_check_lmdb(check, id, "unreachable");
+        }
+        if (!store_db_flags_sound(key)) {
+            store_check_lmdb(check, id, "flags");
+        }
         base_status record = store_record_open(table, key.data, key.size, value, NULL, &payload);
         if (record != BASE_OK) {
             store_check_lmdb(check, id, record == BASE_VERSION ? "version" : "checksum");

@@ -587,6 +587,16 @@ base_status store_db_previous(store_db_cursor *cursor, store_slice *found, store
     return cursor_move(cursor, &k, MDB_PREV, found, value, err);
 }
 
+bool store_db_flags_sound(store_slice found)
+{
+    /* MDB_node of mdb.c: u16 low and high half of the value's size, flags, size of the key; key.
+     * Only F_BIGDATA, value on pages of its own, occurs in tables without duplicates. */
+    enum { FLAGS_BEFORE_KEY = 4, F_BIGDATA = 1 };
+    uint16_t flags;
+    memcpy(&flags, found.data - FLAGS_BEFORE_KEY, sizeof flags);
+    return (flags & ~F_BIGDATA) == 0;
+}
+
 base_status store_db_cursor_delete(store_db_cursor *cursor, base_error *err)
 {
     int code = mdb_cursor_del(cursor->cursor, 0);

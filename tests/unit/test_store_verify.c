@@ -3,12 +3,14 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
+#include "base/bytes.h"
 #include "base/file.h"
 #include "base/hash.h"
 #include "store/db.h"
 #include "store_testing.h"
 
 #define DOCUMENTS 40
+enum { NODE_DOCUMENTS = 6, NODE_TEXT = 5000, NODE_DIM = 600 };
 
 static void data_path(void **state, char out[4096])
 {
@@ -82,15 +84,33 @@ static long find_bytes(const char *path, const void *wanted, size_t size)
     return found;
 }
 
-static void flip_bit(const char *path, long offset)
+static void flip_bit(const char *path, long offset, int bit)
 {
     FILE *file = fopen(path, "r+b");
     assert_non_null(file);
     fseek(file, offset, SEEK_SET);
     int byte = fgetc(file);
     fseek(file, offset, SEEK_SET);
-    fputc(byte ^ 0x10, file);
+    fputc(byte ^ 1 << bit, file);
     fclose(file);
+}
+
+static base_buffer read_file(const char *path)
+{
+    base_map map;
+    base_buffer bytes = {0};
+    assert_ok(base_map_open(path, &map, err));
+    assert_int_equal(base_buffer_append(&bytes, map.data, map.size), BASE_OK);
+    base_map_close(&map);
+    return bytes;
+}
+
+static void write_file(const char *path, const base_buffer *bytes)
+{
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    assert_int_equal(fwrite(bytes->data, 1, bytes->size, file), bytes->size);
+    assert_int_equal(fclose(file), 0);
 }
 
 static void assert_text(store *s, uint64_t id, const char *text)
@@ -127,7 +147,7 @@ static void test_store_flipped_bit_is_found_and_repaired(void **state)
     rewrite(state);
     long offset = find_bytes(path, "Second line 17.|", 16);
     assert_true(offset > 0);
-    flip_bit(path, offset + 3);
+    flip_bit(path, offset + 3, 4);
     store *s = open_store(*state);
     store_text_hit hit;
     uint64_t damaged = 3 * 17 + 2 * 2 + 2;
@@ -165,50 +185,197 @@ static void test_store_flipped_bit_is_found_and_repaired(void **state)
     assert_verifies(*state, EPISODES);
 }
 
-/* Goal: a record is whole, but what the database keeps beside it, its size, was hit: a walk over
- * the tables gets no whole record there, and nothing is lost all the same. */
-static void test_store_record_of_a_spoilt_node_is_kept(void **state)
-{
-    char path[4096];
-    data_path(state, path);
-    fill(state);
-    rewrite(state);
-    long text = find_bytes(path, "Second line 17.|", 16), begin = text;
-    uint64_t id = 3 * 17 + 2 * 2 + 2;
-    uint8_t bytes[256], key[8];
-    FILE *file = fopen(path, "rb");
-    assert_non_null(file);
-    bool found = false;
-    while (!found && begin > text - 200) {
-        store_table table;
-        store_key own;
-        uint64_t commit;
-        size_t size;
-        begin--;
-        fseek(file, begin, SEEK_SET);
-        assert_int_equal(fread(bytes, 1, sizeof bytes, file), sizeof bytes);
-        found = store_record_probe(bytes, sizeof bytes, &table, &own, &commit, &size) &&
-                table == STORE_TABLE_EPISODE;
-        memcpy(key, own.data, sizeof key);
-    }
-    assert_true(found);
-    fseek(file, begin - 8, SEEK_SET); /* LMDB's node: size and more, key, record */
-    assert_int_equal(fread(bytes, 1, sizeof key, file), sizeof key);
-    assert_memory_equal(bytes, key, sizeof key);
-    fclose(file);
-    flip_bit(path, begin - 16);
+/* LMDB's node: the value's size, flags and the key's size in 8 bytes, key, value; a large value
+ * lies behind the head of a page of its own, whose number stands in the node. */
+enum { NODE_FLAGS = 4, NODE_HEAD = 8, PAGE_HEAD = 16, PAGE = 4096 };
 
+/* Where the node of a record of an episode begins; *large when it has pages of its own. */
+static size_t find_node(const base_buffer *data, store_table table, uint64_t id, bool *large)
+{
+    store_table found;
+    store_key key, wanted = store_key_u64(id);
+    uint64_t commit;
+    size_t size, record = 0;
+    uint8_t head[16], *bytes = (uint8_t *)data->data;
+    for (size_t at = 0; at < data->size && record == 0; at++) {
+        if (store_record_probe(bytes + at, data->size - at, &found, &key, &commit, &size) &&
+            found == table && memcmp(key.data, wanted.data, 8) == 0) {
+            record = at;
+        }
+    }
+    assert_true(record > 0);
+    *large = memcmp(bytes + record - 8, wanted.data, 8) != 0;
+    if (!*large) {
+        return record - 8 - NODE_HEAD;
+    }
+    assert_int_equal(record % PAGE, PAGE_HEAD);
+    memcpy(head, wanted.data, 8);
+    base_put_u64(head + 8, record / PAGE);
+    uint8_t *key_at = (uint8_t *)bytes_in(data, head, sizeof head);
+    assert_non_null(key_at);
+    return (size_t)(key_at - bytes) - NODE_HEAD;
+}
+
+/* Documents of a short and a long text with vectors, each record once in the file. */
+static void fill_nodes(void **state, size_t vector_dim)
+{
+    store *s = open_store(*state);
+    char id[16], text[NODE_TEXT + 64];
+    float vector[NODE_DIM] = {0.6f, 0.8f};
+    store_txn *txn;
+    assert_ok(store_begin(s, DAY, &txn, err));
+    for (int i = 0; i < NODE_DOCUMENTS; i++) {
+        store_new_span spans[SPANS_MAX];
+        store_put_result result;
+        uint64_t first;
+        size_t count;
+        snprintf(id, sizeof id, "d%d", i);
+        int size = snprintf(text, sizeof text, "Short text %d.|Long text %d ", i, i);
+        memset(text + size, 'x', NODE_TEXT);
+        text[size + NODE_TEXT] = '\0';
+        store_new_document doc = cut_document("s", id, text, DAY, spans);
+        doc.vector_dim = vector_dim;
+        doc.encoder = "e";
+        spans[0].vector = spans[1].vector = vector;
+        assert_ok(store_put_document(txn, &doc, &result, &first, &count, err));
+        assert_int_equal(first, 2 * i + 1);
+    }
+    assert_ok(store_commit(txn, err));
+    store_close(s);
+    rewrite(state);
+}
+
+/* Repair keeps every episode and its vector. */
+static void assert_repair_keeps_all(void **state)
+{
     store_verify_report report;
-    assert_ok(store_verify(*state, false, &report, err));
-    assert_true(report.count > 0);
-    base_free(report.problems);
     assert_ok(store_verify(*state, true, &report, err));
     assert_false(has_problem(&report, "lost", 0));
     base_free(report.problems);
-    assert_verifies(*state, EPISODES);
+    assert_verifies(*state, 2 * NODE_DOCUMENTS);
     store *s = open_store(*state);
-    assert_text(s, id, "Second line 17.|");
+    for (uint64_t id = 1; id <= 2 * NODE_DOCUMENTS; id++) {
+        store_episode e = get_episode(s, id);
+        assert_non_null(e.vector);
+        store_episode_free(&e);
+    }
     store_close(s);
+}
+
+/* Goal: a record is whole, but what the database keeps beside it was hit: a walk over the tables
+ * gets no whole record there, or dies of it, and nothing is lost all the same. Method: each bit
+ * of this for a small and a large record; repaired is one of each byte, and what flags LMDB knows.
+ */
+static void test_store_record_of_a_spoilt_node_is_kept(void **state)
+{
+    static const struct {
+        store_table table;
+        uint64_t id;
+        size_t vector_dim;
+        bool large;
+    } nodes[] = {{STORE_TABLE_EPISODE, 3, 8, false},
+                 {STORE_TABLE_EPISODE, 4, 8, true},
+                 {STORE_TABLE_VECTOR, 3, 8, false},
+                 {STORE_TABLE_VECTOR, 3, NODE_DIM, true}};
+    char path[4096], catalog[4096];
+    data_path(state, path);
+    snprintf(catalog, sizeof catalog, "%s/catalog.sqlite", (const char *)*state);
+    for (size_t i = 0; i < sizeof nodes / sizeof *nodes; i++) {
+        bool large;
+        remove_tree(*state);
+        mkdir(*state, 0700);
+        fill_nodes(state, nodes[i].vector_dim);
+        base_buffer data = read_file(path), rows = read_file(catalog);
+        size_t node = find_node(&data, nodes[i].table, nodes[i].id, &large);
+        assert_int_equal(large, nodes[i].large);
+        int bits = 8 * (NODE_HEAD + 8 + (large ? 8 : 0)); /* key, number of the page */
+        for (int bit = 0; bit < bits; bit++) {
+            store_verify_report report;
+            write_file(path, &data);
+            write_file(catalog, &rows);
+            flip_bit(path, (long)node + bit / 8, bit % 8);
+            assert_ok(store_verify(*state, false, &report, err));
+            if (report.count == 0) {
+                fail_msg("bit %d of the node of case %zu: nothing is named", bit, i);
+            }
+            base_free(report.problems);
+            if (bit % 9 == 0 || (bit >= 8 * NODE_FLAGS && bit < 8 * NODE_FLAGS + 3)) {
+                assert_repair_keeps_all(state);
+            }
+        }
+        base_buffer_free(&data);
+        base_buffer_free(&rows);
+    }
+}
+
+/* How many episodes, vectors, uses and keys and values a reader finds under the ids of fill(). */
+static size_t count_readable(void **state)
+{
+    uint8_t tag[32] = {9};
+    size_t count = 0;
+    store *s = open_reader(*state);
+    for (uint64_t id = 1; id <= EPISODES; id++) {
+        store_episode e;
+        void *kv = NULL;
+        size_t size;
+        if (store_get(s, id, &e, NULL) == BASE_OK) {
+            count += 1 + (e.vector != NULL) + e.use_count;
+            store_episode_free(&e);
+        }
+        count += store_get_kv(s, id, tag, &kv, &size, NULL) == BASE_OK;
+        base_free(kv);
+    }
+    store_close(s);
+    return count;
+}
+
+/* Goal: no record is hidden from lookups unnoticed. Method: in each page of LMDB that leads to
+ * others, flip a bit of each byte of the keys that say which records lie behind which page: a walk
+ * over the table still meets all records, a lookup goes astray. */
+static void test_store_record_that_lookups_miss_is_named(void **state)
+{
+    enum { PAGE_FLAGS = 10, PAGE_LOWER = 12, BRANCH = 1 };
+    char path[4096];
+    size_t missed = 0;
+    long last_at = 0;
+    data_path(state, path);
+    fill(state);
+    rewrite(state);
+    base_buffer data = read_file(path);
+    size_t readable = count_readable(state);
+    for (size_t page = 2 * PAGE; page < data.size; page += PAGE) {
+        const uint8_t *head = (const uint8_t *)data.data + page;
+        if (base_get_u16(head + PAGE_FLAGS) != BRANCH) {
+            continue;
+        }
+        for (size_t i = PAGE_HEAD + 2; i < base_get_u16(head + PAGE_LOWER); i += 2) {
+            size_t node = base_get_u16(head + i), key_size = base_get_u16(head + node + 6);
+            for (size_t k = 0; k < key_size; k++) {
+                long at = (long)(page + node + NODE_HEAD + k);
+                store_verify_report report;
+                flip_bit(path, at, 4);
+                bool misses = count_readable(state) != readable;
+                assert_ok(store_verify(*state, false, &report, err));
+                if (misses && report.count == 0) {
+                    fail_msg("byte %ld hides records: nothing is named", at);
+                }
+                base_free(report.problems);
+                missed += misses;
+                last_at = misses ? at : last_at;
+                flip_bit(path, at, 4);
+            }
+        }
+    }
+    assert_true(missed > 10);
+    base_buffer_free(&data);
+    assert_verifies(*state, EPISODES);
+
+    store_verify_report report;
+    flip_bit(path, last_at, 4);
+    assert_ok(store_verify(*state, true, &report, err));
+    base_free(report.problems);
+    assert_int_equal(count_readable(state), readable);
+    assert_verifies(*state, EPISODES);
 }
 
 /* Goal: no bit in any record of any table is read wrongly. Method: flip one bit in each sealed
@@ -249,13 +416,13 @@ static void test_store_flip_in_each_record_is_named(void **state)
         }
         store_verify_report report;
         records++;
-        flip_bit(path, (long)(at + size / 2));
+        flip_bit(path, (long)(at + size / 2), 4);
         assert_ok(store_verify(*state, false, &report, err));
         if (report.count > 0) {
             seen[table] = true; /* an old META in a free page may go unseen, a live one not */
         }
         base_free(report.problems);
-        flip_bit(path, (long)(at + size / 2));
+        flip_bit(path, (long)(at + size / 2), 4);
     }
     test_free(bytes);
     assert_true(records >= 18);
@@ -337,7 +504,7 @@ static uint64_t damage_newest_heads(const char *path)
                 if (round == 0) {
                     newest = commit > newest ? commit : newest;
                 } else if (commit == newest) {
-                    flip_bit(path, (long)(at + size - 1));
+                    flip_bit(path, (long)(at + size - 1), 4);
                 }
             }
         }
@@ -464,6 +631,7 @@ int main(void)
         WITH_FOLDER(test_store_verify_finds_nothing_in_a_whole_store),
         WITH_FOLDER(test_store_flipped_bit_is_found_and_repaired),
         WITH_FOLDER(test_store_record_of_a_spoilt_node_is_kept),
+        WITH_FOLDER(test_store_record_that_lookups_miss_is_named),
         WITH_FOLDER(test_store_flip_in_each_record_is_named),
         WITH_FOLDER(test_store_truncated_file_is_reported),
         WITH_FOLDER(test_store_salvage_trusts_the_catalogue_for_the_newest_commit),
