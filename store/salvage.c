@@ -1,7 +1,7 @@
 /* store/salvage.c: what can be had from a damaged store, made consistent again, in a child process.
  *
- * 1. Gather valid records into a new environment: out of the tables, or, when these cannot be
- *    walked, out of the bytes of data.mdb (every record says which it is, record.h). In the bytes
+ * 1. Gather valid records into a new environment: out of the tables, when these can be walked, and
+ *    out of the bytes of data.mdb (every record says which it is, record.h). In the bytes
  *    lie old copies too; of several the one of the newest commit counts, and none of a commit that
  *    is not known as finished: by the newest head, or by the catalogue, which follows a commit when
  *    it is durable (the head may be what is damaged). What FORGOTTEN names is left out.
@@ -166,13 +166,12 @@ static base_status visit_all(work *w, store_table table, const store_key *key, u
     return put_salvaged(w, table, key, record, size, err);
 }
 
-/* What only forgetting takes away, which make_consistent does again. */
-static base_status visit_verbatim(work *w, store_table table, const store_key *key, uint64_t commit,
-                                  const uint8_t *record, size_t size, base_error *err)
+/* What only forgetting takes away, which make_consistent does again: not keys and values, which a
+ * budget takes away, too. */
+static base_status visit_lasting(work *w, store_table table, const store_key *key, uint64_t commit,
+                                 const uint8_t *record, size_t size, base_error *err)
 {
-    return table == STORE_TABLE_EPISODE || table == STORE_TABLE_VECTOR
-               ? visit_all(w, table, key, commit, record, size, err)
-               : BASE_OK;
+    return table == STORE_TABLE_KV ? BASE_OK : visit_all(w, table, key, commit, record, size, err);
 }
 
 static base_status gather_bytes(work *w, visit_record *visit, base_error *err)
@@ -187,12 +186,29 @@ static base_status gather_bytes(work *w, visit_record *visit, base_error *err)
     if (status != BASE_OK) {
         return status;
     }
-    status = scan_bytes(w, &map, visit_meta, err);
+    if (w->txn.meta.last_commit == 0) {
+        status = scan_bytes(w, &map, visit_meta, err);
+    }
     if (status == BASE_OK) {
         status = scan_bytes(w, &map, visit, err);
     }
     base_map_close(&map);
     return status;
+}
+
+/* Out of the tables where they can be walked, and then out of the bytes what a walk passes because
+ * LMDB's own words beside a whole record are spoilt. */
+static base_status gather(work *w, base_error *err)
+{
+    if (w->salvage->raw) {
+        return gather_bytes(w, visit_all, err);
+    }
+    base_status status = gather_tables(w, err);
+    if (status == BASE_OK) {
+        status = store_load_meta(w->txn.db, &w->txn.meta, err);
+    }
+    return status == BASE_OK || status == BASE_NOT_FOUND ? gather_bytes(w, visit_lasting, err)
+                                                         : status;
 }
 
 /* --- 2. walks over the new environment, which may write as they go
@@ -830,10 +846,7 @@ base_status store_salvage_records(void *argument, store_check *check, base_error
         status = store_db_begin(w.db, true, &w.txn.db, err);
     }
     if (status == BASE_OK) {
-        status = w.salvage->raw ? gather_bytes(&w, visit_all, err) : gather_tables(&w, err);
-    }
-    if (status == BASE_OK && !w.salvage->raw) { /* a walk passes what a spoilt page hides */
-        status = gather_bytes(&w, visit_verbatim, err);
+        status = gather(&w, err);
     }
     if (status == BASE_OK) {
         status = make_consistent(&w, err);
