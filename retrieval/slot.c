@@ -227,15 +227,15 @@ static size_t name_begin(const sentence *s, size_t i)
  * front is the value, which other things may have as well. */
 static bool names_role_of_value(const sentence *s, size_t from)
 {
-    if (from < 4 || s->words[from - 1].size != 2 || memcmp(s->words[from - 1].text, "of", 2) != 0) {
+    if (from < 4 || !word_is(&s->words[from - 1], "of")) {
         return false;
     }
     size_t i = 0;
     while (i < from && s->words[i].kind == NAME) {
         i++;
     }
-    return i + 1 < from && retrieval_word_is_copula(&s->words[i]) && s->words[i + 1].size == 3 &&
-           memcmp(s->words[i + 1].text, "the", 3) == 0;
+    return i + 1 < from && retrieval_word_is_copula(&s->words[i]) &&
+           word_is(&s->words[i + 1], "the");
 }
 
 /* The value is the first name that the other statement has not, up to the last such name. */
@@ -291,7 +291,7 @@ static parts value_first(const sentence *s)
     if (!other || at + 2 >= s->count || at > FIRST_VALUE_WORDS_MAX) {
         return p;
     }
-    bool definite = s->words[at + 1].size == 3 && memcmp(s->words[at + 1].text, "the", 3) == 0;
+    bool definite = word_is(&s->words[at + 1], "the");
     for (size_t i = at + 1; i < s->count; i++) {
         const word *w = &s->words[i];
         if (w->kind == NAME && !w->shared) {
@@ -384,17 +384,19 @@ static void write_value(const sentence *s, const parts *p, char *out)
     out[size] = 0;
 }
 
-/* Content words outside the value: shared, and not. */
-static void count_content(const sentence *s, const parts *p, size_t *shared, size_t *other)
+/* Content words outside the value, and how many of them are shared. */
+static size_t count_content(const sentence *s, const parts *p, size_t *shared)
 {
-    *shared = *other = 0;
+    size_t count = 0;
+    *shared = 0;
     for (size_t i = 0; i < s->count; i++) {
         bool content = s->words[i].kind == CONTENT || s->words[i].subject;
         if (content && !in_value(p, i)) {
             *shared += s->words[i].shared;
-            *other += !s->words[i].shared;
+            count++;
         }
     }
+    return count;
 }
 
 static bool same_word_of_frame(const sentence *a, const parts *pa, size_t i, const sentence *b,
@@ -629,9 +631,10 @@ static retrieval_slot_verdict compare_facts(const sentence *a, const sentence *b
     }
     write_frame(a, &pa, out->older_frame, &hash_a);
     write_frame(b, &pb, out->newer_frame, &hash_b);
-    size_t shared, other_a, other_b;
-    count_content(b, &pb, &shared, &other_b);
-    count_content(a, &pa, &shared, &other_a);
+    size_t shared_a, shared_b;
+    size_t content_a = count_content(a, &pa, &shared_a);
+    size_t content_b = count_content(b, &pb, &shared_b);
+    size_t shared = shared_a < shared_b ? shared_a : shared_b;
     if (!same_direction(a, &pa, b, &pb, shared, titles > 0)) {
         return RETRIEVAL_SLOT_OTHER;
     }
@@ -644,7 +647,6 @@ static retrieval_slot_verdict compare_facts(const sentence *a, const sentence *b
     if (hash_a == hash_b) {
         return is_bare(a, &pa) ? RETRIEVAL_SLOT_OTHER : RETRIEVAL_SLOT_SAME;
     }
-    size_t content_a = shared + other_a, content_b = shared + other_b;
     if (content_a == 0 || content_b == 0 || content_a > FRAME_CONTENT_MAX ||
         content_b > FRAME_CONTENT_MAX) {
         return RETRIEVAL_SLOT_OTHER; /* "[Heron] has [value]": nothing to compare; or prose */
@@ -654,7 +656,7 @@ static retrieval_slot_verdict compare_facts(const sentence *a, const sentence *b
     out->same_stems =
         stems_within(a, &pa, b, &pb) && stems_within(b, &pb, a, &pa) && same_voice(a, &pa, b, &pb);
     out->one_word = pa.value_first != pb.value_first /* "was led by [x]", "[y] is the owner of" */
-                        ? shared == 0 && other_a == 1 && other_b == 1 && !out->same_stems
+                        ? shared == 0 && content_a == 1 && content_b == 1 && !out->same_stems
                         : one_word_replaced(a, &pa, b, &pb);
     return RETRIEVAL_SLOT_IF_FRAMES_AGREE;
 }

@@ -394,6 +394,12 @@ static base_status successor_of(work *w, uint64_t id, uint64_t *next, base_error
     return status;
 }
 
+/* id 0 in *out: there is none any more, or a damaged one. */
+static base_status read_episode(work *w, uint64_t id, store_episode *out, base_error *err)
+{
+    return store_get_each(w->r->s, &id, 1, out, err);
+}
+
 static bool holds(const findings *all, const finding *f)
 {
     return f->agreement > 0 && f->agreement >= all->best[f->other_is_older] - AGREEMENT_SLACK;
@@ -425,14 +431,18 @@ static base_status has_rival(work *w, const store_episode *e, const findings *al
 {
     store_episode x, other;
     *rival = false;
-    if (f->agreement >= AGREEMENT_OF_SAME || store_get(w->r->s, f->other, &x, NULL) != BASE_OK) {
+    if (f->agreement >= AGREEMENT_OF_SAME) {
         return BASE_OK;
     }
-    base_status status = BASE_OK;
+    base_status status = read_episode(w, f->other, &x, err);
+    if (status != BASE_OK || x.id == 0) {
+        return status;
+    }
     for (size_t i = 0; i < all->count && status == BASE_OK && !*rival; i++) {
         uint64_t id = all->items[i].other;
         finding found = {0};
-        if (id == f->other || id == e->id || store_get(w->r->s, id, &other, NULL) != BASE_OK) {
+        if (id == f->other || id == e->id || (status = read_episode(w, id, &other, err)) ||
+            other.id == 0) {
             continue;
         }
         status = compare(w, &x, &other, &found, err);
@@ -474,10 +484,11 @@ static base_status close_newest(work *w, uint64_t older, const findings *all,
     if (last == older) {
         return add_closing(w, older, e->id, err);
     }
-    if (store_get(w->r->s, last, &other, NULL) != BASE_OK) {
-        return BASE_OK;
+    base_status status = read_episode(w, last, &other, err);
+    if (status != BASE_OK || other.id == 0) {
+        return status;
     }
-    base_status status = compare(w, e, &other, &found, err);
+    status = compare(w, e, &other, &found, err);
     store_episode_free(&other);
     return status == BASE_OK && found.agreement > 0 && found.other_is_older
                ? add_closing(w, last, e->id, err)
@@ -554,7 +565,7 @@ static base_status settle(work *w, look *l, base_error *err)
     for (size_t i = 0; i < all->count && status == BASE_OK && !is_stopped(stop); i++) {
         finding *f = &all->items[i];
         store_episode other;
-        if (f->in_other_words && !(status = store_get_each(w->r->s, &f->other, 1, &other, err)) &&
+        if (f->in_other_words && !(status = read_episode(w, f->other, &other, err)) &&
             other.id != 0) {
             status = compare(w, &l->e, &other, f, err);
             store_episode_free(&other);
