@@ -2,7 +2,7 @@
  *
  *   page             a table cannot be walked to its end       order      keys out of order
  *   table_count      a table has lost entries                 checksum   a record is damaged
- *   unreachable      a walk meets it, a lookup does not       flags      not as LMDB marks entries
+ *   unreachable      a walk meets it, a lookup does not       layout     not as LMDB lays out pages
  *   version          a record of a newer version              format     whole, but makes no sense
  *   missing_X        a reference leads nowhere                stray      nothing refers to a record
  *   missing_episode  gone without being forgotten             hash       text and its hash differ
@@ -151,9 +151,6 @@ static base_status check_table(store_check *check, store_db_txn *txn, store_tabl
         uint64_t id = id_of_key(table, key);
         if (!reachable(txn, table, key, value)) {
             store_check_lmdb(check, id, "unreachable");
-        }
-        if (!store_db_flags_sound(key)) {
-            store_check_lmdb(check, id, "flags");
         }
         base_status record = store_record_open(table, key.data, key.size, value, NULL, &payload);
         if (record != BASE_OK) {

@@ -19,6 +19,9 @@ void store_check_lmdb(store_check *check, uint64_t id, const char *kind);
 
 /* Walk every table: order of keys, checksums, formats. */
 base_status store_check_tables(store_check *check, store_db_txn *txn, base_error *err);
+/* pages.c: what LMDB notes for itself in data.mdb, read before LMDB believes it. Kind: layout, with
+ * the number of the page. */
+base_status store_check_pages(store_check *check, const char *folder, base_error *err);
 /* Follow every reference, join the spans, compare counters. */
 base_status store_check_references(store_check *check, store_db_txn *txn, base_error *err);
 

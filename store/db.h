@@ -80,9 +80,6 @@ base_status store_db_next(store_db_cursor *cursor, store_slice *found, store_sli
                           base_error *err);
 base_status store_db_previous(store_db_cursor *cursor, store_slice *found, store_slice *value,
                               base_error *err);
-/* Are the flags of an entry whose key a cursor of a read transaction found such as writing leaves
- * them? Lookups pass over most of the others; overwriting such an entry fails. */
-bool store_db_flags_sound(store_slice found);
 base_status store_db_cursor_delete(store_db_cursor *cursor, base_error *err);
 
 #endif

@@ -1,4 +1,4 @@
-/* store/kv_lmdb.c: store/db.h on LMDB (0.9). The only file that knows LMDB.
+/* store/kv_lmdb.c: store/db.h on LMDB (0.9). The only file that knows LMDB (pages.c: its file).
  *
  * Flags: MDB_NOTLS, so that a read transaction is not bound to a thread. Never MDB_WRITEMAP,
  * MDB_NOSYNC or MDB_NOMETASYNC: a commit that returned is on the disk. The map is a large sparse
@@ -585,16 +585,6 @@ base_status store_db_previous(store_db_cursor *cursor, store_slice *found, store
 {
     MDB_val k = {0};
     return cursor_move(cursor, &k, MDB_PREV, found, value, err);
-}
-
-bool store_db_flags_sound(store_slice found)
-{
-    /* MDB_node of mdb.c: u16 low and high half of the value's size, flags, size of the key; key.
-     * Only F_BIGDATA, value on pages of its own, occurs in tables without duplicates. */
-    enum { FLAGS_BEFORE_KEY = 4, F_BIGDATA = 1 };
-    uint16_t flags;
-    memcpy(&flags, found.data - FLAGS_BEFORE_KEY, sizeof flags);
-    return (flags & ~F_BIGDATA) == 0;
 }
 
 base_status store_db_cursor_delete(store_db_cursor *cursor, base_error *err)

@@ -186,9 +186,7 @@ static base_status gather_bytes(work *w, visit_record *visit, base_error *err)
     if (status != BASE_OK) {
         return status;
     }
-    if (w->txn.meta.last_commit == 0) {
-        status = scan_bytes(w, &map, visit_meta, err);
-    }
+    status = scan_bytes(w, &map, visit_meta, err);
     if (status == BASE_OK) {
         status = scan_bytes(w, &map, visit, err);
     }
@@ -204,11 +202,7 @@ static base_status gather(work *w, base_error *err)
         return gather_bytes(w, visit_all, err);
     }
     base_status status = gather_tables(w, err);
-    if (status == BASE_OK) {
-        status = store_load_meta(w->txn.db, &w->txn.meta, err);
-    }
-    return status == BASE_OK || status == BASE_NOT_FOUND ? gather_bytes(w, visit_lasting, err)
-                                                         : status;
+    return status == BASE_OK ? gather_bytes(w, visit_lasting, err) : status;
 }
 
 /* --- 2. walks over the new environment, which may write as they go

@@ -338,8 +338,13 @@ static base_status check_records(void *argument, store_check *check, base_error 
     store_db *db;
     store_db_txn *txn;
     store_meta meta = {0};
-    base_status status = store_db_open(folder, &options, &db, err);
-    if (status == BASE_CORRUPT || status == BASE_INVALID) {
+    base_status status = store_check_pages(check, folder, err);
+    if (status != BASE_OK) {
+        return status;
+    }
+    status = store_db_open(folder, &options, &db, err);
+    if (status == BASE_CORRUPT || status == BASE_INVALID ||
+        (status != BASE_OK && check->problems > 0)) { /* it may seem too large for the memory */
         store_check_lmdb(check, 0, "unreadable_data");
         check->broken = true;
         return BASE_OK;
@@ -535,7 +540,8 @@ base_status store_verify(const char *path, bool repair, store_verify_report *rep
         for (size_t i = 0; i < found.count; i++) {
             const char *kind = found.problems[i].kind;
             raw = raw || strcmp(kind, "page") == 0 || strcmp(kind, "order") == 0 ||
-                  strcmp(kind, "unreadable_data") == 0 || strcmp(kind, "table_count") == 0;
+                  strcmp(kind, "unreadable_data") == 0 || strcmp(kind, "table_count") == 0 ||
+                  strcmp(kind, "layout") == 0;
         }
         status = repair_store(path, raw, &lock_fd, &found, err);
     }

@@ -409,6 +409,72 @@ static void test_store_record_that_lookups_miss_is_named(void **state)
     assert_verifies(*state, EPISODES);
 }
 
+/* Flip every third bit of a range of the file in turn: verify names each. */
+static void assert_flips_are_named(void **state, size_t begin, size_t size)
+{
+    char path[4096];
+    data_path(state, path);
+    for (size_t bit = 0; bit < 8 * size; bit += 3) {
+        store_verify_report report;
+        flip_bit(path, (long)(begin + bit / 8), (int)(bit % 8));
+        assert_ok(store_verify(*state, false, &report, err));
+        if (report.count == 0) {
+            fail_msg("bit %zu of the %zu bytes at %zu: nothing is named", bit, size, begin);
+        }
+        base_free(report.problems);
+        flip_bit(path, (long)(begin + bit / 8), (int)(bit % 8));
+    }
+}
+
+/* Goal: what lookups do not ask for and the next write believes is no less looked at: where room is
+ * in a page, which pages are free, how many there are. Method: flips in the head and the offsets of
+ * a page of episodes, in the list of free pages and in LMDB's newer head. */
+static void test_store_damage_that_writes_would_spread_is_named(void **state)
+{
+    enum { PAD = 8, KIND = 10, FREE_TREE = 24, LAST_PAGE = 120, TRANSACTION = 128 };
+    enum { TREE = 48, DEPTH = 6, ROOT = 40 };
+    char path[4096];
+    bool large;
+    data_path(state, path);
+    fill(state);
+    rewrite(state);
+    base_buffer data = read_file(path);
+    const uint8_t *bytes = (const uint8_t *)data.data;
+    store_key key = store_key_u64(50);
+    size_t page = find_node(&data, STORE_TABLE_EPISODE, &key, &large) / PAGE * PAGE;
+    assert_flips_are_named(state, page, PAD);
+    assert_flips_are_named(state, page + KIND, base_get_u16(bytes + page + 12) - KIND);
+
+    size_t meta = PAGE_HEAD;
+    if (base_get_u64(bytes + meta + TRANSACTION) <
+        base_get_u64(bytes + PAGE + meta + TRANSACTION)) {
+        meta += PAGE;
+    }
+    for (size_t tree = meta + FREE_TREE; tree < meta + LAST_PAGE; tree += TREE) {
+        assert_flips_are_named(state, tree + DEPTH, TREE - DEPTH);
+    }
+    assert_flips_are_named(state, meta, 8);                 /* magic, version */
+    assert_flips_are_named(state, meta + LAST_PAGE, 8 + 8); /* and the transaction */
+    size_t list = (size_t)base_get_u64(bytes + meta + FREE_TREE + ROOT) * PAGE;
+    assert_flips_are_named(state, list + KIND, PAGE_HEAD - KIND);
+    size_t node = list + base_get_u16(bytes + list + PAGE_HEAD);
+    assert_flips_are_named(state, node, NODE_HEAD);
+    assert_true(base_get_u32(bytes + node) >= 16); /* some page is free */
+    assert_flips_are_named(state, node + NODE_HEAD + 8, base_get_u32(bytes + node));
+    assert_verifies(*state, EPISODES);
+
+    /* The older head passes for the newer one: what was committed last is found all the same. */
+    store_verify_report report;
+    store *s = open_store(*state);
+    put_text(s, "new", "n", "The last one.", DAY, NULL);
+    store_close(s);
+    flip_bit(path, (long)meta + TRANSACTION + 1, 5);
+    assert_ok(store_verify(*state, true, &report, err));
+    base_free(report.problems);
+    assert_verifies(*state, EPISODES + 1);
+    base_buffer_free(&data);
+}
+
 /* Goal: no bit in any record of any table is read wrongly. Method: flip one bit in each sealed
  * record of the file in turn; verify must name a problem each time. */
 static void test_store_flip_in_each_record_is_named(void **state)
@@ -663,6 +729,7 @@ int main(void)
         WITH_FOLDER(test_store_flipped_bit_is_found_and_repaired),
         WITH_FOLDER(test_store_record_of_a_spoilt_node_is_kept),
         WITH_FOLDER(test_store_record_that_lookups_miss_is_named),
+        WITH_FOLDER(test_store_damage_that_writes_would_spread_is_named),
         WITH_FOLDER(test_store_flip_in_each_record_is_named),
         WITH_FOLDER(test_store_truncated_file_is_reported),
         WITH_FOLDER(test_store_salvage_trusts_the_catalogue_for_the_newest_commit),
