@@ -24,7 +24,8 @@ typedef base_status cli_bench_round(void *argument, base_error *err);
 base_status cli_bench_rounds(const cli_options *o, cli_bench_round *round, void *argument,
                              double units, double *rates, size_t *count, base_error *err);
 
-/* A new folder below $TMPDIR; removed with all that is in it ("": nothing). */
+/* A new folder below $TMPDIR, locked until the program ends; those that killed programs left there
+ * are removed. Removed with all that is in it ("": nothing). */
 base_status cli_bench_folder_make(char folder[CLI_BENCH_PATH], base_error *err);
 void cli_bench_folder_remove(const char *folder);
 

@@ -4,13 +4,18 @@
  * --paced serves eval/bench.py, which lets two programs take turns: once ready, the program prints
  * "ready", then runs one round for each line it reads and prints that round as one line of JSON.
  */
+#include <dirent.h>
+#include <fcntl.h>
 #include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/mem.h"
 #include "base/rng.h"
 #include "cli/bench.h"
@@ -81,17 +86,7 @@ base_status cli_bench_rounds(const cli_options *o, cli_bench_round *round, void 
     return status;
 }
 
-base_status cli_bench_folder_make(char folder[CLI_BENCH_PATH], base_error *err)
-{
-    const char *tmp = getenv("TMPDIR");
-    tmp = tmp && *tmp ? tmp : "/tmp";
-    snprintf(folder, CLI_BENCH_PATH, "%s/eidetic-bench-XXXXXX", tmp);
-    if (!mkdtemp(folder)) {
-        folder[0] = 0;
-        return base_fail(err, BASE_IO, "cannot create a folder in %s", tmp);
-    }
-    return BASE_OK;
-}
+#define FOLDER_NAME "eidetic-bench-"
 
 static int remove_one(const char *path, const struct stat *info, int type, struct FTW *ftw)
 {
@@ -106,6 +101,51 @@ void cli_bench_folder_remove(const char *folder)
     if (folder[0]) {
         nftw(folder, remove_one, 16, FTW_DEPTH | FTW_PHYS);
     }
+}
+
+/* A lock that ends with this program, however it ends. */
+static bool lock_folder(const char *folder, int *fd)
+{
+    *fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return *fd >= 0 && flock(*fd, LOCK_EX | LOCK_NB) == 0;
+}
+
+/* Folders of programs that were killed: nobody holds their locks. */
+static void remove_abandoned(const char *tmp)
+{
+    DIR *all = opendir(tmp);
+    for (struct dirent *entry; all && (entry = readdir(all));) {
+        char path[CLI_BENCH_PATH];
+        int fd = -1;
+        if (strncmp(entry->d_name, FOLDER_NAME, strlen(FOLDER_NAME)) == 0 &&
+            base_path_join(path, sizeof path, tmp, entry->d_name) == BASE_OK &&
+            lock_folder(path, &fd)) {
+            cli_bench_folder_remove(path);
+        }
+        if (fd >= 0) {
+            close(fd);
+        }
+    }
+    if (all) {
+        closedir(all);
+    }
+}
+
+base_status cli_bench_folder_make(char folder[CLI_BENCH_PATH], base_error *err)
+{
+    const char *tmp = getenv("TMPDIR");
+    int fd; /* stays open: the lock */
+    tmp = tmp && *tmp ? tmp : "/tmp";
+    remove_abandoned(tmp);
+    snprintf(folder, CLI_BENCH_PATH, "%s/" FOLDER_NAME "XXXXXX", tmp);
+    if (!mkdtemp(folder)) {
+        folder[0] = 0;
+        return base_fail(err, BASE_IO, "cannot create a folder in %s", tmp);
+    }
+    if (!lock_folder(folder, &fd) || access(folder, F_OK) != 0) {
+        return base_fail(err, BASE_IO, "cannot lock %s", folder);
+    }
+    return BASE_OK;
 }
 
 /* The two ceilings of a card, for fractions; 0 on the CPU. */

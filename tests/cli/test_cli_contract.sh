@@ -380,7 +380,13 @@ run 2 bench upkeep --store "$store"
 run 1 bench upkeep --documents "$store" --count 100000
 says 'not 100000'
 stage='dict(what=str, median_s=number, median_cpu_s=number, bytes_s=number, episodes_s=number)'
+mkdir -p "$TMPDIR/eidetic-bench-killed/store" "$TMPDIR/eidetic-bench-running"
+exec 9<"$TMPDIR/eidetic-bench-running"
+flock 9
 run 0 bench ingest --documents "$sample/documents.jsonl" --rounds 1 --json
+check 'what a killed bench left is removed' test ! -e "$TMPDIR/eidetic-bench-killed"
+check 'the folder of a running bench stays' test -d "$TMPDIR/eidetic-bench-running"
+exec 9<&-
 json "has(d, dict(encoder=str, threads=int, isa=str, corpus=dict(path=str, episodes=int, bytes=int, tokens=int), rows=[$stage]))"
 json '[r["what"] for r in d["rows"]] == ["readers", "encoder", "ingest"] and all(r["median_s"] > 0 for r in d["rows"])'
 json 'has(d["rows"][2], dict(of_encoder=dict(min=number, median=number, max=number), of_encoder_cpu=dict, supersede_s=number))'
