@@ -127,6 +127,37 @@ static base_status run_tail_again(engine_session *s, bool in_answer, engine_even
     return status;
 }
 
+/* What came back for earlier sentences of a living stream leaves, but for `keep`: it would be copied
+ * in place of what the window says, or of what comes now. */
+static void evict_others(engine_session *s, uint64_t keep, size_t *sentence)
+{
+    for (size_t i = s->window.resident_count; session_lives(s) && i-- > 0;) {
+        if (s->window.residents[i].episode != keep) {
+            session_evict(s, i, sentence);
+        }
+    }
+}
+
+/* Does the window hold the best hit's text, or as much of what is asked? */
+static base_status window_says(const engine_session *s, const base_buffer *query,
+                               const retrieval_hit *best, bool *says, base_error *err)
+{
+    *says = session_lived_visible(s, best->id);
+    return *says || best->relevance < running_score_min
+               ? BASE_OK
+               : session_lived_says(s, query->data, query->size, best->id, says, err);
+}
+
+/* The sentence that is being said goes on from the window alone. */
+static base_status leave_to_window(engine_session *s, size_t sentence, base_error *err)
+{
+    size_t before = s->window.resident_count;
+    evict_others(s, 0, &sentence);
+    return s->window.resident_count < before && sentence < splice_slots(&s->window)
+               ? splice_run_again(&s->window, sentence, s->logits, err)
+               : BASE_OK;
+}
+
 base_status session_recall_here(engine_session *s, bool in_answer, float entropy, base_error *err)
 {
     base_buffer query = {0};
@@ -143,25 +174,25 @@ base_status session_recall_here(engine_session *s, bool in_answer, float entropy
                                   &event->query_ms, err))) {
         goto done;
     }
-    if (hit_count > 0 && session_lived_visible(s, hits[0].id)) {
-        goto done; /* it has not left the window */
+    bool found = hit_count > 0 && hits[0].relevance >= running_score_min, says = false;
+    if (hit_count > 0 && (status = window_says(s, &query, &hits[0], &says, err))) {
+        goto done;
     }
-    bool found = hit_count > 0 && hits[0].relevance >= running_score_min, says;
-    if (found) {
-        if ((status = session_lived_says(s, query.data, query.size, hits[0].id, &says, err)) ||
-            says) {
-            goto done; /* the window says as much */
-        }
+    if (says) {
+        status = leave_to_window(s, sentence, err);
+        goto done;
     }
     bool leads = found && (hit_count == 1 || hits[0].score - hits[1].score >= running_lead_min ||
                            splice_find(&s->window, hits[0].id));
     if (!leads && innovation_again(&s->innovation, TRY_AGAIN)) {
         goto done;
     }
-    if (found &&
-        !(status = session_splice(s, hits, hit_count, 1, insertion_point(s, sentence), event,
-                                  &spliced, err)) &&
-        spliced > 0) {
+    if (found) {
+        evict_others(s, hits[0].id, &sentence);
+        status = session_splice(s, hits, hit_count, 1, insertion_point(s, sentence), event,
+                                &spliced, err);
+    }
+    if (spliced > 0 && !status) {
         status = run_tail_again(s, in_answer, event, err);
     }
 done:
