@@ -5,13 +5,9 @@
  * `haystack` as one stream. A unit is a sentence as lived memory cuts it, with the mean of each
  * signal over its highest quarter of tokens; it is needed where it tells a fact that is asked for.
  *
- * A detector is a signal and a rule, "surprise+cusum", over the standardised signal z; every rule's
- * threshold h is set so that the detector fires at the same share of units (--event-rate, default
- * 0.15 to retrieve, 0.5 to write):
- *   quantile      (no "+") z >= h
- *   cusum         (Page 1954)    g <- max(0, g + z - 1/2); g >= h, then g <- 0
- *   page-hinkley  (Hinkley 1971) m <- m + z - mean - 1/10, mean of z fading by 0.999;
- *                                m - min m >= h, then both <- 0
+ * A detector is a signal and a rule, "surprise+cusum" (detector.h; no "+": the quantile), over the
+ * standardised signal; every rule's threshold is set so that the detector fires at the same share of
+ * units (--event-rate, default 0.15 to retrieve, 0.5 to write).
  */
 #include <math.h>
 #include <stdio.h>
@@ -20,6 +16,7 @@
 
 #include "base/chunk.h"
 #include "base/mem.h"
+#include "eval/detector.h"
 #include "eval/harness.h"
 
 typedef enum signal_kind {
@@ -34,13 +31,12 @@ typedef enum signal_kind {
 } signal_kind;
 static const char *const signal_names[SIGNALS] = {"entropy", "surprise", "whitened", "novelty",
                                                   "margin",  "random",   "every"};
-typedef enum rule { QUANTILE, CUSUM, PAGE_HINKLEY, RULES } rule;
-static const char *const rule_names[RULES] = {"", "+cusum", "+page-hinkley"};
+static const char *const rule_names[EVAL_RULE_COUNT] = {"", "+cusum", "+page-hinkley"};
 
 typedef struct detector {
     char name[EVAL_ARM_NAME_MAX];
     signal_kind signal;
-    rule rule;
+    eval_rule rule;
 } detector;
 
 /* A token or a sentence. */
@@ -281,45 +277,6 @@ static void standardise(reader *r)
     }
 }
 
-/* fired [count] with threshold h; returns how many. */
-static size_t detect(const reader *r, const detector *d, double h, bool *fired)
-{
-    double g = 0, mean = 0, least = 0;
-    size_t count = 0;
-    for (size_t i = 0; i < r->count; i++) {
-        double z = r->units[i].signal[d->signal], value = z;
-        if (d->rule == CUSUM) {
-            value = g = fmax(0, g + z - 0.5);
-        } else if (d->rule == PAGE_HINKLEY) {
-            mean = 0.999 * mean + 0.001 * z;
-            g += z - mean - 0.1;
-            least = fmin(least, g);
-            value = g - least;
-        }
-        fired[i] = value >= h;
-        g = fired[i] ? 0 : g;
-        least = fired[i] ? 0 : least;
-        count += fired[i];
-    }
-    return count;
-}
-
-/* The lowest threshold that fires at no more than the rate. */
-static double threshold(const reader *r, const detector *d, double rate, bool *fired)
-{
-    size_t wanted = (size_t)(rate * (double)r->count + 0.5);
-    double low = -1e3, high = 1e6;
-    for (int i = 0; i < 80; i++) {
-        double middle = (low + high) / 2;
-        if (detect(r, d, middle, fired) > wanted) {
-            low = middle;
-        } else {
-            high = middle;
-        }
-    }
-    return high;
-}
-
 static base_status add_rows(eval_job *job, const reader *r, const detector *d, const bool *fired,
                             base_error *err)
 {
@@ -353,7 +310,7 @@ static base_status add_rows(eval_job *job, const reader *r, const detector *d, c
 static bool parse_detector(const char *text, size_t size, detector *out)
 {
     for (signal_kind s = 0; s < SIGNALS; s++) {
-        for (rule k = 0; k < RULES; k++) {
+        for (eval_rule k = 0; k < EVAL_RULE_COUNT; k++) {
             snprintf(out->name, sizeof out->name, "%s%s", signal_names[s], rule_names[k]);
             if (strlen(out->name) == size && memcmp(out->name, text, size) == 0) {
                 out->signal = s;
@@ -395,7 +352,10 @@ static base_status run_detectors(reader *r, const detector *list, double rate, b
 {
     base_status status = BASE_OK;
     bool *fired = base_calloc(r->count ? r->count : 1, sizeof *fired);
-    if (!fired) {
+    double *z = base_calloc(r->count ? r->count : 1, sizeof *z);
+    if (!fired || !z) {
+        base_free(fired);
+        base_free(z);
         return base_fail(err, BASE_NO_MEMORY, "no memory for signals");
     }
     space_evenly(r, rate);
@@ -406,11 +366,15 @@ static base_status run_detectors(reader *r, const detector *list, double rate, b
             status = base_fail(err, BASE_INVALID, "arms: '%s' needs a core with mixers, on the CPU",
                                list[i].name);
         } else {
-            detect(r, &list[i], threshold(r, &list[i], rate, fired), fired);
+            for (size_t u = 0; u < r->count; u++) {
+                z[u] = r->units[u].signal[list[i].signal];
+            }
+            eval_detect_at_rate(list[i].rule, rate, z, r->count, fired);
             status = add_rows(r->job, r, &list[i], fired, err);
         }
     }
     base_free(fired);
+    base_free(z);
     return status;
 }
 
