@@ -6,8 +6,8 @@
  * signal over its highest quarter of tokens; it is needed where it tells a fact that is asked for.
  *
  * A detector is a signal and a rule, "surprise+cusum" (detector.h; no "+": the quantile), over the
- * standardised signal; every rule's threshold is set so that the detector fires at the same share of
- * units (--event-rate, default 0.15 to retrieve, 0.5 to write).
+ * standardised signal; every rule's threshold is set so that the detector fires at the same share
+ * of units (--event-rate, default 0.15 to retrieve, 0.5 to write).
  */
 #include <math.h>
 #include <stdio.h>

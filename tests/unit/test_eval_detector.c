@@ -44,8 +44,8 @@ static void test_eval_detector_page_hinkley_equals_hand_computed(void **state)
     assert_fires(EVAL_RULE_PAGE_HINKLEY, 1.8015, z, "....!..");
 }
 
-/* The quantile: exactly the highest 15 %. The other rules: as many, or a few less, as the value that
- * fires next may fire at several places. */
+/* The quantile: exactly the highest 15 %. The other rules: as many, or a few less, as a lower
+ * threshold may fire at several places more. */
 static void test_eval_detector_meets_the_rate(void **state)
 {
     static double z[MANY];
