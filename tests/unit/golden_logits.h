@@ -10,9 +10,33 @@
 #include "base/bytes.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/rng.h"
 #include "engine/core.h"
 
 enum { GOLDEN_TOKENS = 40, GOLDEN_VOCABULARY = 64 };
+
+/* Model tests/golden/NAME.gguf; NULL, with the reason on stderr, when it does not load. */
+static inline core_model *golden_open(const char *name)
+{
+    char path[512];
+    base_error err = {0};
+    core_model *model = NULL;
+    snprintf(path, sizeof path, "%s/tests/golden/%s.gguf", EIDETIC_SOURCE_DIR, name);
+    if (core_model_open(path, NULL, NULL, &model, &err)) {
+        fprintf(stderr, "%s\n", err.text);
+    }
+    return model;
+}
+
+/* ids [count] drawn from the vocabulary. */
+static inline void golden_draw(uint64_t seed, int32_t *ids, size_t count)
+{
+    base_rng rng;
+    base_rng_seed(&rng, seed);
+    for (size_t i = 0; i < count; i++) {
+        ids[i] = (int32_t)base_rng_below(&rng, GOLDEN_VOCABULARY);
+    }
+}
 
 /* tests/golden/NAME.logits; false, with the reason on stderr, when it cannot be read or is of
  * another size. */

@@ -37,18 +37,16 @@ static void test_logits_match_transformers(void **state)
     (void)state;
     static const char *const names[] = {"qwen2", "qwen3"};
     for (size_t i = 0; i < 2; i++) {
-        char path[512];
         base_error err = {0};
-        core_model *model = NULL;
+        core_model *model = golden_open(names[i]);
         core_stream *stream = NULL;
         int32_t ids[L];
         float logits[L][V], expected[L][V], error;
-        snprintf(path, sizeof path, "%s/tests/golden/%s.gguf", EIDETIC_SOURCE_DIR, names[i]);
         core_stream_options options = {
             .slots_max = 64, .kv_f32 = true, .activations = KERNEL_ACT_F32};
         assert_true(golden_read(names[i], ids, expected));
-        if (core_model_open(path, NULL, NULL, &model, &err) ||
-            core_stream_open(model, &options, &stream, &err) ||
+        assert_non_null(model);
+        if (core_stream_open(model, &options, &stream, &err) ||
             core_run(stream, ids, L, logits[0], L, &err)) {
             fail_msg("%s", err.text);
         }

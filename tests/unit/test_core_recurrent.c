@@ -18,7 +18,6 @@
 #include <unistd.h>
 
 #include "base/mem.h"
-#include "base/rng.h"
 #include "engine/core.h"
 #include "tests/unit/golden_logits.h"
 
@@ -34,22 +33,13 @@ static int set_up(void **state)
 {
     (void)state;
     base_error err = {0};
-    base_rng rng;
-    base_rng_seed(&rng, 21);
-    for (size_t i = 0; i < MANY; i++) {
-        random_ids[i] = (int32_t)base_rng_below(&rng, V);
-    }
+    golden_draw(21, random_ids, MANY);
     if (base_pool_create(2, &pool, &err)) {
         return -1;
     }
     for (size_t i = 0; i < MODELS; i++) {
-        char path[512];
-        snprintf(path, sizeof path, "%s/tests/golden/%s.gguf", EIDETIC_SOURCE_DIR, names[i]);
-        if (core_model_open(path, NULL, NULL, &models[i], &err)) {
-            fprintf(stderr, "%s\n", err.text);
-            return -1;
-        }
-        if (!golden_read(names[i], ids[i], expected[i])) {
+        models[i] = golden_open(names[i]);
+        if (!models[i] || !golden_read(names[i], ids[i], expected[i])) {
             return -1;
         }
     }

@@ -8,11 +8,9 @@
 #include <cmocka.h>
 
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/mem.h"
-#include "base/rng.h"
 #include "engine/stream.h"
 #include "tests/unit/golden_logits.h"
 
@@ -26,17 +24,9 @@ static int32_t ids[MANY];
 static int set_up(void **state)
 {
     (void)state;
-    base_error err = {0};
-    base_rng rng;
-    base_rng_seed(&rng, 33);
-    for (size_t i = 0; i < MANY; i++) {
-        ids[i] = (int32_t)base_rng_below(&rng, V);
-    }
+    golden_draw(33, ids, MANY);
     for (size_t i = 0; i < MODELS; i++) {
-        char path[512];
-        snprintf(path, sizeof path, "%s/tests/golden/%s.gguf", EIDETIC_SOURCE_DIR, names[i]);
-        if (core_model_open(path, NULL, NULL, &models[i], &err)) {
-            fprintf(stderr, "%s\n", err.text);
+        if (!(models[i] = golden_open(names[i]))) {
             return -1;
         }
     }
