@@ -42,6 +42,7 @@ void session_lived_clear(engine_session *s)
 {
     session_lived *l = &s->lived;
     l->count = l->begin = l->recent_next = 0;
+    l->first = 0;
     l->threshold = 0.0f;
     l->counts = (engine_lived){0};
     memset(l->recent, 0, sizeof l->recent);
@@ -79,6 +80,11 @@ base_status session_lived_note(engine_session *s, int32_t id, float surprise, ba
     l->ids[l->count] = id;
     l->surprises[l->count++] = surprise;
     return BASE_OK;
+}
+
+bool session_lived_own(const engine_session *s, uint64_t episode)
+{
+    return s->lived.first > 0 && episode >= s->lived.first;
 }
 
 bool session_lived_visible(const engine_session *s, uint64_t episode)
@@ -333,6 +339,7 @@ static base_status write_spans(engine_session *s, const written *w, size_t end, 
     base_status status = commit(s, w, &first, err);
     if (!status && !(status = retrieval_sync(s->options.retrieval, err)) && first > 0) {
         size_t i = l->recent_next++ % (sizeof l->recent / sizeof *l->recent);
+        l->first = l->first ? l->first : first;
         l->recent[i].first_id = first;
         l->recent[i].end_id = first + w->count;
         l->recent[i].end = end;

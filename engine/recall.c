@@ -146,10 +146,10 @@ void session_evict(engine_session *s, size_t resident, size_t *also)
     move_marks(s, end, -count, also);
 }
 
-static void make_room(engine_session *s, size_t slots, size_t *also)
+static void make_room(engine_session *s, size_t slots, size_t residents_max, size_t *also)
 {
     while (s->window.resident_count > 0 &&
-           (s->window.resident_count >= s->options.memories_max ||
+           (s->window.resident_count >= residents_max ||
             splice_resident_slots(&s->window) + slots > s->options.memory_slots_max ||
             splice_free_slots(&s->window) < slots)) {
         session_evict(s, splice_weakest(&s->window), also);
@@ -190,8 +190,8 @@ static base_status enter_states(engine_session *s, const store_episode *episode,
     return splice_enter_state(&s->window, rows, count, err);
 }
 
-static base_status splice_one(engine_session *s, const retrieval_hit *hit, size_t *at,
-                              engine_event *event, size_t *spliced, base_error *err)
+base_status session_splice_one(engine_session *s, const retrieval_hit *hit, size_t *at,
+                               engine_event *event, size_t *spliced, base_error *err)
 {
     store_episode episode;
     kvcache_block block = {0};
@@ -209,7 +209,8 @@ static base_status splice_one(engine_session *s, const retrieval_hit *hit, size_
         store_episode_free(&episode);
         return status;
     }
-    make_room(s, block.count, at);
+    bool reads = session_lives(s) && !event->in_answer;
+    make_room(s, block.count, reads ? SESSION_STREAM_MEMORIES : s->options.memories_max, at);
     session_draft_note(s, &episode);
     bool fits = splice_free_slots(&s->window) >= block.count;
     if (fits) {
@@ -270,7 +271,7 @@ base_status session_splice(engine_session *s, const retrieval_hit *hits, size_t 
     base_status status = BASE_OK;
     while (chosen_count > 0 && !status) {
         /* The best one last: nearest to what follows. */
-        status = splice_one(s, &hits[chosen[--chosen_count]], &at, event, spliced, err);
+        status = session_splice_one(s, &hits[chosen[--chosen_count]], &at, event, spliced, err);
     }
     event->splice_ms += base_clock_ms() - begin;
     s->answer->splice_ms += base_clock_ms() - begin;

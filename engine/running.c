@@ -1,5 +1,6 @@
 /* engine/running.c: memory in the middle of running text (answer events; long user text; text
- * without turns): what to ask with, where the memory goes, what is run again (semantics §4, §5).
+ * without turns; what is read of a living stream): what to ask with, where the memory goes, what is
+ * run again (semantics §4, §5).
  */
 #include "engine/session.h"
 
@@ -13,7 +14,8 @@ enum {
     ANSWER_QUERY_TOKENS = 8, /* of running text in an answer event's query */
     TRY_AGAIN = 2,           /* tokens until an event that found nothing sure asks again */
     QUERY_BYTES_MIN = 20,    /* three or four words */
-    SHORT_ANSWER = 8         /* up to here the question stays in the query */
+    SHORT_ANSWER = 8,        /* up to here the question stays in the query */
+    STREAM_HITS = 8          /* that come back at once while a living stream is read */
 };
 
 /* In running text a half-said sentence finds many memories a little ("The mayor of" all mayors).
@@ -24,6 +26,9 @@ enum {
  * instead of 14. Of 131 lookups with less than 16 bytes (`eval stream`, seed 5) 5 had a lead. */
 static const float running_score_min = 0.6f;
 static const float running_lead_min = 0.05f;
+
+/* What is read of a living stream (engine/train/README.md, "What comes back"). */
+static const float stream_score_min = 0.2f;
 
 /* Where the sentence that is being said begins in text. */
 static size_t sentence_begin(const char *text, size_t size)
@@ -127,8 +132,8 @@ static base_status run_tail_again(engine_session *s, bool in_answer, engine_even
     return status;
 }
 
-/* What came back for earlier sentences of a living stream leaves, but for `keep`: it would be copied
- * in place of what the window says, or of what comes now. */
+/* What came back for earlier sentences of a living stream leaves, but for `keep`: it would be
+ * copied in place of what the window says, or of what comes now. */
 static void evict_others(engine_session *s, uint64_t keep, size_t *sentence)
 {
     for (size_t i = s->window.resident_count; session_lives(s) && i-- > 0;) {
@@ -158,6 +163,54 @@ static base_status leave_to_window(engine_session *s, size_t sentence, base_erro
                : BASE_OK;
 }
 
+static const splice_resident *resident_at(const engine_session *s, size_t slot)
+{
+    for (size_t i = 0; i < s->window.resident_count; i++) {
+        if (s->window.residents[i].at == slot) {
+            return &s->window.residents[i];
+        }
+    }
+    return NULL;
+}
+
+/* Where an episode of this stream stood: behind the sinks, and behind what was said before it;
+ * others by their age. */
+static size_t place_in_stream(const engine_session *s, uint64_t episode)
+{
+    size_t at = core_slots_begin(s->window.stream);
+    const splice_resident *there;
+    while ((there = resident_at(s, at)) && there->episode < episode) {
+        at += there->count;
+    }
+    return at;
+}
+
+/* While a living stream is read: what has left its window and is like the sentence under way comes
+ * back to where it stood, the best last. Only what follows sees it: nothing is run again. */
+static base_status recall_stream(engine_session *s, const retrieval_hit *hits, size_t count,
+                                 engine_event *event, base_error *err)
+{
+    size_t chosen[STREAM_HITS], chosen_count = 0, spliced = 0;
+    for (size_t i = 0, left = STREAM_HITS; i < count && left > 0; i++) {
+        float least = session_lived_own(s, hits[i].id) ? stream_score_min : running_score_min;
+        if (hits[i].relevance >= least && !session_lived_visible(s, hits[i].id)) {
+            left--;
+            chosen[chosen_count] = i;
+            chosen_count += !splice_find(&s->window, hits[i].id);
+        }
+    }
+    base_status status = BASE_OK;
+    double begin = base_clock_ms();
+    while (chosen_count > 0 && !status) {
+        const retrieval_hit *hit = &hits[chosen[--chosen_count]];
+        size_t at = place_in_stream(s, hit->id);
+        status = session_splice_one(s, hit, &at, event, &spliced, err);
+    }
+    event->splice_ms += base_clock_ms() - begin;
+    s->answer->splice_ms += base_clock_ms() - begin;
+    return status;
+}
+
 base_status session_recall_here(engine_session *s, bool in_answer, float entropy, base_error *err)
 {
     base_buffer query = {0};
@@ -172,6 +225,10 @@ base_status session_recall_here(engine_session *s, bool in_answer, float entropy
         (status = session_event(s, in_answer, entropy, query.data, query.size, &event, err)) ||
         (status = session_look_up(s, query.data, query.size, hits, &hit_count, SESSION_HITS_MAX,
                                   &event->query_ms, err))) {
+        goto done;
+    }
+    if (!in_answer && session_lives(s)) {
+        status = recall_stream(s, hits, hit_count, event, err);
         goto done;
     }
     bool found = hit_count > 0 && hits[0].relevance >= running_score_min, says = false;

@@ -38,6 +38,7 @@ typedef struct session_lived {
     float *surprises; /* [capacity] nats */
     size_t count, capacity;
     size_t begin;    /* tokens of the stream before ids[0] */
+    uint64_t first;  /* episode of this stream, 0 = none yet */
     float threshold; /* of a span's pooled surprise */
     struct {
         uint64_t first_id, end_id; /* episodes [first_id, end_id) */
@@ -53,6 +54,8 @@ enum {
 };
 
 enum { SESSION_HITS_MAX = 32 }; /* of all lookups of a question together */
+
+enum { SESSION_STREAM_MEMORIES = 24 }; /* single sentences, while a living stream is read */
 
 enum { SESSION_FOLLOWS_MAX = 3 }; /* notes that one names the next of: four in all */
 
@@ -137,6 +140,10 @@ bool session_is_enough(const engine_session *s, const retrieval_hit *best,
 /* ... and is it strong enough for attention, as this arm sees strength? */
 bool session_may_splice(const engine_session *s, const retrieval_hit *best,
                         const retrieval_hit *hit);
+/* Splice one hit before slot *at, which moves behind it. Makes room by evicting the weakest; where
+ * live text fills the window, nothing comes in. *spliced counts what did. */
+base_status session_splice_one(engine_session *s, const retrieval_hit *hit, size_t *at,
+                               engine_event *event, size_t *spliced, base_error *err);
 /* Splice the best of hits (best first) before slot *at, nearest to what follows the best: at most
  * `wanted`, within the budget, nothing that is resident. Makes room by evicting the weakest.
  * *spliced: how many came in. */
@@ -183,6 +190,8 @@ base_status session_lived_note(engine_session *s, int32_t id, float surprise, ba
 base_status session_lived_leave(engine_session *s, base_error *err);
 /* Is this episode's text still in the window? */
 bool session_lived_visible(const engine_session *s, uint64_t episode);
+/* Is this episode this stream's? */
+bool session_lived_own(const engine_session *s, uint64_t episode);
 /* Does a sentence that is still in the window, before the one under way, hold as many of a query's
  * words as this episode? It is newer, and seen already. */
 base_status session_lived_says(const engine_session *s, const char *query, size_t size,

@@ -22,6 +22,7 @@
 
 #include "base/file.h"
 #include "base/rng.h"
+#include "engine/session.h"
 #include "tests/unit/loop_testing.h"
 
 enum { FACTS_MAX = 100, DISTANCES_MAX = 8, ANSWER = 8, SAMPLES = 50, HYBRID_WINDOW = 512 };
@@ -325,10 +326,66 @@ static void test_what_has_left_the_window_comes_back(void **state)
     engine_close(l.e);
 }
 
+/* A text that tells its facts three times, with filler between, read in one go. What comes back
+ * stands behind the sinks in the order of the stream, within the budget, and nothing is run again
+ * for it. */
+static void test_what_is_read_comes_back_to_where_it_stood(void **state)
+{
+    (void)state;
+    loop l = {0};
+    stream_text text = {0};
+    base_buffer whole = {0};
+    engine_session_options options;
+    engine_answer answer;
+    base_error err = {0};
+    size_t brought = 0;
+    loop_open_engine_with(&l, ENGINE_CORE_WINDOW, 128);
+    loop_open_store(&l);
+    base_rng_seed(&text.rng, 5);
+    for (size_t i = 0; i < 60; i++) {
+        char piece[512], fact[128];
+        const size_t values[20] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10};
+        tell(fact, sizeof fact, i % 20, values);
+        fill(&text, piece, sizeof piece);
+        loop_check(base_buffer_printf(&whole, "%s %s", fact, piece), &err);
+    }
+    engine_session_defaults(&options);
+    options.lived_source = "lived";
+    options.keep_writes = true;
+    engine_session *s = loop_session(&l, ENGINE_ARM_FULL, &options);
+    loop_check(engine_generate(s, whole.data, 0, &answer, &err), &err);
+    for (size_t e = 0; e < answer.event_count; e++) {
+        brought += answer.events[e].in_answer ? 0 : answer.events[e].memory_count;
+    }
+    printf("%zu lookups brought %zu episodes\n", answer.event_count, brought);
+    assert_true(brought >= 10);
+    assert_int_equal(answer.rerun_tokens, 0);
+    assert_true(s->window.resident_count > 3);
+    assert_true(splice_resident_slots(&s->window) <= s->options.memory_slots_max);
+    size_t at = core_slots_begin(s->window.stream);
+    uint64_t before = 0;
+    for (size_t i = 0; i < s->window.resident_count; i++) {
+        const splice_resident *there = NULL;
+        for (size_t k = 0; k < s->window.resident_count; k++) {
+            there = s->window.residents[k].at == at ? &s->window.residents[k] : there;
+        }
+        assert_non_null(there);
+        assert_true(there->episode > before);
+        before = there->episode;
+        at += there->count;
+    }
+    engine_answer_free(&answer);
+    engine_session_close(s);
+    base_buffer_free(&whole);
+    loop_close_store(&l);
+    engine_close(l.e);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_has_left_the_window_comes_back),
+        cmocka_unit_test(test_what_is_read_comes_back_to_where_it_stood),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
