@@ -71,6 +71,10 @@ static void set_sizes(core_stream *s, const core_model *model, const core_stream
     if (s->mixing) {
         core_fading_sizes(s);
     }
+    if (s->window == 0 && !s->kv_f32 && s->slots_max >= CORE_COARSE_MIN) {
+        size_t group = KERNEL_COARSE_GROUP;
+        s->coarse_slots = (s->slots_max + group - 1) / group * group;
+    }
     if (s->window > 0) { /* live slots, and beside them what slots_max says */
         s->slots_max = s->window + CORE_ROLLBACK + s->batch_max +
                        (o->slots_max ? o->slots_max : BESIDE_DEFAULT);
@@ -89,6 +93,17 @@ static void lay_out_arrays(core_stream *s, layout *l)
     s->keys = take(l, kv_rows, s->kv_width * s->element);
     s->rotated = take(l, kv_rows, s->kv_width * s->element);
     s->values = take(l, kv_rows, s->kv_width * s->element);
+    if (s->coarse_slots > 0) {
+        size_t heads = s->planes * shape->kv_heads, coarse = s->coarse_slots;
+        size_t parts = (coarse + CORE_COARSE_PART - 1) / CORE_COARSE_PART;
+        s->coarse.codes = take(l, heads * coarse, shape->head_size);
+        s->coarse.steps = take(l, heads * coarse, sizeof(float));
+        s->coarse_peaks = take(l, shape->heads, coarse / KERNEL_COARSE_GROUP * sizeof(float));
+        s->head_peaks = take(l, shape->heads, sizeof(float));
+        s->chosen = take(l, shape->kv_heads, coarse * sizeof(uint32_t));
+        s->part_sums = take(l, parts, shape->heads * sizeof(float));
+        s->part_values = take(l, parts, s->q_width * sizeof(float));
+    }
     if (s->mixing) {
         size_t layers = s->model->mixer_layers;
         s->mixer_state = take(l, layers, s->mixer_floats * sizeof(float));

@@ -469,7 +469,7 @@ static void attend_head(encoder *e, const float *q, const kernel_kv *kv, size_t 
         size_t count = slots - t < ATTEND_AT_ONCE ? slots - t : ATTEND_AT_ONCE;
         kernels->attention_scores(scores, slots, q + t * kv->stride, count, kv->stride, kv, column,
                                   slots, d, 1.0f / sqrtf((float)d), NULL);
-        kernels->attention_weights(scores, slots, count, slots, sums);
+        kernels->attention_weights(scores, slots, count, slots, NULL, sums);
         for (size_t i = 0; i < count; i++) {
             sums[i] = sums[i] > 0.0f ? 1.0f / sums[i] : 0.0f;
         }

@@ -430,6 +430,22 @@ void kernel_matmul(base_pool *pool, const kernel_matrix *w, const float *x, size
 
 /* --- attention -------------------------------------------------------------------------------- */
 
+void kernel_coarse_store(const kernel_coarse_keys *keys, size_t slot, const float *key,
+                         size_t head_size)
+{
+    enum { GROUP = KERNEL_COARSE_GROUP };
+    int8_t *codes = keys->codes + slot / GROUP * GROUP * head_size + slot % GROUP * 2;
+    float largest = 0.0F;
+    for (size_t d = 0; d < head_size; d++) {
+        largest = fmaxf(largest, fabsf(key[d]));
+    }
+    float inverse = largest < KERNEL_ACT_TINY ? 0.0F : 127.0F / largest;
+    for (size_t d = 0; d < head_size; d++) {
+        codes[d / 2 * GROUP * 2 + d % 2] = (int8_t)lrintf(key[d] * inverse);
+    }
+    keys->steps[slot] = inverse > 0.0F ? largest / 127.0F : 0.0F;
+}
+
 void kernel_attention(const kernel_table *table, float *out, const float *q, size_t query_count,
                       size_t q_stride, const kernel_kv *kv, size_t kv_offset, size_t slots,
                       size_t head_size, float scale, const float *bias, float *scores)
@@ -441,7 +457,7 @@ void kernel_attention(const kernel_table *table, float *out, const float *q, siz
         float *rows = scores + h * slots;
         table->attention_scores(rows, slots, q + h * q_stride, count, q_stride, kv, kv_offset,
                                 slots, head_size, scale, bias);
-        table->attention_weights(rows, slots, count, slots, sums);
+        table->attention_weights(rows, slots, count, slots, NULL, sums);
         for (size_t i = 0; i < count; i++) {
             sums[i] = sums[i] > 0.0F ? 1.0F / sums[i] : 0.0F;
         }

@@ -114,7 +114,23 @@ typedef struct kernel_kv {
     const void *values; /* [S, stride] */
     bool half;          /* f16, else f32 */
     size_t stride;      /* elements between rows */
+    /* [S] which rows, in ascending order; NULL: the first S. Slot j of what follows is row list[j].
+     */
+    const uint32_t *list;
 } kernel_kv;
+
+/* Keys of one KV head in 8 bits with a step a slot, key = step * code, to look at many and find the
+ * few that matter. Groups of 64 slots, in a group the pairs of columns, in a pair the slots: int8
+ * [S/64][D/2][64][2]; S is filled up to 64. D even, at most KERNEL_COARSE_COLUMNS_MAX, so that the
+ * products with 16-bit codes of a query cannot overflow int32. */
+enum { KERNEL_COARSE_GROUP = 64, KERNEL_COARSE_COLUMNS_MAX = 512 };
+typedef struct kernel_coarse_keys {
+    int8_t *codes;
+    float *steps; /* [S] */
+} kernel_coarse_keys;
+/* Store a key [D] f32, finite, as that of a slot. The same bits whatever the instruction set. */
+void kernel_coarse_store(const kernel_coarse_keys *keys, size_t slot, const float *key,
+                         size_t head_size);
 
 typedef struct kernel_table {
     base_isa isa;
@@ -147,10 +163,11 @@ typedef struct kernel_table {
                              size_t query_count, size_t q_stride, const kernel_kv *kv,
                              size_t kv_offset, size_t slots, size_t head_size, float scale,
                              const float *bias);
-    /* Rows of scores -> e^(score - max of the row), in place; sums [rows] of them, added slot by
-     * slot. A row of -INF becomes 0, its sum 0. */
+    /* Rows of scores -> e^(score - peak of the row), in place; sums [rows] of them, added slot by
+     * slot. peaks [rows]; NULL: the largest score of each. A row whose peak is -INF becomes 0, its
+     * sum 0. */
     void (*attention_weights)(float *scores, size_t scores_stride, size_t rows, size_t slots,
-                              float *sums);
+                              const float *peaks, float *sums);
     /* out[h][c] = factor_h * (start + sum_j p_hj v_j[c]), slot by slot in order, for `columns`
      * columns from kv_offset on; start: `onto` ? out[h][c] : 0. A slot of weight 0 gives bit for
      * bit the result of its absence (v finite). p [query_count, S] (stride p_stride), out
@@ -158,6 +175,17 @@ typedef struct kernel_table {
     void (*attention_values)(float *out, size_t out_stride, const float *p, size_t p_stride,
                              const float *factor, size_t query_count, const kernel_kv *kv,
                              size_t kv_offset, size_t slots, size_t columns, bool onto);
+    /* scores[h][j] = scale * q_h.k_j, about: of 8-bit keys and of q in 16 bits. peaks[h][i]: the
+     * largest score of group i of 64 slots. Slots are those from a group's first on; the same bits
+     * by every instruction set. */
+    void (*coarse_scores)(float *scores, size_t scores_stride, float *peaks, size_t peaks_stride,
+                          const float *q, size_t query_count, size_t q_stride,
+                          const kernel_coarse_keys *keys, size_t slots, size_t head_size,
+                          float scale);
+    /* list [S, filled up to 16] = slots j < S where scores[h][j] >= bounds[h] for any of the rows,
+     * ascending, each plus `base`. Returns how many. */
+    size_t (*coarse_choose)(uint32_t *list, const float *scores, size_t scores_stride, size_t rows,
+                            const float *bounds, size_t slots, size_t base);
     /* Statistics of one row of logits: log-sum-exp, entropy of softmax (nats), index of the
      * maximum. */
     void (*logit_stats)(const float *logits, size_t vocabulary, float *log_sum_exp, float *entropy,

@@ -685,15 +685,15 @@ INLINE void scores_of(float *scores, size_t scores_stride, const float *q, size_
         UNROLL
         for (size_t s = 0; s < 8; s += 2) {
             size_t a = s < count ? s : 0, b = s + 1 < count ? s + 1 : 0; /* past the end: any */
-            const size_t slot[2] = {(first + a) * kv->stride + kv_offset,
-                                    (first + b) * kv->stride + kv_offset};
+            const size_t slot[2] = {kernel_row_of(kv, first + a) * kv->stride + kv_offset,
+                                    kernel_row_of(kv, first + b) * kv->stride + kv_offset};
             __m256 total[4][2];
             UNROLL
             for (int h = 0; h < Q; h++) {
                 total[h][0] = total[h][1] = _mm256_setzero_ps();
             }
-            kernel_fetch_ahead(kv->keys, kv, kv_offset, first + a, columns, half);
-            kernel_fetch_ahead(kv->keys, kv, kv_offset, first + b, columns, half);
+            kernel_fetch_ahead(kv->keys, kv, kv_offset, first + a, slots, columns, half);
+            kernel_fetch_ahead(kv->keys, kv, kv_offset, first + b, slots, columns, half);
             UNROLL
             for (size_t d = 0; d < known; d += 8) {
                 add_products(total, q, q_stride, kv->keys, slot, d, 8, Q, half);
@@ -716,8 +716,7 @@ INLINE void scores_of(float *scores, size_t scores_stride, const float *q, size_
     }
 }
 
-/* One row -> e^(score - max); false if every score is -INF. */
-static bool weigh_row(float *scores, size_t slots)
+static float largest_of(const float *scores, size_t slots)
 {
     const __m256 none = _mm256_set1_ps(-INFINITY);
     __m256 largest = none;
@@ -725,23 +724,28 @@ static bool weigh_row(float *scores, size_t slots)
         __m256 v = _mm256_blendv_ps(none, load_part(scores + j, slots - j), lanes_below(slots - j));
         largest = _mm256_max_ps(largest, v);
     }
-    const __m256 max = _mm256_set1_ps(reduce_max(largest));
-    if (_mm256_cvtss_f32(max) == -INFINITY) {
+    return reduce_max(largest);
+}
+
+/* One row -> e^(score - peak). */
+static void weigh_row(float *scores, size_t slots, float peak)
+{
+    if (peak == -INFINITY) {
         memset(scores, 0, slots * sizeof *scores);
-        return false;
+        return;
     }
     for (size_t j = 0; j < slots; j += 8) {
-        __m256 d = _mm256_sub_ps(load_part(scores + j, slots - j), max);
+        __m256 d = _mm256_sub_ps(load_part(scores + j, slots - j), _mm256_set1_ps(peak));
         store_part(scores + j, exponential(d), slots - j);
     }
-    return true;
 }
 
 static void attention_weights(float *scores, size_t scores_stride, size_t rows, size_t slots,
-                              float *sums)
+                              const float *peaks, float *sums)
 {
     for (size_t h = 0; h < rows; h++) {
-        (void)weigh_row(scores + h * scores_stride, slots);
+        float *row = scores + h * scores_stride;
+        weigh_row(row, slots, peaks ? peaks[h] : largest_of(row, slots));
     }
     kernel_row_sums(scores, scores_stride, rows, slots, sums);
 }
@@ -759,7 +763,8 @@ INLINE void values_of(float *out, size_t out_stride, const float *p, size_t p_st
         total[i / V][i % V] = onto ? load_part(start, count) : _mm256_setzero_ps();
     }
     for (size_t j = 0; j < slots; j++) {
-        kernel_fetch_ahead(kv->values, kv, index, j, 8 * (size_t)V, half);
+        size_t at = kernel_row_of(kv, j) * kv->stride + index;
+        kernel_fetch_ahead(kv->values, kv, index, j, slots, 8 * (size_t)V, half);
         __m256 weight[4];
         UNROLL
         for (int h = 0; h < Q; h++) {
@@ -767,7 +772,7 @@ INLINE void values_of(float *out, size_t out_stride, const float *p, size_t p_st
         }
         UNROLL
         for (int v = 0; v < V; v++) {
-            __m256 value = load_kv(kv->values, j * kv->stride + index + 8 * (size_t)v, count, half);
+            __m256 value = load_kv(kv->values, at + 8 * (size_t)v, count, half);
             UNROLL
             for (int h = 0; h < Q; h++) {
                 total[h][v] = _mm256_fmadd_ps(weight[h], value, total[h][v]);
@@ -799,6 +804,77 @@ INLINE void values_columns(float *out, size_t out_stride, const float *p, size_t
 }
 
 KERNEL_ATTENTION_BY_HEADS
+
+/* For Q <= 4 heads, two vectors of 8 slots at a time. */
+INLINE void coarse_of(float *scores, size_t scores_stride, float *peaks, size_t peaks_stride,
+                      const float *q, size_t q_stride, const kernel_coarse_keys *keys, size_t slots,
+                      size_t head_size, float scale, const int Q)
+{
+    int16_t codes[4][KERNEL_COARSE_COLUMNS_MAX];
+    float factor[4];
+    UNROLL
+    for (int h = 0; h < Q; h++) {
+        factor[h] = scale * kernel_coarse_query(codes[h], q + (size_t)h * q_stride, head_size);
+    }
+    for (size_t first = 0; first < slots; first += 16) {
+        const size_t begin = first % KERNEL_COARSE_GROUP;
+        const int8_t *key = keys->codes + (first - begin) * head_size + 2 * begin;
+        __m256i sum[4][2];
+        UNROLL
+        for (int h = 0; h < Q; h++) {
+            sum[h][0] = sum[h][1] = _mm256_setzero_si256();
+        }
+        for (size_t d = 0; d < head_size; d += 2, key += 2 * KERNEL_COARSE_GROUP) {
+            const __m128i *bytes = (const __m128i *)(const void *)key;
+            __m256i low = _mm256_cvtepi8_epi16(_mm_loadu_si128(bytes));
+            __m256i high = _mm256_cvtepi8_epi16(_mm_loadu_si128(bytes + 1));
+            UNROLL
+            for (int h = 0; h < Q; h++) {
+                int32_t pair;
+                memcpy(&pair, codes[h] + d, sizeof pair);
+                __m256i query = _mm256_set1_epi32(pair);
+                sum[h][0] = _mm256_add_epi32(sum[h][0], _mm256_madd_epi16(low, query));
+                sum[h][1] = _mm256_add_epi32(sum[h][1], _mm256_madd_epi16(high, query));
+            }
+        }
+        UNROLL
+        for (int h = 0; h < Q; h++) {
+            float *peak = &peaks[(size_t)h * peaks_stride + first / KERNEL_COARSE_GROUP];
+            for (size_t v = 0; v < 2 && first + 8 * v < slots; v++) {
+                size_t at = first + 8 * v, count = slots - at;
+                __m256 step =
+                    _mm256_mul_ps(load_part(keys->steps + at, count), _mm256_set1_ps(factor[h]));
+                __m256 score = _mm256_mul_ps(_mm256_cvtepi32_ps(sum[h][v]), step);
+                store_part(scores + (size_t)h * scores_stride + at, score, count);
+                float largest = reduce_max(
+                    _mm256_blendv_ps(_mm256_set1_ps(-INFINITY), score, lanes_below(count)));
+                *peak = (begin == 0 && v == 0) || largest > *peak ? largest : *peak;
+            }
+        }
+    }
+}
+
+KERNEL_COARSE_BY_HEADS
+
+static size_t coarse_choose(uint32_t *list, const float *scores, size_t scores_stride, size_t rows,
+                            const float *bounds, size_t slots, size_t base)
+{
+    size_t count = 0;
+    for (size_t j = 0; j < slots; j += 8) {
+        __m256 chosen = _mm256_setzero_ps();
+        for (size_t h = 0; h < rows; h++) {
+            __m256 score = load_part(scores + h * scores_stride + j, slots - j);
+            chosen =
+                _mm256_or_ps(chosen, _mm256_cmp_ps(score, _mm256_set1_ps(bounds[h]), _CMP_GE_OQ));
+        }
+        unsigned lanes =
+            (unsigned)_mm256_movemask_ps(_mm256_and_ps(chosen, lanes_below(slots - j)));
+        for (; lanes; lanes &= lanes - 1) {
+            list[count++] = (uint32_t)(base + j + (size_t)__builtin_ctz(lanes));
+        }
+    }
+    return count;
+}
 
 /* --- logits -------------------------------------------------------------------------- */
 
@@ -875,6 +951,8 @@ static const kernel_table table = {
     .attention_scores = attention_scores,
     .attention_weights = attention_weights,
     .attention_values = attention_values,
+    .coarse_scores = coarse_scores,
+    .coarse_choose = coarse_choose,
     .logit_stats = logit_stats,
     .int8_work = int8_work,
 };

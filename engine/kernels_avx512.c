@@ -632,16 +632,18 @@ INLINE void scores_of(float *scores, size_t scores_stride, const float *q, size_
                       float scale, const float *bias, const int Q, const bool half,
                       const size_t known)
 {
+    kernel_fetch_first(kv->keys, kv, kv_offset, slots, known ? known : head_size, half);
     for (size_t first = 0; first < slots; first += 16) {
         size_t count = slots - first < 16 ? slots - first : 16;
         __m512 sums[4][16];
         UNROLL
         for (size_t s = 0; s < 16; s++) {
             size_t slot = first + (s < count ? s : 0); /* past the end: any slot, not stored */
+            size_t at = kernel_row_of(kv, slot) * kv->stride + kv_offset;
             __m512 total[4];
-            kernel_fetch_ahead(kv->keys, kv, kv_offset, slot, known ? known : head_size, half);
-            lane_products(total, q, q_stride, kv->keys, slot * kv->stride + kv_offset, head_size,
-                          Q, half, known);
+            kernel_fetch_ahead(kv->keys, kv, kv_offset, slot, slots, known ? known : head_size,
+                               half);
+            lane_products(total, q, q_stride, kv->keys, at, head_size, Q, half, known);
             UNROLL
             for (int h = 0; h < Q; h++) {
                 sums[h][4 * (s % 4) + s / 4] = total[h]; /* reduce16 puts it into lane s */
@@ -657,32 +659,36 @@ INLINE void scores_of(float *scores, size_t scores_stride, const float *q, size_
     }
 }
 
-/* One row -> e^(score - max); false if every score is -INF. */
-static bool weigh_row(float *scores, size_t slots)
+static float largest_of(const float *scores, size_t slots)
 {
     __m512 largest = _mm512_set1_ps(-INFINITY);
     for (size_t j = 0; j < slots; j += 16) {
         largest =
             _mm512_max_ps(largest, _mm512_mask_loadu_ps(largest, tail_mask(slots - j), scores + j));
     }
-    const __m512 max = _mm512_set1_ps(_mm512_reduce_max_ps(largest));
-    if (_mm512_cvtss_f32(max) == -INFINITY) {
+    return _mm512_reduce_max_ps(largest);
+}
+
+/* One row -> e^(score - peak). */
+static void weigh_row(float *scores, size_t slots, float peak)
+{
+    if (peak == -INFINITY) {
         memset(scores, 0, slots * sizeof *scores);
-        return false;
+        return;
     }
     for (size_t j = 0; j < slots; j += 16) {
         __mmask16 mask = tail_mask(slots - j);
-        __m512 d = _mm512_sub_ps(_mm512_maskz_loadu_ps(mask, scores + j), max);
+        __m512 d = _mm512_sub_ps(_mm512_maskz_loadu_ps(mask, scores + j), _mm512_set1_ps(peak));
         _mm512_mask_storeu_ps(scores + j, mask, exponential(d));
     }
-    return true;
 }
 
 static void attention_weights(float *scores, size_t scores_stride, size_t rows, size_t slots,
-                              float *sums)
+                              const float *peaks, float *sums)
 {
     for (size_t h = 0; h < rows; h++) {
-        (void)weigh_row(scores + h * scores_stride, slots);
+        float *row = scores + h * scores_stride;
+        weigh_row(row, slots, peaks ? peaks[h] : largest_of(row, slots));
     }
     kernel_row_sums(scores, scores_stride, rows, slots, sums);
 }
@@ -706,8 +712,10 @@ INLINE void values_of(float *out, size_t out_stride, const float *p, size_t p_st
             total[h][c] = onto ? _mm512_maskz_loadu_ps(mask[c], start) : _mm512_setzero_ps();
         }
     }
+    kernel_fetch_first(kv->values, kv, index, slots, 16 * (size_t)C, half);
     for (size_t j = 0; j < slots; j++) {
-        kernel_fetch_ahead(kv->values, kv, index, j, 16 * (size_t)C, half);
+        size_t at = kernel_row_of(kv, j) * kv->stride + index;
+        kernel_fetch_ahead(kv->values, kv, index, j, slots, 16 * (size_t)C, half);
         __m512 weight[4];
         UNROLL
         for (int h = 0; h < Q; h++) {
@@ -715,8 +723,7 @@ INLINE void values_of(float *out, size_t out_stride, const float *p, size_t p_st
         }
         UNROLL
         for (int c = 0; c < C; c++) {
-            __m512 value =
-                load_kv(kv->values, j * kv->stride + index + 16 * (size_t)c, mask[c], half);
+            __m512 value = load_kv(kv->values, at + 16 * (size_t)c, mask[c], half);
             UNROLL
             for (int h = 0; h < Q; h++) {
                 total[h][c] = _mm512_fmadd_ps(weight[h], value, total[h][c]);
@@ -753,6 +760,76 @@ INLINE void values_columns(float *out, size_t out_stride, const float *p, size_t
 }
 
 KERNEL_ATTENTION_BY_HEADS
+
+/* For Q <= 4 heads. A pair of columns of 16 slots is one vector: VPDPWSSD adds both products. */
+INLINE void coarse_of(float *scores, size_t scores_stride, float *peaks, size_t peaks_stride,
+                      const float *q, size_t q_stride, const kernel_coarse_keys *keys, size_t slots,
+                      size_t head_size, float scale, const int Q)
+{
+    enum { VECTORS = KERNEL_COARSE_GROUP / 16 };
+    int16_t codes[4][KERNEL_COARSE_COLUMNS_MAX];
+    float factor[4];
+    UNROLL
+    for (int h = 0; h < Q; h++) {
+        factor[h] = scale * kernel_coarse_query(codes[h], q + (size_t)h * q_stride, head_size);
+    }
+    for (size_t first = 0; first < slots; first += KERNEL_COARSE_GROUP) {
+        const int8_t *key = keys->codes + first * head_size;
+        __m512i sum[4][VECTORS];
+        UNROLL
+        for (int i = 0; i < Q * VECTORS; i++) {
+            sum[i / VECTORS][i % VECTORS] = _mm512_setzero_si512();
+        }
+        for (size_t d = 0; d < head_size; d += 2, key += 2 * KERNEL_COARSE_GROUP) {
+            UNROLL
+            for (int v = 0; v < VECTORS; v++) {
+                __m256i bytes = _mm256_loadu_si256((const __m256i *)(const void *)(key + 32 * v));
+                __m512i pairs = _mm512_cvtepi8_epi16(bytes);
+                UNROLL
+                for (int h = 0; h < Q; h++) {
+                    int32_t query;
+                    memcpy(&query, codes[h] + d, sizeof query);
+                    sum[h][v] = _mm512_dpwssd_epi32(sum[h][v], pairs, _mm512_set1_epi32(query));
+                }
+            }
+        }
+        UNROLL
+        for (int h = 0; h < Q; h++) {
+            __m512 largest = _mm512_set1_ps(-INFINITY);
+            for (size_t v = 0; v < VECTORS && first + 16 * v < slots; v++) {
+                size_t at = first + 16 * v;
+                __mmask16 mask = tail_mask(slots - at);
+                __m512 step = _mm512_maskz_loadu_ps(mask, keys->steps + at);
+                __m512 score = _mm512_mul_ps(_mm512_cvtepi32_ps(sum[h][v]),
+                                             _mm512_mul_ps(step, _mm512_set1_ps(factor[h])));
+                largest = _mm512_mask_max_ps(largest, mask, largest, score);
+                _mm512_mask_storeu_ps(scores + (size_t)h * scores_stride + at, mask, score);
+            }
+            peaks[(size_t)h * peaks_stride + first / KERNEL_COARSE_GROUP] =
+                _mm512_reduce_max_ps(largest);
+        }
+    }
+}
+
+KERNEL_COARSE_BY_HEADS
+
+static size_t coarse_choose(uint32_t *list, const float *scores, size_t scores_stride, size_t rows,
+                            const float *bounds, size_t slots, size_t base)
+{
+    const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    size_t count = 0;
+    for (size_t j = 0; j < slots; j += 16) {
+        __mmask16 mask = tail_mask(slots - j), chosen = 0;
+        for (size_t h = 0; h < rows; h++) {
+            __m512 score = _mm512_maskz_loadu_ps(mask, scores + h * scores_stride + j);
+            chosen |= _mm512_mask_cmp_ps_mask(mask, score, _mm512_set1_ps(bounds[h]), _CMP_GE_OQ);
+        }
+        __m512i slot = _mm512_add_epi32(lanes, _mm512_set1_epi32((int)(base + j)));
+        _mm512_storeu_si512(list + count, _mm512_maskz_compress_epi32(chosen, slot));
+        count += (size_t)__builtin_popcount(chosen);
+    }
+    return count;
+}
 
 /* --- logits -------------------------------------------------------------------------- */
 
@@ -811,23 +888,14 @@ static uint64_t int8_work(size_t rounds)
     return (uint64_t)rounds * CHAINS * 64;
 }
 
-#define TABLE(set, work)                        \
-    {                                           \
-        .isa = (set),                           \
-        .rmsnorm = rmsnorm,                     \
-        .layernorm = layernorm,                 \
-        .rope = rope,                           \
-        .add = add,                             \
-        .silu_mul = silu_mul,                   \
-        .gelu = gelu,                           \
-        .dot = dot,                             \
-        .to_half = to_half,                     \
-        .from_half = from_half,                 \
-        .attention_scores = attention_scores,   \
-        .attention_weights = attention_weights, \
-        .attention_values = attention_values,   \
-        .logit_stats = logit_stats,             \
-        .int8_work = (work),                    \
+#define TABLE(set, work)                                                                    \
+    {                                                                                       \
+        .isa = (set), .rmsnorm = rmsnorm, .layernorm = layernorm, .rope = rope, .add = add, \
+        .silu_mul = silu_mul, .gelu = gelu, .dot = dot, .to_half = to_half,                 \
+        .from_half = from_half, .attention_scores = attention_scores,                       \
+        .attention_weights = attention_weights, .attention_values = attention_values,       \
+        .coarse_scores = coarse_scores, .coarse_choose = coarse_choose,                     \
+        .logit_stats = logit_stats, .int8_work = (work),                                    \
     }
 static const kernel_table table = TABLE(BASE_ISA_AVX512, int8_work);
 

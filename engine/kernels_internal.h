@@ -18,6 +18,8 @@
 #ifndef ENGINE_KERNELS_INTERNAL_H
 #define ENGINE_KERNELS_INTERNAL_H
 
+#include <math.h>
+
 #include "base/mem.h"
 #include "engine/kernels.h"
 
@@ -88,17 +90,44 @@ static inline void kernel_row_sums(const float *rows, size_t stride, size_t coun
     }
 }
 
-/* Ask for `columns` of the slot that is KERNEL_AHEAD slots behind `slot`: the hardware's own
- * look-ahead does not follow a stride, and is too short otherwise. It may lie past the end: nothing
- * is read. */
-enum { KERNEL_AHEAD = 64 };
-KERNEL_INLINE void kernel_fetch_ahead(const void *rows, const kernel_kv *kv, size_t offset,
-                                      size_t slot, size_t columns, const bool half)
+KERNEL_INLINE size_t kernel_row_of(const kernel_kv *kv, size_t slot)
+{
+    return kv->list ? kv->list[slot] : slot;
+}
+
+KERNEL_INLINE void kernel_fetch_row(const void *rows, const kernel_kv *kv, size_t offset,
+                                    size_t row, size_t columns, const bool half)
 {
     const size_t size = half ? 2 : 4;
-    uintptr_t row = (uintptr_t)rows + ((slot + KERNEL_AHEAD) * kv->stride + offset) * size;
+    uintptr_t first = (uintptr_t)rows + (row * kv->stride + offset) * size;
     for (size_t at = 0; at < columns * size; at += 64) {
-        __builtin_prefetch((const void *)(row + at));
+        __builtin_prefetch((const void *)(first + at));
+    }
+}
+
+/* Ask for `columns` of the slot that is KERNEL_AHEAD slots behind `slot`, of `slots`: the
+ * hardware's own look-ahead does not follow a stride, and is too short otherwise. Without a list it
+ * may lie past the end: nothing is read. */
+enum { KERNEL_AHEAD = 64 };
+KERNEL_INLINE void kernel_fetch_ahead(const void *rows, const kernel_kv *kv, size_t offset,
+                                      size_t slot, size_t slots, size_t columns, const bool half)
+{
+    size_t next = slot + KERNEL_AHEAD;
+    if (kv->list) {
+        if (next >= slots) {
+            return;
+        }
+        next = kv->list[next];
+    }
+    kernel_fetch_row(rows, kv, offset, next, columns, half);
+}
+
+/* The first rows of a list, which lie apart. */
+KERNEL_INLINE void kernel_fetch_first(const void *rows, const kernel_kv *kv, size_t offset,
+                                      size_t slots, size_t columns, const bool half)
+{
+    for (size_t j = 0; kv->list && j < KERNEL_AHEAD && j < slots; j++) {
+        kernel_fetch_row(rows, kv, offset, kv->list[j], columns, half);
     }
 }
 
@@ -144,6 +173,42 @@ KERNEL_INLINE void kernel_fetch_ahead(const void *rows, const kernel_kv *kv, siz
     {                                                                                             \
         KERNEL_BY_HEADS(KERNEL_VALUES_OF)                                                         \
     }
+
+/* coarse_scores of a table, from coarse_of of its file. */
+#define KERNEL_COARSE_OF(Q)                                                                       \
+    coarse_of(scores + h * scores_stride, scores_stride, peaks + h * peaks_stride, peaks_stride,  \
+              q + h * q_stride, q_stride, keys, slots, head_size, scale, Q)
+#define KERNEL_COARSE_BY_HEADS                                                                    \
+    static void coarse_scores(float *scores, size_t scores_stride, float *peaks,                  \
+                              size_t peaks_stride, const float *q, size_t query_count,            \
+                              size_t q_stride, const kernel_coarse_keys *keys, size_t slots,      \
+                              size_t head_size, float scale)                                      \
+    {                                                                                             \
+        for (size_t h = 0; h < query_count; h += 4) {                                             \
+            switch (query_count - h) {                                                            \
+            case 1: KERNEL_COARSE_OF(1); break;                                                   \
+            case 2: KERNEL_COARSE_OF(2); break;                                                   \
+            case 3: KERNEL_COARSE_OF(3); break;                                                   \
+            default: KERNEL_COARSE_OF(4); break;                                                  \
+            }                                                                                     \
+        }                                                                                         \
+    }
+
+/* Rounds a query for coarse_scores: codes [D], step returned; 0 where all are 0. */
+enum { KERNEL_COARSE_QUERY_LIMIT = 32767 };
+static inline float kernel_coarse_query(int16_t *codes, const float *q, size_t head_size)
+{
+    float largest = 0.0F;
+    for (size_t d = 0; d < head_size; d++) {
+        float magnitude = fabsf(q[d]);
+        largest = magnitude > largest ? magnitude : largest;
+    }
+    float inverse = largest < 0x1p-100F ? 0.0F : (float)KERNEL_COARSE_QUERY_LIMIT / largest;
+    for (size_t d = 0; d < head_size; d++) {
+        codes[d] = (int16_t)lrintf(q[d] * inverse);
+    }
+    return inverse > 0.0F ? largest / (float)KERNEL_COARSE_QUERY_LIMIT : 0.0F;
+}
 
 static inline float kernel_bf16_to_float(uint16_t bits)
 {

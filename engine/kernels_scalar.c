@@ -248,8 +248,8 @@ static void attention_scores(float *scores, size_t scores_stride, const float *q
         for (size_t j = 0; j < slots; j++) {
             float product = 0.0F;
             for (size_t d = 0; d < head_size; d++) {
-                product +=
-                    q[h * q_stride + d] * kv_at(kv, kv->keys, j * kv->stride + kv_offset + d);
+                size_t at = kernel_row_of(kv, j) * kv->stride + kv_offset + d;
+                product += q[h * q_stride + d] * kv_at(kv, kv->keys, at);
             }
             scores[h * scores_stride + j] = product * scale + (bias ? bias[j] : 0.0F);
         }
@@ -257,16 +257,16 @@ static void attention_scores(float *scores, size_t scores_stride, const float *q
 }
 
 static void attention_weights(float *scores, size_t scores_stride, size_t rows, size_t slots,
-                              float *sums)
+                              const float *peaks, float *sums)
 {
     for (size_t h = 0; h < rows; h++) {
-        float *row = scores + h * scores_stride, largest = -INFINITY;
-        for (size_t j = 0; j < slots; j++) {
-            largest = fmaxf(largest, row[j]);
+        float *row = scores + h * scores_stride, peak = peaks ? peaks[h] : -INFINITY;
+        for (size_t j = 0; !peaks && j < slots; j++) {
+            peak = fmaxf(peak, row[j]);
         }
         sums[h] = 0.0F;
         for (size_t j = 0; j < slots; j++) {
-            row[j] = largest == -INFINITY ? 0.0F : expf(row[j] - largest);
+            row[j] = peak == -INFINITY ? 0.0F : expf(row[j] - peak);
             sums[h] += row[j];
         }
     }
@@ -282,15 +282,54 @@ static void attention_values(float *out, size_t out_stride, const float *p, size
             memset(to, 0, columns * sizeof *to);
         }
         for (size_t j = 0; j < slots; j++) {
+            size_t at = kernel_row_of(kv, j) * kv->stride + kv_offset;
             for (size_t d = 0; d < columns; d++) {
-                to[d] += p[h * p_stride + j] *
-                         kv_at(kv, kv->values, j * kv->stride + kv_offset + d);
+                to[d] += p[h * p_stride + j] * kv_at(kv, kv->values, at + d);
             }
         }
         for (size_t d = 0; d < columns; d++) {
             to[d] *= factor[h];
         }
     }
+}
+
+static void coarse_scores(float *scores, size_t scores_stride, float *peaks, size_t peaks_stride,
+                          const float *q, size_t query_count, size_t q_stride,
+                          const kernel_coarse_keys *keys, size_t slots, size_t head_size,
+                          float scale)
+{
+    enum { GROUP = KERNEL_COARSE_GROUP };
+    int16_t codes[KERNEL_COARSE_COLUMNS_MAX];
+    for (size_t h = 0; h < query_count; h++) {
+        float factor = scale * kernel_coarse_query(codes, q + h * q_stride, head_size);
+        for (size_t j = 0; j < slots; j++) {
+            const int8_t *key = keys->codes + j / GROUP * GROUP * head_size + j % GROUP * 2;
+            float *peak = &peaks[h * peaks_stride + j / GROUP];
+            int32_t sum = 0;
+            for (size_t d = 0; d < head_size; d++) {
+                sum += codes[d] * key[d / 2 * GROUP * 2 + d % 2];
+            }
+            float score = (float)sum * (keys->steps[j] * factor);
+            scores[h * scores_stride + j] = score;
+            *peak = j % GROUP == 0 || score > *peak ? score : *peak;
+        }
+    }
+}
+
+static size_t coarse_choose(uint32_t *list, const float *scores, size_t scores_stride, size_t rows,
+                            const float *bounds, size_t slots, size_t base)
+{
+    size_t count = 0;
+    for (size_t j = 0; j < slots; j++) {
+        bool chosen = false;
+        for (size_t h = 0; h < rows; h++) {
+            chosen = chosen || scores[h * scores_stride + j] >= bounds[h];
+        }
+        if (chosen) {
+            list[count++] = (uint32_t)(base + j);
+        }
+    }
+    return count;
 }
 
 /* --- logits -------------------------------------------------------------------------- */
@@ -354,6 +393,8 @@ static const kernel_table table = {
     .attention_scores = attention_scores,
     .attention_weights = attention_weights,
     .attention_values = attention_values,
+    .coarse_scores = coarse_scores,
+    .coarse_choose = coarse_choose,
     .logit_stats = logit_stats,
     .int8_work = int8_work,
 };

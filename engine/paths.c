@@ -82,13 +82,15 @@ enum {
     FAR_SLOTS = 192,    /* from here on one token's attention is worth three loops over the pool */
     BLOCK_SLOTS = 64,   /* of scores that stay together; a multiple of every kernel's own step */
     BLOCK_COLUMNS = 32, /* of values, the least that a thread takes */
-    BLOCK_VALUES = 256  /* slots whose values are read by a group's heads before the next ones */
+    BLOCK_VALUES = 256, /* slots whose values are read by a group's heads before the next ones */
+    FEW_TOKENS = 16     /* in one pass give the bits of as many passes */
 };
 
 typedef struct attend_job {
     core_stream *s;
     size_t plane, fading_plane;
     const core_views *views;     /* [tokens] */
+    size_t token;                /* the one that goes by coarse keys */
     size_t owned_from, owned_to; /* places between which all owned ones lie */
 } attend_job;
 
@@ -248,7 +250,7 @@ static void weigh_slots(void *argument, size_t begin, size_t end, size_t thread)
     core_stream *s = job->s;
     (void)thread;
     s->kernels->attention_weights(s->scores + begin * s->slots_max, s->slots_max, end - begin,
-                                  job->views->list[0].count, s->head_sums + begin);
+                                  job->views->list[0].count, NULL, s->head_sums + begin);
     for (size_t h = begin; h < end; h++) {
         s->head_sums[h] = s->head_sums[h] > 0.0f ? 1.0f / s->head_sums[h] : 0.0f;
     }
@@ -308,6 +310,183 @@ static void attend_far(attend_job *job)
     }
 }
 
+/* --- one token that sees very many: coarse keys first -------------------------------------------
+ *
+ * Of 8,000 slots three quarters get less than 2^-14 of the largest weight in each of a group's
+ * heads. Keys in 8 bits tell which (an eighth of a nat is plenty), so that nothing else is read of
+ * those: they count as absent. Scores above 2^-6 of the largest weight are then made from the keys
+ * themselves, the others stay as they are: their errors are small and average out. On text at a
+ * depth of 7,800 that is a mean KL of 0.00005 nats, where 8-bit activations alone are 0.003.
+ *
+ * Slots are taken in parts of a fixed size that are added in order, and what a token does depends
+ * on what it sees, so bits depend neither on threads nor on the tokens that run beside.
+ */
+
+static const float chosen_log = -9.7040605f; /* ln 2^-14 */
+static const float exact_log = -4.1588831f;  /* ln 2^-6 */
+
+/* The heads of a group, of the job's token. */
+static float *group_query(const attend_job *job, size_t group)
+{
+    const core_stream *s = job->s;
+    const core_shape *shape = &s->model->shape;
+    size_t width = s->q_width + 2 * s->kv_width, n = shape->heads / shape->kv_heads;
+    return s->qkv + job->token * width + group * n * shape->head_size;
+}
+
+static const core_view *sole_view(const attend_job *job)
+{
+    return &job->views[job->token].list[0];
+}
+
+static void score_coarsely(void *argument, size_t begin, size_t end, size_t thread)
+{
+    enum { GROUP = KERNEL_COARSE_GROUP };
+    const attend_job *job = argument;
+    core_stream *s = job->s;
+    const core_shape *shape = &s->model->shape;
+    size_t n = shape->heads / shape->kv_heads, d = shape->head_size;
+    size_t count = sole_view(job)->count, blocks = blocks_of(count, GROUP);
+    size_t row = s->coarse_slots / GROUP;
+    (void)thread;
+    while (begin < end) {
+        size_t group = begin / blocks, first = begin % blocks;
+        size_t left = blocks - first, some = end - begin < left ? end - begin : left;
+        size_t from = first * GROUP, slots = some < left ? some * GROUP : count - from;
+        kernel_coarse_keys keys = core_coarse_keys(s, job->plane, group, from);
+        s->kernels->coarse_scores(s->scores + group * n * s->slots_max + from, s->slots_max,
+                                  s->coarse_peaks + group * n * row + first, row,
+                                  group_query(job, group), n, d, &keys, slots, d,
+                                  1.0f / sqrtf((float)d));
+        begin += some;
+    }
+}
+
+static void find_peaks(core_stream *s, size_t blocks)
+{
+    for (size_t h = 0; h < s->model->shape.heads; h++) {
+        const float *peak = s->coarse_peaks + h * (s->coarse_slots / KERNEL_COARSE_GROUP);
+        s->head_peaks[h] = peak[0];
+        for (size_t i = 1; i < blocks; i++) {
+            s->head_peaks[h] = peak[i] > s->head_peaks[h] ? peak[i] : s->head_peaks[h];
+        }
+    }
+}
+
+/* Scores of the `count` places in kv->list, in place of coarse ones; scores: those of place `from`
+ * on. */
+static void score_exactly(const attend_job *job, const kernel_kv *kv, size_t group, size_t count,
+                          size_t from, float *scores)
+{
+    enum { SOME = 256, HEADS = 8 };
+    core_stream *s = job->s;
+    size_t n = s->model->shape.heads / s->model->shape.kv_heads, d = s->model->shape.head_size;
+    float work[HEADS * SOME];
+    for (size_t item = 0; item < blocks_of(count, SOME) * blocks_of(n, HEADS); item++) {
+        size_t first = item / blocks_of(n, HEADS) * SOME, h = item % blocks_of(n, HEADS) * HEADS;
+        size_t some = count - first < SOME ? count - first : SOME;
+        size_t heads = n - h < HEADS ? n - h : HEADS;
+        kernel_kv part = *kv;
+        part.list += first;
+        s->kernels->attention_scores(work, SOME, group_query(job, group) + h * d, heads, d, &part,
+                                     0, some, d, 1.0f / sqrtf((float)d), NULL);
+        for (size_t k = 0; k < heads * some; k++) {
+            size_t at = part.list[k % some] - from;
+            scores[(h + k / some) * s->slots_max + at] = work[k / some * SOME + k % some];
+        }
+    }
+}
+
+/* Places of a part where any of a group's heads scores at least its peak + log. */
+static size_t choose_places(const attend_job *job, size_t group, size_t from, size_t count,
+                            const float *scores, float log, uint32_t *list)
+{
+    const core_stream *s = job->s;
+    size_t n = s->model->shape.heads / s->model->shape.kv_heads;
+    float bounds[CORE_GROUP_MAX];
+    for (size_t h = 0; h < n; h++) {
+        bounds[h] = s->head_peaks[group * n + h] + log;
+    }
+    return s->kernels->coarse_choose(list, scores, s->slots_max, n, bounds, count, from);
+}
+
+static void attend_part(const attend_job *job, size_t group, size_t part)
+{
+    core_stream *s = job->s;
+    const core_shape *shape = &s->model->shape;
+    size_t n = shape->heads / shape->kv_heads, d = shape->head_size, head = group * n;
+    size_t from = part * CORE_COARSE_PART, left = sole_view(job)->count - from;
+    size_t count = left < CORE_COARSE_PART ? left : CORE_COARSE_PART;
+    float *scores = s->scores + head * s->slots_max + from, ones[CORE_GROUP_MAX];
+    uint32_t *list = s->chosen + group * s->coarse_slots + from;
+    kernel_kv kv = view_kv(job, sole_view(job), group);
+    kv.list = list;
+    size_t exact = choose_places(job, group, from, count, scores, exact_log, list);
+    score_exactly(job, &kv, group, exact, from, scores);
+    count = choose_places(job, group, from, count, scores, chosen_log, list);
+    for (size_t h = 0; h < n; h++) {
+        float *row = scores + h * s->slots_max;
+        for (size_t j = 0; j < count; j++) {
+            row[j] = row[list[j] - from];
+        }
+        ones[h] = 1.0f;
+    }
+    s->kernels->attention_weights(scores, s->slots_max, n, count, s->head_peaks + head,
+                                  s->part_sums + part * shape->heads + head);
+    s->kernels->attention_values(s->part_values + part * s->q_width + head * d, d, scores,
+                                 s->slots_max, ones, n, &kv, 0, count, d, false);
+}
+
+static void attend_parts(void *argument, size_t begin, size_t end, size_t thread)
+{
+    const attend_job *job = argument;
+    size_t parts = blocks_of(sole_view(job)->count, CORE_COARSE_PART);
+    (void)thread;
+    for (size_t item = begin; item < end; item++) {
+        attend_part(job, item / parts, item % parts);
+    }
+}
+
+/* out [H*D] = the parts' sum, normalised. */
+static void add_parts(core_stream *s, size_t parts, float *out)
+{
+    const core_shape *shape = &s->model->shape;
+    memcpy(out, s->part_values, s->q_width * sizeof *out);
+    for (size_t i = 1; i < parts; i++) {
+        s->kernels->add(out, s->part_values + i * s->q_width, s->q_width);
+        s->kernels->add(s->part_sums, s->part_sums + i * shape->heads, shape->heads);
+    }
+    for (size_t i = 0; i < s->q_width; i++) {
+        out[i] /= s->part_sums[i / shape->head_size];
+    }
+}
+
+static void attend_coarsely(attend_job *job)
+{
+    core_stream *s = job->s;
+    const core_shape *shape = &s->model->shape;
+    const core_view *view = sole_view(job);
+    size_t blocks = blocks_of(view->count, KERNEL_COARSE_GROUP);
+    size_t parts = blocks_of(view->count, CORE_COARSE_PART);
+    s->kernels->rope(group_query(job, 0), shape->heads, shape->head_size, view->cosine, view->sine,
+                     s->model->rope_halves);
+    base_pool_run(s->pool, shape->kv_heads * blocks, 1, score_coarsely, job);
+    find_peaks(s, blocks);
+    base_pool_run(s->pool, shape->kv_heads * parts, 1, attend_parts, job);
+    add_parts(s, parts, s->attended + job->token * s->q_width);
+    for (size_t h = 0; s->mass && h < shape->heads; h++) {
+        float *mass = s->head_mass + (job->token * shape->heads + h) * CORE_OWNERS_MAX;
+        memset(mass, 0, CORE_OWNERS_MAX * sizeof *mass);
+        mass[0] = 1.0f; /* no slot has an owner */
+    }
+}
+
+static bool sees_very_many(const core_stream *s, const core_views *views)
+{
+    return s->coarse_slots > 0 && s->owned == 0 && views->count == 1 &&
+           views->list[0].count >= CORE_COARSE_MIN;
+}
+
 void core_attend(core_stream *s, size_t plane, size_t fading_plane, const core_views *views,
                  size_t tokens)
 {
@@ -316,10 +495,17 @@ void core_attend(core_stream *s, size_t plane, size_t fading_plane, const core_v
     if (s->mass && s->owned > 0) {
         find_owned(&job, s->places + tokens);
     }
-    if (tokens == 1 && views->count == 1 && views->list[0].count >= FAR_SLOTS) {
+    size_t exact = tokens; /* so many see all there is exactly; each token sees more than before */
+    while (tokens <= FEW_TOKENS && exact > 0 && sees_very_many(s, &views[exact - 1])) {
+        exact--;
+    }
+    if (exact == 1 && views->count == 1 && views->list[0].count >= FAR_SLOTS) {
         attend_far(&job);
     } else {
-        base_pool_run(s->pool, tokens * shape->kv_heads, 1, attend, &job);
+        base_pool_run(s->pool, exact * shape->kv_heads, 1, attend, &job);
+    }
+    for (job.token = exact; job.token < tokens; job.token++) {
+        attend_coarsely(&job);
     }
     for (size_t h = 0; s->mass && h < tokens * shape->heads; h++) {
         float *mass = s->row_mass + h / shape->heads * CORE_OWNERS_MAX;

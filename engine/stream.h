@@ -21,6 +21,8 @@ enum {
     CORE_OWNERS_MAX = 64,
     CORE_GROUP_MAX = 1024, /* query heads that share a KV head, and head size, as model.c allows */
     CORE_HEAD_MAX = 512,
+    CORE_COARSE_MIN = 4096,   /* slots from which on coarse keys are looked at first */
+    CORE_COARSE_PART = 1024,  /* slots that are chosen from and added together */
     CORE_SNAPSHOT_EVERY = 16, /* tokens: fading.c */
     CORE_SNAPSHOTS = CORE_ROLLBACK / CORE_SNAPSHOT_EVERY + 1,
     CORE_VIEWS_MAX = 80 /* sinks, and three parts for every memory that can be resident */
@@ -71,6 +73,11 @@ struct core_stream {
     /* What attention reads: a head's slots lie one behind the other, which the hardware's own
      * look-ahead follows. */
     uint8_t *rotated, *values;        /* [planes, G, slots_max, D] */
+    /* 8-bit copies of rotated: codes [planes, G, coarse_slots * D], steps [planes, G,
+     * coarse_slots]. coarse_slots is slots_max in whole groups, 0 where there are none: in f32,
+     * bounded or short windows. */
+    kernel_coarse_keys coarse;
+    size_t coarse_slots;
     float *bias;                      /* [slots_max] ln(strength) */
     uint32_t *owner;                  /* [slots_max] 0 = live token */
     int32_t *tokens;                  /* [slots_max] id, -1 for a memory's */
@@ -90,6 +97,11 @@ struct core_stream {
     float *query;             /* [threads, 2, H/G*D] a rotated query, one path's result */
     float *scores;            /* [threads, H/G, slots_max], or [H, slots_max] of one token */
     float *head_sums;         /* [H] 1 / sum of the weights, of one token */
+    float *coarse_peaks;      /* [H, coarse_slots / 64] */
+    float *head_peaks;        /* [H] largest of them */
+    uint32_t *chosen;         /* [G, coarse_slots] */
+    float *part_sums;         /* [parts, H] of one token's slots, part by part, ... */
+    float *part_values;       /* [parts, H*D] */
     float *head_mass;         /* [batch_max, H, CORE_OWNERS_MAX] */
     float *row_mass;          /* [batch_max, CORE_OWNERS_MAX] of the last batch's tokens */
     size_t mass_rows;         /* of them that are not in *mass yet */
@@ -140,6 +152,14 @@ static inline uint8_t *core_head_row(const core_stream *s, uint8_t *array, size_
 {
     size_t row = (plane * s->model->shape.kv_heads + head) * s->slots_max + place;
     return array + row * s->model->shape.head_size * s->element;
+}
+/* A KV head's coarse keys in a plane, from a group's first place on. */
+static inline kernel_coarse_keys core_coarse_keys(const core_stream *s, size_t plane, size_t head,
+                                                  size_t place)
+{
+    size_t row = (plane * s->model->shape.kv_heads + head) * s->coarse_slots + place;
+    return (kernel_coarse_keys){.codes = s->coarse.codes + row * s->model->shape.head_size,
+                                .steps = s->coarse.steps + row};
 }
 /* Copy `size` bytes of a stream's arrays to *to or, where that is NULL, there from *from, and move
  * the pointer on. */

@@ -109,7 +109,8 @@ static void store_heads(const core_stream *s, uint8_t *array, size_t plane, size
     }
 }
 
-/* rotated[place] = R(slot) keys[place], from the stored form. work: [G*D] f32. */
+/* rotated[place] = R(slot) keys[place], from the stored form, and the coarse copy. work: [G*D] f32.
+ */
 static void rotate_key(core_stream *s, size_t plane, size_t place, float *work)
 {
     const core_shape *shape = &s->model->shape;
@@ -123,6 +124,10 @@ static void rotate_key(core_stream *s, size_t plane, size_t place, float *work)
     s->kernels->rope(work, shape->kv_heads, shape->head_size, s->place_cosine + place * half,
                      s->place_sine + place * half, s->model->rope_halves);
     store_heads(s, s->rotated, plane, place, work);
+    for (size_t head = 0; s->coarse_slots > 0 && head < shape->kv_heads; head++) {
+        kernel_coarse_keys coarse = core_coarse_keys(s, plane, head, 0);
+        kernel_coarse_store(&coarse, place, work + head * shape->head_size, shape->head_size);
+    }
 }
 
 void core_kv_enter(core_stream *s, size_t plane, size_t place, float *key, const float *value)

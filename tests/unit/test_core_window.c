@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "engine/core.h"
+#include "engine/stream.h"
 #include "tests/unit/tiny_model.h"
 
 enum { W = 24, TOKENS = 420, SLOTS_MAX = TOKENS + 64, WIDTH = TINY_G * TINY_D };
@@ -392,6 +392,59 @@ static void test_far_along_tokens_run_alone_give_the_bits_of_tokens_run_together
     free(p);
 }
 
+static core_stream *open_long(base_pool *threads)
+{
+    core_stream_options options = {
+        .slots_max = CORE_COARSE_MIN + 128, .activations = KERNEL_ACT_F32, .pool = threads};
+    core_stream *stream = NULL;
+    assert_int_equal(core_stream_open(model, &options, &stream, NULL), BASE_OK);
+    return stream;
+}
+
+/* Very far along, few tokens go by coarse keys: alone, together across the bound, by any threads,
+ * again after tokens were dropped, and after a memory came and left, with the same bits; near those
+ * of many tokens together, which see all there is exactly. */
+static void test_very_far_along_tokens_keep_their_bits(void **state)
+{
+    (void)state;
+    enum { TOGETHER = 16, MANY = 17, AFTER = 40, FROM = CORE_COARSE_MIN - 8 };
+    static float first[TOGETHER + MANY][TINY_V], logits[TOGETHER + MANY][TINY_V];
+    static int32_t tokens[FROM + TOGETHER + MANY];
+    static uint8_t block[40 * 4 * TINY_LAYERS * WIDTH];
+    for (size_t t = 0; t < FROM + TOGETHER + MANY; t++) {
+        tokens[t] = ids[t % AFTER];
+    }
+    core_stream *stream = open_long(pool);
+    run(stream, tokens, FROM, NULL);
+    run(stream, tokens + FROM, TOGETHER, first[0]);
+    run(stream, tokens + FROM + TOGETHER, TOGETHER, first[TOGETHER]);
+    core_window_remove(stream, FROM, 2 * (size_t)TOGETHER);
+    assert_int_equal(core_block_bytes(stream, 40), sizeof block);
+    core_block_read(stream, 300, 40, block);
+    assert_int_equal(core_window_insert(stream, 100, 40, block, 0, 2, NULL), BASE_OK);
+    core_window_remove(stream, 100, 40);
+    for (size_t t = 0; t < 2 * (size_t)TOGETHER; t++) {
+        run(stream, tokens + FROM + t, 1, logits[t]);
+    }
+    assert_memory_equal(logits, first, 2 * TOGETHER * sizeof *first);
+    core_window_remove(stream, FROM + TOGETHER, TOGETHER);
+    run(stream, tokens + FROM + TOGETHER, MANY, logits[TOGETHER]);
+    for (size_t t = TOGETHER; t < 2 * (size_t)TOGETHER; t++) {
+        double exact[TINY_V];
+        for (size_t i = 0; i < TINY_V; i++) {
+            exact[i] = (double)logits[t][i];
+        }
+        assert_true(difference(exact, first[t]) < 1e-3);
+        assert_true(difference(exact, first[t]) > 0); /* coarse keys were used */
+    }
+    core_stream_close(stream);
+    stream = open_long(NULL);
+    run(stream, tokens, FROM, NULL);
+    run(stream, tokens + FROM, TOGETHER, logits[0]);
+    assert_memory_equal(logits, first, TOGETHER * sizeof *first);
+    core_stream_close(stream);
+}
+
 static void test_a_restored_window_continues_with_the_same_bits(void **state)
 {
     (void)state;
@@ -454,6 +507,7 @@ int main(void)
         cmocka_unit_test(test_dropped_tokens_leave_no_trace),
         cmocka_unit_test(test_the_paths_share_one_whole_of_attention),
         cmocka_unit_test(test_far_along_tokens_run_alone_give_the_bits_of_tokens_run_together),
+        cmocka_unit_test(test_very_far_along_tokens_keep_their_bits),
         cmocka_unit_test(test_a_restored_window_continues_with_the_same_bits),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -248,7 +248,7 @@ static void test_attention_may_be_cut_by_slots_and_columns(void **state)
                                     0.1F, bias + from);
             }
             assert_memory_equal(whole, cut, queries * SLOTS * sizeof *cut);
-            t->attention_weights(whole, SLOTS, queries, SLOTS, sums);
+            t->attention_weights(whole, SLOTS, queries, SLOTS, NULL, sums);
             t->attention_values(values, D_MAX, whole, SLOTS, sums, queries, &kv, OFFSET, SLOTS, D,
                                 false);
             for (size_t from = 0; from < D; from += COLUMNS) {
@@ -295,6 +295,139 @@ static void test_attention_to_nothing_is_zero(void **state)
     }
 }
 
+/* Goal: attention to a list of rows is attention to a window of nothing else. Method: every third
+ * row, listed and copied together; bits compared. */
+static void test_attention_by_a_list_reads_those_rows(void **state)
+{
+    (void)state;
+    enum { D = 80, COUNT = (SLOTS_MAX + 2) / 3 };
+    static uint16_t keys[COUNT * WIDTH], values[COUNT * WIDTH];
+    static float copied_out[QUERIES_MAX * D_MAX], copied_scores[QUERIES_MAX * SLOTS_MAX];
+    uint32_t list[COUNT];
+    fill(6);
+    for (size_t j = 0; j < COUNT; j++) {
+        list[j] = (uint32_t)(3 * j);
+        memcpy(keys + j * WIDTH, key_f16 + 3 * j * WIDTH, WIDTH * sizeof *keys);
+        memcpy(values + j * WIDTH, value_f16 + 3 * j * WIDTH, WIDTH * sizeof *values);
+    }
+    kernel_kv listed = window(true), copied = listed;
+    listed.list = list;
+    copied.keys = keys;
+    copied.values = values;
+    for (int isa = 0; isa < BASE_ISA_COUNT; isa++) {
+        const kernel_table *t = kernel_table_for((base_isa)isa);
+        for (size_t queries = 1; t && queries <= QUERIES_MAX; queries++) {
+            kernel_attention(t, out, q, queries, D_MAX, &listed, OFFSET, COUNT, D, 0.1F, NULL,
+                             scores);
+            kernel_attention(t, copied_out, q, queries, D_MAX, &copied, OFFSET, COUNT, D, 0.1F,
+                             NULL, copied_scores);
+            assert_memory_equal(scores, copied_scores, queries * COUNT * sizeof *scores);
+            for (size_t h = 0; h < queries; h++) {
+                assert_memory_equal(out + h * D_MAX, copied_out + h * D_MAX, D * sizeof *out);
+            }
+        }
+    }
+}
+
+/* Goal: given peaks shift the weights, and sums are of those. Method: against e^(score - peak) in
+ * float64; 4 roundings of the exponential, the sum's S. */
+static void test_weights_may_be_of_a_given_peak(void **state)
+{
+    (void)state;
+    enum { SLOTS = 77, ROWS = 3 };
+    static float rows[ROWS * SLOTS];
+    const float peaks[ROWS] = {1.5F, -INFINITY, -2.0F};
+    base_rng rng;
+    for (int isa = 0; isa < BASE_ISA_COUNT; isa++) {
+        const kernel_table *t = kernel_table_for((base_isa)isa);
+        float sums[ROWS];
+        double expected[ROWS] = {0};
+        base_rng_seed(&rng, 9);
+        for (size_t i = 0; i < ROWS * SLOTS; i++) {
+            rows[i] = (float)base_rng_normal(&rng);
+            expected[i / SLOTS] +=
+                peaks[i / SLOTS] > -INFINITY ? exp((double)(rows[i] - peaks[i / SLOTS])) : 0.0;
+        }
+        if (t) {
+            t->attention_weights(rows, SLOTS, ROWS, SLOTS, peaks, sums);
+            for (size_t h = 0; h < ROWS; h++) {
+                assert_true(fabs((double)sums[h] - expected[h]) <=
+                            (SLOTS + 4) * EPSILON * expected[h]);
+            }
+        }
+    }
+}
+
+/* Goal: coarse scores are near the true ones, the same bits by every instruction set, and what is
+ * chosen from them is what the definition says. Tolerance: a code of a key is off by at most half a
+ * step, that is 1/254 of the key's largest, one of the query by 1/65534 of its largest. */
+static void test_coarse_scores_are_near_and_the_same_everywhere(void **state)
+{
+    (void)state;
+    enum { FILLED = (SLOTS_MAX + KERNEL_COARSE_GROUP - 1) / KERNEL_COARSE_GROUP };
+    static int8_t codes[FILLED * KERNEL_COARSE_GROUP * D_MAX];
+    static float steps[FILLED * KERNEL_COARSE_GROUP], coarse[QUERIES_MAX * SLOTS_MAX];
+    const kernel_coarse_keys keys = {codes, steps};
+    const kernel_table *scalar = kernel_table_for(BASE_ISA_SCALAR);
+    const size_t sizes[] = {4, 20, 64, 128};
+    float peaks[QUERIES_MAX][FILLED], definition[QUERIES_MAX][FILLED];
+    fill(7);
+    for (size_t i = 0; i < 4 * QUERIES_MAX * 4; i++) {
+        size_t d_count = sizes[i % 4], queries = 1 + i / 4 % QUERIES_MAX;
+        size_t slots = SLOTS_MAX - i / 4 / QUERIES_MAX * 23;
+        for (size_t j = 0; j < slots; j++) {
+            kernel_coarse_store(&keys, j, key_f32 + j * WIDTH, d_count);
+        }
+        scalar->coarse_scores(scores, SLOTS_MAX, definition[0], FILLED, q, queries, D_MAX, &keys,
+                              slots, d_count, 0.125F);
+        for (size_t h = 0; h < queries; h++) {
+            float top = 0, peak = -INFINITY;
+            for (size_t d = 0; d < d_count; d++) {
+                top = fmaxf(top, fabsf(q[h * D_MAX + d]));
+            }
+            for (size_t j = 0; j < slots; j++) {
+                const float *key = key_f32 + j * WIDTH;
+                float score = scores[h * SLOTS_MAX + j];
+                double dot = 0, sum_q = 0, sum_k = 0, largest = 0;
+                for (size_t d = 0; d < d_count; d++) {
+                    dot += (double)q[h * D_MAX + d] * (double)key[d];
+                    sum_q += fabs((double)q[h * D_MAX + d]);
+                    sum_k += fabs((double)key[d]);
+                    largest = fmax(largest, fabs((double)key[d]));
+                }
+                double bound = sum_q * largest / 254 +
+                               (sum_k + (double)d_count * largest / 254) * (double)top / 65534;
+                assert_true(fabs((double)score - 0.125 * dot) <= 0.125 * bound * 1.0001);
+                peak = j % KERNEL_COARSE_GROUP == 0 ? score : fmaxf(peak, score);
+                assert_true(j + 1 < slots || definition[h][j / KERNEL_COARSE_GROUP] == peak);
+            }
+        }
+        float bounds[QUERIES_MAX];
+        uint32_t list[SLOTS_MAX + 16], chosen[SLOTS_MAX + 16];
+        for (size_t h = 0; h < queries; h++) {
+            bounds[h] = definition[h][0] - 0.5F;
+        }
+        size_t count = scalar->coarse_choose(chosen, scores, SLOTS_MAX, queries, bounds, slots, 5);
+        assert_in_range(count, queries > 1 ? 2 : 1, slots);
+        for (int isa = 0; isa < BASE_ISA_COUNT; isa++) {
+            const kernel_table *t = kernel_table_for((base_isa)isa);
+            if (t) {
+                memcpy(coarse, scores, sizeof coarse);
+                t->coarse_scores(coarse, SLOTS_MAX, peaks[0], FILLED, q, queries, D_MAX, &keys,
+                                 slots, d_count, 0.125F);
+                assert_memory_equal(coarse, scores, sizeof coarse);
+                for (size_t h = 0; h < queries; h++) {
+                    size_t groups = (slots + KERNEL_COARSE_GROUP - 1) / KERNEL_COARSE_GROUP;
+                    assert_memory_equal(peaks[h], definition[h], groups * sizeof **peaks);
+                }
+                assert_int_equal(
+                    t->coarse_choose(list, coarse, SLOTS_MAX, queries, bounds, slots, 5), count);
+                assert_memory_equal(list, chosen, count * sizeof *list);
+            }
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -303,6 +436,9 @@ int main(void)
         cmocka_unit_test(test_attention_heads_are_independent),
         cmocka_unit_test(test_attention_may_be_cut_by_slots_and_columns),
         cmocka_unit_test(test_attention_to_nothing_is_zero),
+        cmocka_unit_test(test_attention_by_a_list_reads_those_rows),
+        cmocka_unit_test(test_weights_may_be_of_a_given_peak),
+        cmocka_unit_test(test_coarse_scores_are_near_and_the_same_everywhere),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
