@@ -13,14 +13,14 @@
 enum { ANSWER_TOKENS = 64, CONTINUATION_TOKENS = 64, LOCK_WAIT_MS = 50, LIVED_WAIT_MS = 5000 };
 
 /* Without --store, a missing default store only means that nothing was remembered yet. */
-static base_status open_memory(const cli_options *o, bool wanted, unsigned wait_ms,
+static base_status open_memory(const cli_options *o, bool wanted, bool create, unsigned wait_ms,
                                cli_memory *memory, base_error *err)
 {
     *memory = (cli_memory){0};
     if (!wanted || (o->arm && strcmp(o->arm, "none") == 0)) {
         return BASE_OK;
     }
-    return cli_open_memory(o, false, wait_ms, memory, err);
+    return cli_open_memory(o, create, wait_ms, memory, err);
 }
 
 static int print_answer(const cli_options *o, const engine *e, store *s, const char *question,
@@ -53,7 +53,7 @@ int cmd_ask(const cli_options *o)
     if (base_utf8_check(question, strlen(question)) != strlen(question) || !*question) {
         return cli_usage("the question is %s", *question ? "not valid UTF-8" : "empty");
     }
-    if (open_memory(o, true, LOCK_WAIT_MS, &memory, &err) ||
+    if (open_memory(o, true, false, LOCK_WAIT_MS, &memory, &err) ||
         cli_session_options(o, &memory, &options, &err)) {
         code = cli_fail(&err);
         goto done;
@@ -121,7 +121,7 @@ int cmd_generate(const cli_options *o)
         return cli_usage("--prompt is not valid UTF-8");
     }
     if (read_prompt(o, &prompt, &err) ||
-        open_memory(o, o->store != NULL, LIVED_WAIT_MS, &memory, &err) ||
+        open_memory(o, o->store != NULL, !o->read_only, LIVED_WAIT_MS, &memory, &err) ||
         cli_session_options(o, &memory, &options, &err) ||
         cli_open_engine(o, CLI_MIXERS | (memory.store ? CLI_ENCODER : 0), &e, &err) ||
         (engine_encoder(e) && cli_check_encoder(&memory, engine_encoder(e), &err))) {

@@ -175,6 +175,8 @@ text=$(value 'd["text"]')
 run 0 generate --prompt 'Once upon a time' -n 6 --temp 0 --json
 check 'greedy text is the same again' test "$text" = "$(value 'd["text"]')"
 check 'without --store there is none' test ! -e "$XDG_DATA_HOME/eidetic"
+run 0 generate --prompt 'Once upon a time' -n 1 --store "$work/lived"
+check 'what will leave the window has a place' test -f "$work/lived/data.mdb"
 run 0 ingest "$work/files" $today
 check 'the default store is in the data folder' test -f "$XDG_DATA_HOME/eidetic/data.mdb"
 export EIDETIC_STORE=$store
