@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/region.h"
+
 #define ALIGNMENT 64
 #define BUFFER_SIZE_MAX ((size_t)1 << 30)
 #define BUFFER_CAPACITY_MIN 64
@@ -79,12 +81,21 @@ char *base_strdup(const char *text)
     return base_strndup(text, strlen(text));
 }
 
-/* Layout: [slack][pointer from calloc][aligned block]. calloc takes large blocks from fresh pages,
- * which the kernel zeroes when they are first touched: nothing is written here but the stored
- * pointer. */
+/* Sanitizers watch what calloc gives. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define REGION_MIN SIZE_MAX
+#else
+#define REGION_MIN ((size_t)64 << 10)
+#endif
+
+/* Before a block lies where it comes from: the pointer from calloc, NULL: a region. Layout of the
+ * former: [slack][pointer][aligned block]; only the pointer is written here. */
 void *base_alloc_aligned(size_t size)
 {
     size_t total;
+    if (size >= REGION_MIN) {
+        return count_and_fail() ? NULL : base_region_take(size);
+    }
     if (!base_size_add(size, ALIGNMENT + sizeof(void *), &total)) {
         return NULL;
     }
@@ -93,8 +104,7 @@ void *base_alloc_aligned(size_t size)
         return NULL;
     }
     uintptr_t address = (uintptr_t)raw + sizeof(void *);
-    size_t skip = (ALIGNMENT - address % ALIGNMENT) % ALIGNMENT;
-    char *block = raw + sizeof(void *) + skip;
+    char *block = raw + sizeof(void *) + (ALIGNMENT - address % ALIGNMENT) % ALIGNMENT;
     memcpy(block - sizeof(void *), &raw, sizeof raw);
     return block;
 }
@@ -104,7 +114,11 @@ void base_free_aligned(void *pointer)
     if (pointer) {
         void *raw;
         memcpy(&raw, (char *)pointer - sizeof(void *), sizeof raw);
-        free(raw);
+        if (raw) {
+            free(raw);
+        } else {
+            base_region_give(pointer);
+        }
     }
 }
 

@@ -20,7 +20,7 @@ char *base_strdup(const char *text);
 char *base_strndup(const char *text, size_t length);
 
 /* 64-byte aligned, zeroed; released by base_free_aligned. Large blocks are backed lazily by the
- * kernel. */
+ * kernel, where it can with huge pages (region.h). */
 void *base_alloc_aligned(size_t size);
 void base_free_aligned(void *pointer);
 

@@ -76,6 +76,40 @@ static void test_base_mem_aligned_blocks(void **state)
     assert_null(base_alloc_aligned(SIZE_MAX - 8));
 }
 
+/* Goal: so are large ones, which lie in regions together or alone, whatever is given back first;
+ * none overlaps another, and the hook fails them, too. */
+static void test_base_mem_large_blocks(void **state)
+{
+    (void)state;
+    enum { KIB = 1024, BLOCKS = 24 };
+    const size_t sizes[BLOCKS] = {64 * KIB,       64 * KIB + 1,   3000 * KIB,
+                                  15 * KIB * KIB, 20 * KIB * KIB, 40 * KIB * KIB};
+    unsigned char *blocks[BLOCKS];
+    for (int round = 0; round < 2; round++) {
+        for (size_t i = 0; i < BLOCKS; i++) {
+            size_t size = sizes[i % 6];
+            blocks[i] = base_alloc_aligned(size);
+            assert_non_null(blocks[i]);
+            assert_int_equal((uintptr_t)blocks[i] % 64, 0);
+            assert_true(blocks[i][0] == 0 && blocks[i][size / 2] == 0 && blocks[i][size - 1] == 0);
+            memset(blocks[i], (int)(i + 1), 4096);
+            memset(blocks[i] + size - 4096, (int)(i + 1), 4096);
+        }
+        for (size_t i = 0; i < BLOCKS; i++) {
+            size_t at = round ? BLOCKS - 1 - i : i * 7 % BLOCKS, size = sizes[at % 6];
+            for (size_t k = 0; k < 4096; k++) {
+                assert_int_equal(blocks[at][k], at + 1);
+                assert_int_equal(blocks[at][size - 1 - k], at + 1);
+            }
+            base_free_aligned(blocks[at]);
+        }
+    }
+    base_mem_fail_at(1);
+    assert_null(base_alloc_aligned(64 * KIB));
+    base_mem_fail_at(0);
+    assert_null(base_alloc_aligned(SIZE_MAX / 2));
+}
+
 /* Goal: a buffer grows, stays NUL-terminated, and is unchanged when its cap refuses. */
 static void test_base_buffer_stops_at_its_cap(void **state)
 {
@@ -121,6 +155,7 @@ int main(void)
         cmocka_unit_test(test_base_mem_fails_the_nth_allocation),
         cmocka_unit_test(test_base_mem_edges),
         cmocka_unit_test(test_base_mem_aligned_blocks),
+        cmocka_unit_test(test_base_mem_large_blocks),
         cmocka_unit_test(test_base_buffer_stops_at_its_cap),
         cmocka_unit_test(test_base_buffer_survives_lack_of_memory),
     };
