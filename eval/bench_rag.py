@@ -117,8 +117,9 @@ class Times:
     def __init__(self, folder):
         library = folder / "times.so"
         sources = [ROOT / name for name in ("retrieval/rank.c", "base/date.c", "base/date_text.c",
-                                            "base/text.c", "base/mem.c", "base/status.c")]
-        subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-std=c11", "-D_POSIX_C_SOURCE=200809L",
+                                            "base/text.c", "base/mem.c", "base/region.c",
+                                            "base/status.c")]
+        subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-std=c11", "-D_DEFAULT_SOURCE",
                         "-I", ROOT, *sources, "-o", library, "-lm"], check=True)
         self.c = ctypes.CDLL(str(library))
         self.c.retrieval_time_term.restype = ctypes.c_float
