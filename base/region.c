@@ -23,8 +23,8 @@ static region *current; /* where the next block goes, NULL = nowhere yet */
 /* size: in whole huge pages. */
 static region *open_region(size_t size)
 {
-    char *from = mmap(NULL, size + HUGE_PAGE, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    char *from =
+        mmap(NULL, size + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (from == MAP_FAILED) {
         return NULL;
     }
