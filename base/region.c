@@ -53,10 +53,10 @@ static void *take_from(region *r, size_t need)
 void *base_region_take(size_t size)
 {
     size_t need;
-    if (!base_size_add(size, 2 * ALIGNMENT - 1 + HUGE_PAGE, &need)) {
+    if (!base_size_add(size, 2 * ALIGNMENT - 1, &need) || need > SIZE_MAX - 3 * HUGE_PAGE) {
         return NULL;
     }
-    need = (size + 2 * ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    need = need / ALIGNMENT * ALIGNMENT;
     bool alone = need > REGION_SIZE / 2;
     void *block = NULL;
     pthread_mutex_lock(&lock);

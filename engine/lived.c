@@ -132,16 +132,21 @@ static void make_valid(char *text, size_t size)
 
 /* Where the first v->count tokens that wait are: counted back from the end of the window, in which
  * memories may stand between them. */
-static void find_slots(const engine_session *s, leaving *v)
+static base_status find_slots(const engine_session *s, leaving *v, base_error *err)
 {
     const core_stream *stream = s->window.stream;
     size_t slot = core_slots(stream), begin = core_slots_begin(stream), i = s->lived.count;
+    v->slots = base_calloc(v->count, sizeof *v->slots);
+    if (!v->slots) {
+        return base_fail(err, BASE_NO_MEMORY, "no memory for text that leaves the window");
+    }
     memset(v->slots, 0xff, v->count * sizeof *v->slots);
     while (slot > begin && i > 0) {
         if (core_token(stream, --slot) >= 0 && --i < v->count) {
             v->slots[i] = slot;
         }
     }
+    return BASE_OK;
 }
 
 static base_status cut(const engine_session *s, size_t count, leaving *v, base_error *err)
@@ -150,15 +155,13 @@ static base_status cut(const engine_session *s, size_t count, leaving *v, base_e
     base_status status = BASE_OK;
     v->count = count;
     v->ends = base_calloc(count, sizeof *v->ends);
-    v->slots = base_calloc(count, sizeof *v->slots);
     for (size_t i = 0; v->ends && i < count && !status; i++) {
         status = tokenizer_decode(s->e->tokenizer, s->lived.ids[i], false, &v->text);
         v->ends[i] = v->text.size;
     }
-    if (!v->ends || !v->slots || status) {
+    if (!v->ends || status) {
         return base_fail(err, BASE_NO_MEMORY, "no memory for text that leaves the window");
     }
-    find_slots(s, v);
     if (v->text.size == 0) {
         return BASE_OK;
     }
@@ -396,7 +399,7 @@ base_status session_lived_leave(engine_session *s, base_error *err)
     }
     if (!w || !w->vectors) {
         base_fail(err, BASE_NO_MEMORY, "no memory for text that leaves the window");
-    } else if (!(status = cut(s, l->count - stay, &v, err)) &&
+    } else if (!(status = cut(s, l->count - stay, &v, err)) && !(status = find_slots(s, &v, err)) &&
                !(status = test_spans(s, &v, w, &gone, err))) {
         status = write_spans(s, w, l->begin + gone, err);
     }
