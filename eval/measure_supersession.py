@@ -134,6 +134,14 @@ def show(label, cells):
     print(f"{label:36} " + "  ".join(f"{k} {v}" for k, v in cells), flush=True)
 
 
+def show_rates(label, closings, right, found, changed, seconds):
+    """right: of the closings; found: of the changed things, those with one that is right."""
+    show(label, (("closings", len(closings)),
+                 ("precision", f"{len(right) / max(1, len(closings)):.4f}"),
+                 ("recall", f"{found / changed:.4f}"), ("n", changed),
+                 ("seconds", f"{seconds:.1f}")))
+
+
 def show_errors(options, pairs, records, right):
     text = {r["id"]: r for r in records}
     wrong = [p for p in pairs if not right(*p)]
@@ -155,10 +163,7 @@ def measure_mquake(options, tool):
             changed = [ids for k, ids in groups.items()
                        if len(ids) > 1 and split.side("mquake", k[0]) == side]
             found = sum(any(i in right for i in ids) for ids in changed)
-            show(f"mquake, {form}, {side}", (
-                ("closings", len(mine)), ("precision", f"{len(right) / max(1, len(mine)):.4f}"),
-                ("recall", f"{found / len(changed):.4f}"), ("n", len(changed)),
-                ("seconds", f"{seconds:.1f}")))
+            show_rates(f"mquake, {form}, {side}", mine, right, found, len(changed), seconds)
             if side == "tune":
                 show_errors(options, mine, records, lambda a, b: key[a] == key[b])
                 texts = {r["id"]: r["text"] for r in records}
@@ -205,10 +210,8 @@ def measure_world(options, tool):
                        for d in documents]
             pairs, _, seconds = run_form(options, tool, f"world {form} {seed}", records)
             right = {old for old, new in pairs if key[old] == key[new]}
-            show(f"world, {form}, {side}", (
-                ("closings", len(pairs)), ("precision", f"{len(right) / max(1, len(pairs)):.4f}"),
-                ("recall", f"{len(right & followed) / len(followed):.4f}"), ("n", len(followed)),
-                ("seconds", f"{seconds:.1f}")))
+            show_rates(f"world, {form}, {side}", pairs, right, len(right & followed), len(followed),
+                       seconds)
             if side == "tune":
                 show_errors(options, pairs, records, lambda a, b: key[a] == key[b])
                 for r in [r for r in records if r["id"] in followed - right][:options.errors]:
